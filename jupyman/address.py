@@ -1,0 +1,38 @@
+"""daemon.json: where the running daemon is, and the secret that lets its user in."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+
+class Address(msgspec.Struct, frozen=True, kw_only=True):
+    """The file's content."""
+
+    pid: int
+    create_time: float  # psutil's, tells a reused pid apart
+    port: int
+    token: str
+    version: str
+
+
+def write(path: Path, address: Address) -> None:
+    """Write the file, 0600, whole or not at all."""
+    fresh = path.with_name(f"{path.name}.{address.pid}")
+    fresh.unlink(missing_ok=True)
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(msgspec.json.encode(address))
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
+def read(path: Path) -> Address | None:
+    """Read the file; None where it is absent or broken."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Address)
+    except (OSError, msgspec.DecodeError):
+        return None

@@ -1,0 +1,23 @@
+"""`jupyman down`."""
+
+from __future__ import annotations
+
+import click
+
+from jupyman import api
+from jupyman.cli.context import Context
+from jupyman.cli.options import SessionName, json_option
+
+
+@click.command(epilog="Example: jupyman down server1")
+@click.argument("sessions", nargs=-1, required=True, type=SessionName(), metavar="SESSION...")
+@json_option
+@click.pass_obj
+def command(context: Context, sessions: tuple[str, ...], as_json: bool) -> None:
+    """Close the forwards of sessions. Their servers run on; `jupyman up` forwards them again."""
+    result = context.call(api.Down(sessions=list(sessions)))
+    if as_json:
+        context.dump(result)
+    else:
+        for session in result["sessions"]:
+            context.out(f"{session['name']}: forwards closed, the server on {session['host']} runs on")

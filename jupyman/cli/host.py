@@ -1,0 +1,79 @@
+"""`jupyman host`."""
+
+from __future__ import annotations
+
+import click
+
+from jupyman import api, config
+from jupyman.cli import terminal
+from jupyman.cli.context import Context
+from jupyman.cli.options import Host, Name, json_option
+
+
+@click.group("host", epilog="Example: jupyman host trust server1")
+def command() -> None:
+    """The hosts that are known: config.toml, ~/.ssh/config, and those in use."""
+
+
+@command.command(epilog="Example: jupyman host ls")
+@json_option
+@click.pass_obj
+def ls(context: Context, as_json: bool) -> None:
+    """List them."""
+    result = context.call(api.HostLs(), quiet=as_json)
+    if as_json:
+        context.dump(result)
+        return
+    rows = [(one["name"], one["ssh"], one["source"], (one["link"] or {}).get("state", "-")) for one in result["hosts"]]
+    context.out(terminal.table(("HOST", "SSH", "FROM", "LINK"), rows))
+
+
+@command.command(epilog="Example: jupyman host add box alice@10.0.0.7:2222 --env pytorch")
+@click.argument("name", type=Name())
+@click.argument("ssh", required=False, type=Host())
+@click.option("--env", help="environment to work in")
+@click.option("--dir", "directory", help="root directory on the host")
+@click.option("--gpu", help="GPUs for its servers")
+@json_option
+@click.pass_obj
+def add(
+    context: Context, name: str, ssh: str | None, env: str | None, directory: str | None, gpu: str | None, as_json: bool
+) -> None:
+    """Write a host into config.toml; SSH is an alias or user@host[:port]."""
+    given = {"ssh": ssh, "env": env, "dir": directory, "gpu": gpu}
+    values = {key: value for key, value in given.items() if value is not None}
+    file = context.paths.config_file
+    config.add_host(file, name, values)
+    if as_json:
+        context.dump({"host": name, **values})
+    else:
+        context.out(f"added host {name} to {file}")
+
+
+@command.command(epilog="Example: jupyman host rm box")
+@click.argument("name", type=Name())
+@json_option
+@click.pass_obj
+def rm(context: Context, name: str, as_json: bool) -> None:
+    """Remove a host from config.toml; its sessions and files stay."""
+    config.remove_host(context.paths.config_file, name)
+    if as_json:
+        context.dump({"host": name})
+    else:
+        context.out(f"removed host {name}")
+
+
+@command.command(epilog="Example: jupyman host trust server1")
+@click.argument("host", type=Host())
+@click.option("-y", "--yes", is_flag=True, help="do not ask; compare the fingerprint yourself")
+@json_option
+@click.pass_obj
+def trust(context: Context, host: str, yes: bool, as_json: bool) -> None:
+    """Show a host's key, ask, and write it to known_hosts."""
+    result = context.call(api.HostTrust(host=host, yes=yes))
+    if as_json:
+        context.dump(result)
+    elif result["written"]:
+        context.out(f"{host}: {result['fingerprint']} written to {result['written']}")
+    else:
+        context.out(f"{host}: {result['fingerprint']} is known already")

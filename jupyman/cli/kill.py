@@ -1,0 +1,38 @@
+"""`jupyman kill`."""
+
+from __future__ import annotations
+
+import click
+
+from jupyman import api
+from jupyman.cli.context import Context
+from jupyman.cli.options import Host, SessionName, json_option
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  jupyman kill server1
+  jupyman kill 8888 --host server1
+  jupyman kill -y server1:8888"""
+)
+@click.argument("targets", nargs=-1, type=SessionName(), metavar="[SESSION | PORT | HOST:PORT]...")
+@click.option("--host", type=Host(), help="the host of a PORT")
+@click.option("-y", "--yes", is_flag=True, help="do not ask")
+@click.option("--force", is_flag=True, help="SIGKILL what has not ended after the grace period")
+@json_option
+@click.pass_obj
+def command(
+    context: Context, targets: tuple[str, ...], host: str | None, yes: bool, force: bool, as_json: bool
+) -> None:
+    """Stop a session's server with its kernels, or what listens on a port of the host.
+
+    Only your own processes, and only after their identity was checked again right before the signal.
+    """
+    result = context.call(api.Kill(targets=list(targets), host=host, yes=yes, force=force))
+    if as_json:
+        context.dump(result)
+    else:
+        for one in result["killed"]:
+            what = f"session {one['session']}" if one["session"] else f"port {one['port']} of {one['host']}"
+            context.out(f"stopped {what}" + (f" (pid {one['pid']})" if one["pid"] else ": no server was left"))

@@ -1,0 +1,22 @@
+"""`jupyman open`."""
+
+from __future__ import annotations
+
+import click
+
+from jupyman import api
+from jupyman.cli.context import Context
+from jupyman.cli.options import SessionName, json_option
+
+
+@click.command("open", epilog="Example: jupyman open server1")
+@click.argument("session", required=False, type=SessionName())
+@json_option
+@click.pass_obj
+def command(context: Context, session: str | None, as_json: bool) -> None:
+    """Open a session in the local browser, by a one-time address without the token."""
+    result = context.call(api.OpenCode(session=session))
+    if as_json:
+        context.dump(result)
+    else:
+        context.note(f"opened {result['name']}")

@@ -1,0 +1,50 @@
+"""`jupyman tunnel`."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+from jupyman import api, errors
+from jupyman.cli import terminal
+from jupyman.cli.context import Context
+from jupyman.cli.options import Host, chosen_host, host_option, json_option
+
+_SPEC = re.compile(r"^([0-9]+)(:(\[[0-9a-fA-F:.]+\]:|[A-Za-z0-9._-]+:)?[0-9]+)?$")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  jupyman tunnel 6006
+  jupyman tunnel 8080:80 5000:10.0.0.3:5000 --host server1
+  jupyman tunnel 6006 --close"""
+)
+@click.argument("specs", nargs=-1, required=True, metavar="PORT[:[ADDR:]REMOTE_PORT]... [HOST]")
+@host_option
+@click.option("--close", is_flag=True, help="close these forwards")
+@json_option
+@click.pass_obj
+def command(context: Context, specs: tuple[str, ...], host: str | None, close: bool, as_json: bool) -> None:
+    """Forward further ports, as `ssh -L` does, but kept alive and remembered."""
+    words = list(specs)
+    positional = None
+    if len(words) > 1 and not words[-1][:1].isdigit():
+        positional = Host().convert(words.pop(), None, None)
+    for word in words:
+        _check(word)
+    result = context.call(api.Tunnel(specs=words, host=chosen_host(host, positional), close=close))
+    if as_json:
+        context.dump(result)
+        return
+    rows = [(one["local"], one["host"], one["remote"], "closed" if close else one["state"]) for one in result["forwards"]]
+    context.out(terminal.table(("FORWARD", "HOST", "REMOTE", "STATE"), rows))
+
+
+def _check(word: str) -> None:
+    if not _SPEC.match(word):
+        raise errors.UsageFault(f"{word!r} is not a forward", "write PORT, PORT:REMOTE_PORT or PORT:ADDR:REMOTE_PORT")
+    for port in (word.split(":")[0], word.rsplit(":", 1)[-1]):
+        if not 1 <= int(port) <= 65535:
+            raise errors.UsageFault(f"port {port} is not between 1 and 65535", "choose another port")

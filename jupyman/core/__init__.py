@@ -1,0 +1,1 @@
+"""What the daemon does: sessions, links, and the work on a host."""

@@ -1,0 +1,168 @@
+"""`kill`: stop servers, or the listener of a port; never anything of somebody else, never the wrong process."""
+
+from __future__ import annotations
+
+import re
+
+from jupyman import errors
+from jupyman.api import Kill, Operation, Prompt
+from jupyman.core import ports
+from jupyman.core.hosts import Hosts
+from jupyman.core.launchers import nohup
+from jupyman.core.sessions import Live, Sessions
+from jupyman.core.steps import step
+from jupyman.model import Noun
+
+_PORT = re.compile(r"^(?:(?P<host>.+):)?(?P<port>[0-9]+)$")
+
+
+class Killed(Noun, frozen=True, kw_only=True):
+    """One thing that was stopped."""
+
+    target: str
+    session: str | None = None
+    host: str | None = None
+    pid: int | None = None
+    port: int | None = None
+
+
+class Kills(Noun, frozen=True, kw_only=True):
+    """The answer of `kill`."""
+
+    killed: list[Killed]
+
+
+def kill(request: Kill, hosts: Hosts, sessions: Sessions, operation: Operation) -> Kills:
+    """Stop each target; all are tried, the first failure is raised at the end.
+
+    Args:
+        request: the verb's arguments.
+        hosts: to reach them.
+        sessions: whose records are removed.
+        operation: whom to ask.
+
+    Returns:
+        What was stopped.
+
+    Raises:
+        UsageFault: no such target, or which one is not clear.
+        NotOurs: the process belongs to another user.
+        Interrupted: the question was answered with no.
+    """
+    targets = request.targets or [_only(sessions)]
+    killed: list[Killed] = []
+    first: errors.JupymanError | None = None
+    for target in targets:
+        try:
+            killed.append(_one(target, request, hosts, sessions, operation))
+        except errors.Interrupted:
+            raise
+        except errors.JupymanError as error:
+            if len(targets) > 1:
+                with _quiet(operation, target) as progress:
+                    progress.warn(f"{target}: {error.message}")
+            first = first or error
+    if first is not None:
+        raise first
+    return Kills(killed=killed)
+
+
+def _quiet(operation: Operation, target: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    return step(operation, f"kill {target}", target)
+
+
+def _only(sessions: Sessions) -> str:
+    names = sorted(sessions.live)
+    if len(names) == 1:
+        return names[0]
+    raise errors.UsageFault("kill what?", f"name a session or a port; sessions here: {', '.join(names) or 'none'}")
+
+
+def _one(target: str, request: Kill, hosts: Hosts, sessions: Sessions, operation: Operation) -> Killed:
+    live = sessions.live.get(target)
+    if live is not None:
+        # A session that the user named is not asked about; the bare `kill` is.
+        if not request.targets:
+            _confirm(request, operation, f"Stop session {target} with its kernels on {live.spec.host}?")
+        return _session(live, request, hosts, sessions, operation)
+    match = _PORT.match(target)
+    if match is None:
+        sessions.get(target)  # raises, naming the sessions
+        raise AssertionError(target)
+    port = int(match["port"])
+    if not 1 <= port <= 65535:  # noqa: PLR2004 - TCP's range
+        raise errors.UsageFault(f"port {port} is not between 1 and 65535", "name a session or a port; see jupyman ps")
+    known = [live.spec.host for live in sessions.live.values()]
+    busy = [live.spec.host for live in sessions.live.values() if live.state == "running"]
+    host = hosts.resolve(match["host"] or request.host, busy, [*known, *(key[0] for key in sessions.tunnels)])
+    return _port(target, port, host, request, hosts, sessions, operation)
+
+
+def _session(live: Live, request: Kill, hosts: Hosts, sessions: Sessions, operation: Operation) -> Killed:
+    name, host = live.spec.name, live.spec.host
+    with step(operation, f"kill {name}", f"stopping {name} on {host}") as progress:
+        link = hosts.supervisor(host, operation.client).acquire(operation)
+        running = live.running
+        if running is None:
+            found = nohup.find(link)
+            record = next((one for one in found.records if one.alive and one.name == name), None)
+            running = nohup.adopt(link, record) if record is not None else None
+        if running is None:
+            progress.text = f"{name}: no server runs on {host} any more"
+        else:
+            ended = nohup.stop(link, running, force=request.force)
+            if not ended:
+                question = f"the server of {name} (pid {running.server.pid}) does not end. Kill it (SIGKILL)?"
+                if not operation.client.interactive:
+                    raise errors.RemoteFailed(
+                        f"the server of {name} (pid {running.server.pid}) does not end", f"jupyman kill --force {name}"
+                    )
+                _confirm(request, operation, question)
+                nohup.stop(link, running, force=True)
+            progress.text = f"{name}: server stopped (pid {running.server.pid})"
+    sessions.remove(name)
+    supervisor = hosts.known(host)
+    if supervisor is not None:
+        supervisor.want(wanted=sessions.wanted(host))
+    pid = running.server.pid if running is not None else None
+    port = running.server.port if running is not None else None
+    return Killed(target=name, session=name, host=host, pid=pid, port=port)
+
+
+def _port(
+    target: str, port: int, host: str, request: Kill, hosts: Hosts, sessions: Sessions, operation: Operation
+) -> Killed:
+    link = hosts.supervisor(host, operation.client).acquire(operation)
+    with step(operation, f"kill {target}", f"looking who listens on port {port} of {host}") as progress:
+        holder = next(iter(ports.who(link, [port])), None)
+        if holder is None:
+            raise errors.UsageFault(f"nothing listens on port {port} of {host}", f"see jupyman check {host}")
+        what = ports.describe(holder)
+        progress.text = f"port {port} of {host} is held by {what}"
+    if not holder.ours:
+        raise errors.NotOurs(f"port {port} of {host} is held by {what}: not yours, so it was left alone")
+    for live in sessions.on(host):
+        if live.running is not None and live.running.server.pid == holder.pid:
+            _confirm(request, operation, f"Port {port} is the server of session {live.spec.name}. Stop it?")
+            return _session(live, request, hosts, sessions, operation)
+    _confirm(request, operation, f"End {what} on {host}?")
+    with step(operation, f"end {target}", f"ending pid {holder.pid}") as progress:
+        found = nohup.find(link)
+        server = next((one for one in [*found.records, *found.servers] if one.pid == holder.pid), None)
+        if server is not None:
+            ended = nohup.stop(link, nohup.adopt(link, server, record=False), force=request.force)
+        else:
+            ended = ports.stop_process(link, holder, force=request.force)
+        if not ended:
+            raise errors.RemoteFailed(f"pid {holder.pid} on {host} does not end", f"jupyman kill --force {target}")
+        progress.text = f"ended {what}"
+    return Killed(target=target, host=host, pid=holder.pid, port=port)
+
+
+def _confirm(request: Kill, operation: Operation, question: str) -> None:
+    if request.yes:
+        return
+    if not operation.client.interactive:
+        raise errors.UsageFault("a question must be answered, and stdin is no terminal", "say -y to answer yes")
+    if operation.ask(Prompt(id="", kind="confirm", text=question, default="n")).lower() not in {"y", "yes"}:
+        raise errors.Interrupted("nothing was stopped")

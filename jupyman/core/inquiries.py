@@ -1,0 +1,229 @@
+"""The verbs that look at a host, or work on its environments and kernels."""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from jupyman import api, errors
+from jupyman.api import Operation, Output, Prompt
+from jupyman.core import kernels as kernel_work
+from jupyman.core import ports, probe
+from jupyman.core.hosts import Hosts
+from jupyman.core.launchers import nohup
+from jupyman.core.sessions import Sessions
+from jupyman.core.steps import step
+from jupyman.model import Environments, FoundServer, HostReport, KernelAdded, Kernels, KnownHost, KnownHosts, LinkStatus
+from jupyman.ssh import config as ssh_config
+from jupyman.ssh import hostkeys
+from jupyman.ssh.link import Link, scan
+from jupyman.tools import conda
+
+
+def link_status(hosts: Hosts, host: str) -> LinkStatus:
+    """Return the state of a host's link; idle where none was ever made."""
+    supervisor = hosts.known(host)
+    return supervisor.status if supervisor is not None else LinkStatus()
+
+
+def _link(host: str, hosts: Hosts, operation: Operation) -> Link:
+    with step(operation, "connect", f"connecting to {host}") as progress:
+        link = hosts.supervisor(host, operation.client).acquire(operation)
+        progress.text = f"connected to {host}"
+    return link
+
+
+def check(request: api.Check, host: str, hosts: Hosts, sessions: Sessions, operation: Operation) -> HostReport:
+    """Look at everything on a host."""
+    link = _link(host, hosts, operation)
+    with step(operation, "probe", "looking at the host"), ThreadPoolExecutor(3) as pool:
+        report = pool.submit(probe.probe, link, host, depth="full", directory=None)
+        holders = pool.submit(ports.who, link)
+        found = pool.submit(nohup.find, link)
+        seen = report.result()
+        servers = _unowned(host, found.result(), sessions, every=True)
+        listening = holders.result()
+    _remember(host, seen, sessions)
+    if request.env is not None:
+        environment = conda.find(seen.environments, request.env)
+        keys = {environment.prefix, environment.name}
+        seen = msgspec.structs.replace(
+            seen,
+            environments=[environment],
+            verdicts=[verdict for verdict in seen.verdicts if verdict.env in keys],
+        )
+    problems = [*seen.problems, *(problem for server in servers for problem in server.problems)]
+    return msgspec.structs.replace(seen, jupyter=servers, ports=listening, problems=problems)
+
+
+def env_ls(request: api.EnvLs, host: str, hosts: Hosts, sessions: Sessions, operation: Operation) -> Environments:
+    """List the environments."""
+    del request
+    link = _link(host, hosts, operation)
+    report = probe.probe(link, host, depth="launch", directory=None)
+    _remember(host, report, sessions)
+    return Environments(environments=report.environments)
+
+
+def kernel_add(
+    request: api.KernelAdd, host: str, hosts: Hosts, sessions: Sessions, operation: Operation
+) -> KernelAdded:
+    """Register an environment as a kernel."""
+    link = _link(host, hosts, operation)
+    with step(operation, "environment", f"looking for environment {request.env}") as progress:
+        report = probe.probe(link, host, depth="launch", directory=None)
+        _remember(host, report, sessions)
+        environment = conda.find(report.environments, request.env)
+        progress.text = f"environment {environment.name or environment.prefix}: Python {environment.python}"
+    install = request.install
+    if environment.ipykernel is None and install is None and operation.client.interactive:
+        question = Prompt(
+            id="", kind="confirm", text=f"environment {environment.name} has no ipykernel. Install it there?", default="y"
+        )
+        install = operation.ask(question).lower() in {"y", "yes"}
+    with step(operation, "kernel", "registering the kernel") as progress:
+        added = kernel_work.add(
+            link,
+            environment,
+            name=request.name,
+            display_name=request.display_name,
+            install=bool(install),
+            replace=request.replace,
+            proof=True,
+            progress=progress.now,
+        )
+        progress.text = f"kernel {added.kernel.name} runs {added.executable}"
+    return added
+
+
+def kernel_ls(request: api.KernelLs, host: str, hosts: Hosts, sessions: Sessions, operation: Operation) -> Kernels:
+    """List the kernel specs; with `check`, see whether each can run."""
+    link = _link(host, hosts, operation)
+    report = probe.probe(link, host, depth="launch", directory=None)
+    _remember(host, report, sessions)
+    listed = kernel_work.ls(link, [environment.prefix for environment in report.environments], check=request.check)
+    if request.name is None:
+        return listed
+    chosen = [kernel for kernel in listed.kernels if kernel.name == request.name]
+    if not chosen:
+        names = ", ".join(kernel.name for kernel in listed.kernels) or "none"
+        raise errors.UsageFault(f"no kernel is called {request.name!r} on {host}", f"kernels there: {names}")
+    return Kernels(kernels=chosen)
+
+
+def kernel_rm(request: api.KernelRm, host: str, hosts: Hosts, sessions: Sessions, operation: Operation) -> Any:
+    """Remove a kernel spec of the user's own."""
+    del sessions
+    link = _link(host, hosts, operation)
+    if not request.yes:
+        if not operation.client.interactive:
+            raise errors.UsageFault("a question must be answered, and stdin is no terminal", "say -y to answer yes")
+        question = Prompt(id="", kind="confirm", text=f"Remove kernel {request.name} from {host}?", default="n")
+        if operation.ask(question).lower() not in {"y", "yes"}:
+            raise errors.Interrupted("nothing was removed")
+    return {"removed": request.name, "directory": kernel_work.rm(link, request.name)}
+
+
+def logs(request: api.Logs, hosts: Hosts, sessions: Sessions, operation: Operation) -> Any:
+    """Send the server's log as `Output` events."""
+    live = sessions.only(request.session)
+    link = hosts.supervisor(live.spec.host, operation.client).acquire(operation)
+
+    def send(line: str) -> None:
+        operation.emit(Output(line=line))
+
+    directory = live.running.directory if live.running is not None else None
+    nohup.logs(
+        link, live.spec.name, directory, lines=request.lines, follow=request.follow, on_line=send,
+        cancelled=operation.cancelled,
+    )
+    return {"name": live.spec.name}
+
+
+def servers(hosts_wanted: list[str], hosts: Hosts, sessions: Sessions, operation: Operation) -> list[FoundServer]:
+    """Find the servers that no session owns, on several hosts at once."""
+
+    def one(host: str) -> list[FoundServer]:
+        link = hosts.supervisor(host, operation.client).acquire(operation)
+        return _unowned(host, nohup.find(link), sessions, every=False)
+
+    with ThreadPoolExecutor(8) as pool:
+        return [server for found in pool.map(one, hosts_wanted) for server in found]
+
+
+def host_ls(hosts: Hosts, sessions: Sessions, operation: Operation) -> KnownHosts:
+    """List the hosts of config.toml, of the SSH config, and those in use."""
+    rows: dict[str, KnownHost] = {}
+    for name, entry in hosts.config.hosts.items():
+        rows[name] = KnownHost(name=name, ssh=entry.ssh or name, source="config", link=link_status(hosts, name))
+    for name in _aliases(hosts, operation):
+        rows.setdefault(name, KnownHost(name=name, ssh=name, source="ssh_config", link=link_status(hosts, name)))
+    with sessions.lock:
+        used = [live.spec.host for live in sessions.live.values()] + [key[0] for key in sessions.tunnels]
+    for name in used:
+        rows.setdefault(name, KnownHost(name=name, ssh=name, source="session", link=link_status(hosts, name)))
+    return KnownHosts(hosts=[rows[name] for name in sorted(rows)])
+
+
+def host_trust(request: api.HostTrust, hosts: Hosts, operation: Operation) -> Any:
+    """Show a host's key, ask, and write it to known_hosts."""
+    supervisor = hosts.supervisor(request.host, operation.client)
+    configuration = ssh_config.read(supervisor.destination, ssh_config=supervisor.client.ssh_config)
+    with step(operation, "key", f"asking {request.host} for its key") as progress:
+        key = scan(configuration)
+        verdict = hostkeys.judge(configuration, key)
+        progress.text = f"{key.get_name()} key {hostkeys.fingerprint(key)}"
+    if isinstance(verdict, hostkeys.Known):
+        return {"host": request.host, "fingerprint": hostkeys.fingerprint(key), "written": None}
+    hostkeys.refuse_changed(configuration, key, verdict)
+    if not request.yes:
+        if not operation.client.interactive:
+            raise errors.HostKeyFault(
+                f"the key of {request.host} is unknown: {hostkeys.fingerprint(key)}",
+                "compare it with what the admin tells you, then say -y",
+            )
+        text = f"{request.host} has the key {key.get_name()} {hostkeys.fingerprint(key)}. Do you trust it?"
+        if operation.ask(Prompt(id="", kind="confirm", text=text, default="n")).lower() not in {"y", "yes"}:
+            raise errors.Interrupted("the key was not written")
+    written = hostkeys.append(configuration, key)
+    return {"host": request.host, "fingerprint": hostkeys.fingerprint(key), "written": str(written)}
+
+
+def in_ssh_config(host: str, hosts: Hosts) -> bool:
+    """Tell whether an alias stands in the user's SSH config."""
+    return host in _aliases(hosts, None)
+
+
+def _aliases(hosts: Hosts, operation: Operation | None) -> list[str]:
+    """Names on `Host` lines without patterns; included files are not read (ssh -G cannot list)."""
+    named = operation.client.ssh_config if operation is not None else None
+    path = Path(named or hosts.config.ssh_config or "~/.ssh/config").expanduser()
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    found: list[str] = []
+    for line in text.splitlines():
+        match = re.match(r"^\s*host[\s=]+(.+)$", line, re.IGNORECASE)
+        if match is not None:
+            found += [name.strip('"') for name in match[1].split() if not re.search(r"[*?!]", name)]
+    return found
+
+
+def _unowned(host: str, found: nohup.Found, sessions: Sessions, *, every: bool) -> list[FoundServer]:
+    """Turn what was found into rows; without `every`, leave out those that a session of this computer owns."""
+    owned = {live.running.server.pid for live in sessions.on(host) if live.running is not None}
+    return [server for server in nohup.rows(host, found) if every or server.pid not in owned]
+
+
+def _remember(host: str, report: HostReport, sessions: Sessions) -> None:
+    """Keep environment names for shell completion."""
+    names = sorted({environment.name for environment in report.environments if environment.name})
+    with sessions.lock:
+        if sessions.store.state.environments.get(host) != names:
+            sessions.store.state.environments[host] = names
+            sessions.save()

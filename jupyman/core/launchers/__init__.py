@@ -1,0 +1,1 @@
+"""How a server is started on a host: plain (nohup), later Slurm."""

@@ -1,0 +1,397 @@
+"""Servers as plain processes of the account: started under nohup and setsid, found by their records."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import math
+import secrets
+import socket
+import threading
+from collections.abc import Callable
+from importlib.resources import files
+
+import msgspec
+
+from jupyman import errors, remote
+from jupyman.core import shell as script
+from jupyman.core.launchers import records
+from jupyman.core.launchers.base import Foreign, Found, Liveness, ProcessState, Record
+from jupyman.core.launchers.records import rows
+from jupyman.core.shell import Shell
+from jupyman.model import LaunchSpec, Running, Server
+from jupyman.tools import activation, jupyter
+
+__all__ = ["Foreign", "Found", "Liveness", "Record", "adopt", "find", "launch", "logs", "rows", "stop", "verify"]
+
+log = logging.getLogger(__name__)
+
+LOOK_TIMEOUT = 30.0  # seconds for a look at /proc and small files, on a slow network home
+GRACE = 10  # seconds between SIGTERM and SIGKILL; a server with kernels needs about 3
+_FOLLOW_FOR = 30 * 24 * 3600.0
+_WORDS: dict[ProcessState, str] = {
+    "alive": "it runs",
+    "exited": "its process is gone",
+    "rebooted": "the host was restarted",
+    "taken": "its port belongs to another process now",
+    "not-listening": "its process runs but does not listen",
+}
+
+
+def launch(
+    shell: Shell,
+    spec: LaunchSpec,
+    *,
+    progress: Callable[[str], None] | None = None,
+    cancelled: threading.Event | None = None,
+) -> Running:
+    """Start a server and wait until it answers; a session that already has one gets that.
+
+    Args:
+        shell: the host.
+        spec: what to start; `spec.timeout` in seconds.
+        progress: told what is being done.
+        cancelled: when set, what was started is ended again.
+
+    Returns:
+        The server, with `server.adopted` where it ran before.
+
+    Raises:
+        ServerExited: it ended, or let strangers in; details["log"] has its last lines.
+        LaunchTimedOut: it did not answer in time and was ended.
+        PortInUse: no candidate port is free.
+        NotOurs: a file or directory on the way belongs to another user.
+        RemoteFailed: disk full, no permission, no such directory.
+        Interrupted: `cancelled` was set; nothing is left.
+    """
+    if not jupyter.valid_name(spec.name):
+        raise errors.UsageFault(f"{spec.name!r} is no session name", "letters, digits, - . _; not only digits")
+    if not spec.ports:
+        raise errors.PortInUse("no port to try")
+    launch_id = secrets.token_hex(8)
+    limit = max(1, math.ceil(spec.timeout))
+    arguments = {
+        "SERVER": remote.script("server"),
+        "CONFIG": jupyter.configuration(_program("jupyter_config"), spec.kernel_name),
+        "CHECK": _program("server_check"),
+        "ACTIVATE": activation.script(spec.env),
+        "NAME": spec.name,
+        "ID": launch_id,
+        "PYTHON": activation.python(spec.env),
+        "PREFIX": spec.env.prefix,
+        "ENV": spec.env.name or spec.env.prefix,
+        "APP": spec.app,
+        "DIR": spec.dir or "",
+        "PORTS": " ".join(str(port) for port in spec.ports),
+        "TIMEOUT": str(limit),
+        "CUDA_SET": "0" if spec.cuda_visible_devices is None else "1",
+        "CUDA": spec.cuda_visible_devices or "",
+        "RECORD": _record_lines(spec),
+    }
+
+    def told(name: str, value: str) -> None:
+        if name == "step" and progress is not None:
+            progress(value)
+
+    try:
+        # Twice: it may first wait for another launch of the same session.
+        facts = script.run(
+            shell, "launch", arguments, timeout=2 * limit + 90, on_fact=told, cancelled=cancelled
+        )
+    except errors.JupymanError as error:
+        if isinstance(error, errors.Interrupted) or "facts" not in error.details:
+            # The channel was closed; the script notices that too, but only this way do we know.
+            _cancel(shell, spec.name, launch_id)
+        _attach_log(error)
+        raise
+    record = next(iter(records.read(facts).records), None)
+    if record is None:
+        raise errors.RemoteFailed("the host did not say what it started")
+    running = record.running
+    if facts.one("existing"):
+        return _adopted(running)
+    if cancelled is not None and cancelled.is_set():
+        _cancel(shell, spec.name, launch_id)
+        raise errors.Interrupted("interrupted")
+    return running
+
+
+def find(shell: Shell) -> Found:
+    """Find every record of this node and every Jupyter server of this account; nothing is changed.
+
+    Args:
+        shell: the host.
+
+    Returns:
+        What is there; `servers` are those that no living record speaks of.
+
+    Raises:
+        LinkLost, RemoteFailed: as `script.run`.
+    """
+    facts = script.run(shell, "find", {"SERVER": remote.script("server")}, timeout=LOOK_TIMEOUT)
+    return records.read(facts)
+
+
+def adopt(
+    shell: Shell, found: Record | Foreign, *, name: str | None = None, record: bool = True
+) -> Running:
+    """Take over a server that runs.
+
+    Args:
+        shell: the host.
+        found: from `find`.
+        name: of the session; the record's own where None.
+        record: write one for a server of the user's own, so that other computers see whose it is.
+
+    Returns:
+        The server with its token; to be proven by `verify` before the token is used.
+
+    Raises:
+        UsageFault: it listens on no TCP port of 127.0.0.1, or speaks TLS, or wants a password.
+        ServerExited: it is gone.
+    """
+    if isinstance(found, Record):
+        return _adopted(found.running)
+    label = name or f"port-{found.port}"
+    if record and (found.port is None or found.secure or found.token is None):
+        why = "speaks TLS" if found.secure else "wants a password" if found.token is None else "has no port on 127.0.0.1"
+        raise errors.UsageFault(
+            f"the server with pid {found.pid} {why}, so it cannot be taken over",
+            "stop it and let jupyman start one, or start it without that setting",
+        )
+    running = Running(
+        name=label,
+        server=Server(
+            pid=found.pid,
+            port=found.port,
+            version=found.version,
+            app=found.app,
+            env=None,
+            root_dir=found.root_dir,
+            started=found.started,
+            adopted=True,
+            node=found.node,
+        ),
+        token=found.token or "",
+        directory="",
+        base_url=found.base_url,
+        boot_id=found.boot_id,
+        start_ticks=found.start_ticks,
+        problems=records.problems(found),
+    )
+    if not record:
+        return running
+    if not jupyter.valid_name(label):
+        raise errors.UsageFault(f"{label!r} is no session name", "letters, digits, - . _; not only digits")
+    lines = {
+        "version": "1",
+        "name": label,
+        "pid": str(found.pid),
+        "start_ticks": str(found.start_ticks),
+        "port": str(found.port),
+        "base_url": found.base_url,
+        "app": found.app,
+        "root_dir": found.root_dir or "",
+        "started": found.started or "",
+        "jupyter": found.version or "",
+        "runtime_file": found.file,
+        "client": _me(),
+    }
+    facts = script.run(
+        shell,
+        "adopt",
+        {
+            "SERVER": remote.script("server"),
+            "NAME": label,
+            "PID": str(found.pid),
+            "TICKS": str(found.start_ticks),
+            "BOOT": found.boot_id,
+            "PORT": str(found.port),
+            "RECORD": _lines(lines),
+        },
+        timeout=LOOK_TIMEOUT,
+    )
+    return msgspec.structs.replace(running, directory=facts.one("record.directory") or "")
+
+
+def verify(shell: Shell, running: Running) -> Liveness:
+    """Prove that a server is still the one we know, before any token goes to its port.
+
+    Args:
+        shell: the host.
+        running: the server.
+
+    Returns:
+        What was seen: pid, start time and boot id are compared, and the socket that answers on 127.0.0.1:PORT is
+        looked up among the process's own.
+
+    Raises:
+        LinkLost, RemoteFailed: as `script.run`.
+    """
+    facts = script.run(
+        shell,
+        "verify",
+        {
+            "SERVER": remote.script("server"),
+            **_identity(running),
+            "PORT": str(running.server.port or ""),
+            "DIRECTORY": running.directory,
+        },
+        timeout=LOOK_TIMEOUT,
+    )
+    state = records.state(facts.one("state"))
+    stopped = facts.one("stopped_by")
+    text = f"{_WORDS[state]} (pid {running.server.pid})"
+    if stopped is not None and state != "alive":
+        when, _, who = stopped.partition(" ")
+        text = f"it was stopped by {who or 'somebody'} at {when} (pid {running.server.pid})"
+    return Liveness(state=state, text=text, log=facts.all("log"), stopped_by=stopped)
+
+
+def stop(
+    shell: Shell, running: Running, *, force: bool = False, grace: int = GRACE, by: str | None = None
+) -> bool:
+    """End a server with its kernels and what they started; a process that is not the known one is not touched.
+
+    Args:
+        shell: the host.
+        running: the server.
+        force: SIGKILL when it has not ended after `grace` seconds.
+        grace: seconds after SIGTERM.
+        by: who stops it, for the record; this user and computer where None.
+
+    Returns:
+        False when it still runs (only without `force`, or when it is stuck in the kernel).
+
+    Raises:
+        LinkLost, RemoteFailed: as `script.run`.
+    """
+    facts = script.run(
+        shell,
+        "stop",
+        {
+            "SERVER": remote.script("server"),
+            **_identity(running),
+            "DIRECTORY": running.directory,
+            "GRACE": str(grace),
+            "FORCE": "1" if force else "0",
+            "BY": by or _me(),
+        },
+        timeout=grace + LOOK_TIMEOUT,
+    )
+    return facts.one("state") != "alive"
+
+
+def logs(
+    shell: Shell,
+    name: str,
+    directory: str | None,
+    *,
+    lines: int,
+    follow: bool,
+    on_line: Callable[[str], None],
+    cancelled: threading.Event | None = None,
+) -> None:
+    """Read a server's log, tokens blotted out.
+
+    Args:
+        shell: the host.
+        name: the session.
+        directory: its directory on the host; found by its name where None or "".
+        lines: how many of the last.
+        follow: go on until `cancelled`.
+        on_line: called with each line.
+        cancelled: ends it.
+
+    Raises:
+        UsageFault: there is no log.
+        Interrupted: `cancelled` was set.
+    """
+    if not jupyter.valid_name(name):
+        raise errors.UsageFault(f"{name!r} is no session name", "see jupyman ps")
+
+    def told(key: str, value: str) -> None:
+        if key == "line":
+            on_line(value)
+
+    script.run(
+        shell,
+        "logs",
+        {
+            "SERVER": remote.script("server"),
+            "NAME": name,
+            "DIRECTORY": directory or "",
+            "LINES": str(max(0, lines)),
+            "FOLLOW": "1" if follow else "0",
+        },
+        timeout=_FOLLOW_FOR if follow else LOOK_TIMEOUT,
+        on_fact=told,
+        cancelled=cancelled,
+    )
+
+
+# --- small things -------------------------------------------------------------------------------------------------
+
+
+def _program(name: str) -> str:
+    return files(remote).joinpath(f"{name}.py").read_text(encoding="utf-8")
+
+
+def _identity(running: Running) -> dict[str, str]:
+    return {"PID": str(running.server.pid), "TICKS": str(running.start_ticks), "BOOT": running.boot_id}
+
+
+def _record_lines(spec: LaunchSpec) -> str:
+    return _lines(
+        {
+            "env_name": spec.env.name,
+            "kernel_env": spec.kernel_env.prefix if spec.kernel_env is not None else "",
+            "kernel_name": spec.kernel_name or "",
+            "gpus": ",".join(str(index) for index in spec.gpus) if spec.gpus else "",
+            "client": _me(),
+        }
+    )
+
+
+def _lines(values: dict[str, str]) -> str:
+    # A line break in a value would forge another line.
+    return "\n".join(f"{key} {value.replace(chr(10), ' ')}" for key, value in values.items() if value)
+
+
+def _me() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # an account without a passwd entry
+        user = "somebody"
+    return f"{user}@{socket.gethostname()}"
+
+
+def _adopted(running: Running) -> Running:
+    return msgspec.structs.replace(running, server=msgspec.structs.replace(running.server, adopted=True))
+
+
+def _attach_log(error: errors.JupymanError) -> None:
+    facts = error.details.pop("facts", None)
+    if isinstance(facts, list):
+        error.details["log"] = [value for name, value in facts if name == "log"]
+
+
+def _cancel(shell: Shell, name: str, launch_id: str) -> None:
+    """End the launch of that id, whether it is under way or done; another launch of the session is left alone."""
+    arguments = {
+        "SERVER": remote.script("server"),
+        "CANCEL": "1",
+        "NAME": name,
+        "ID": launch_id,
+        "GRACE": "5",
+        "FORCE": "1",
+        "BY": _me(),
+        "PID": "",
+        "TICKS": "",
+        "BOOT": "",
+        "DIRECTORY": "",
+    }
+    try:
+        script.run(shell, "stop", arguments, timeout=60)
+    except errors.JupymanError as error:
+        log.warning("the cancelled launch of %s could not be looked after: %s", name, error.message)

@@ -1,0 +1,136 @@
+"""The link's whole reconnect policy, as a table without I/O.
+
+Rules, and everything that affects them lives in this file:
+
+1. One link per host. `Begin` is a foreground login (a user waits, prompts are possible), `Due` a background one.
+2. A background login never prompts; where a prompt would be needed the state is `needs-auth` and nothing is tried
+   again until a `Begin`. A changed host key is `failed`, likewise.
+3. An unreachable host is retried for ever while something is wanted on it, never otherwise.
+4. Whoever reaches `up` attaches the forwards; whoever leaves it detaches them.
+
+docs/architecture.md draws the table; `python -m jupyman.core.lifecycle` prints it in that form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from jupyman.model import LinkState
+
+EventName = Literal[
+    "begin", "connected", "unreachable", "auth", "hostkey", "lost", "due", "nudge", "want", "release", "abandoned"
+]
+Action = Literal["login", "attach", "detach", "heartbeat", "schedule", "schedule-now", "disconnect"]
+
+# begin       a foreground operation starts a login        connected   a login succeeded
+# unreachable a login failed: network                      auth        a login failed: credentials
+# hostkey     a login failed: the host's key               lost        the link ended
+# due         the wait before a retry is over              nudge       woke up, or the network changed
+# want        something is wanted on the host              release     nothing is wanted any more
+# abandoned   a foreground login was cancelled
+EVENTS: tuple[EventName, ...] = (
+    "begin",
+    "connected",
+    "unreachable",
+    "auth",
+    "hostkey",
+    "lost",
+    "due",
+    "nudge",
+    "want",
+    "release",
+    "abandoned",
+)
+STATES: tuple[LinkState, ...] = ("idle", "connecting", "up", "reconnecting", "needs-auth", "failed")
+
+
+@dataclass(frozen=True)
+class Link:
+    """The link as the policy sees it.
+
+    Attributes:
+        state: its name, as `ps` shows it.
+        wanted: a session or a forward wants this host.
+        attempt: retries since the link was last up.
+        reconnects: times it came back by itself.
+    """
+
+    state: LinkState = "idle"
+    wanted: bool = False
+    attempt: int = 0
+    reconnects: int = 0
+
+
+# (state, event) -> (state when wanted, actions, state when not wanted, actions). A pair that is missing changes
+# nothing and asks for nothing.
+_Row = tuple[LinkState, tuple[Action, ...], LinkState, tuple[Action, ...]]
+TABLE: dict[tuple[LinkState, EventName], _Row] = {
+    ("idle", "begin"): ("connecting", (), "connecting", ()),
+    ("idle", "want"): ("reconnecting", ("schedule-now",), "idle", ()),
+    ("connecting", "connected"): ("up", ("attach",), "up", ("attach",)),
+    ("connecting", "unreachable"): ("reconnecting", ("schedule",), "idle", ()),
+    ("connecting", "auth"): ("needs-auth", (), "idle", ()),
+    ("connecting", "hostkey"): ("failed", (), "idle", ()),
+    ("connecting", "abandoned"): ("reconnecting", ("schedule",), "idle", ()),
+    ("up", "lost"): ("reconnecting", ("detach", "schedule-now"), "idle", ("detach",)),
+    ("up", "nudge"): ("up", ("heartbeat",), "up", ("heartbeat",)),
+    ("up", "release"): ("idle", ("detach", "disconnect"), "idle", ("detach", "disconnect")),
+    ("reconnecting", "begin"): ("connecting", (), "connecting", ()),
+    ("reconnecting", "due"): ("reconnecting", ("login",), "idle", ()),
+    ("reconnecting", "nudge"): ("reconnecting", ("schedule-now",), "idle", ()),
+    ("reconnecting", "connected"): ("up", ("attach",), "up", ("attach",)),
+    ("reconnecting", "unreachable"): ("reconnecting", ("schedule",), "idle", ()),
+    ("reconnecting", "auth"): ("needs-auth", (), "idle", ()),
+    ("reconnecting", "hostkey"): ("failed", (), "idle", ()),
+    ("reconnecting", "release"): ("idle", (), "idle", ()),
+    ("needs-auth", "begin"): ("connecting", (), "connecting", ()),
+    ("needs-auth", "release"): ("idle", (), "idle", ()),
+    ("failed", "begin"): ("connecting", (), "connecting", ()),
+    ("failed", "release"): ("idle", (), "idle", ()),
+}
+
+
+def step(link: Link, event: EventName) -> tuple[Link, tuple[Action, ...]]:
+    """Apply one event.
+
+    Args:
+        link: the present state.
+        event: what happened.
+
+    Returns:
+        The next state and what the supervisor must do, in order.
+    """
+    if event in {"want", "release"}:
+        link = replace(link, wanted=event == "want")
+    row = TABLE.get((link.state, event))
+    if row is None:
+        return link, ()
+    state, actions = (row[0], row[1]) if link.wanted else (row[2], row[3])
+    attempt, reconnects = link.attempt, link.reconnects
+    if state == "up" and link.state != "up":
+        reconnects += link.state == "reconnecting"
+        attempt = 0
+    elif "schedule" in actions:
+        attempt += 1
+    return replace(link, state=state, attempt=attempt, reconnects=reconnects), actions
+
+
+def diagram() -> Iterator[str]:
+    """Yield the table as the lines of a Mermaid state diagram."""
+    yield "stateDiagram-v2"
+    yield "    [*] --> idle"
+    for (state, event), (wanted, actions, unwanted, _) in TABLE.items():
+        label = f"{event}" + (f" / {', '.join(actions)}" if actions else "")
+        yield f"    {_name(state)} --> {_name(wanted)}: {label}"
+        if unwanted != wanted:
+            yield f"    {_name(state)} --> {_name(unwanted)}: {event} [unwanted]"
+
+
+def _name(state: LinkState) -> str:
+    return state.replace("-", "_")
+
+
+if __name__ == "__main__":
+    print("\n".join(diagram()))  # noqa: T201 - this module's one output is the drawing for the docs

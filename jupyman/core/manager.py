@@ -1,0 +1,296 @@
+"""Implements the API: owns the sessions, the hosts, and the store, of which it is the only writer."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from jupyman import api, config, errors
+from jupyman.api import ClientContext, Operation
+from jupyman.core import ending, inquiries, tunnels
+from jupyman.core.hosts import Hosts
+from jupyman.core.restore import Restorer, link_gone
+from jupyman.core.sessions import Live, Sessions
+from jupyman.core.shared import Shared
+from jupyman.core.store import Store
+from jupyman.core.supervisor import Supervisor
+from jupyman.core.up import UpFlow
+from jupyman.model import FoundServer, Ps, SessionSpec
+from jupyman.paths import Paths
+
+log = logging.getLogger(__name__)
+
+# `ps` after the daemon's start waits this long for the wanted sessions to be looked up, seconds.
+SETTLE = 5.0
+# A one-time code is good for this long, seconds.
+CODE_LIFE = 60.0
+
+
+class Manager:
+    """The daemon's core, an `api.Backend`.
+
+    Args:
+        paths: where config and state are.
+
+    Raises:
+        VersionMismatch: the state file is of a newer jupyman.
+    """
+
+    def __init__(self, paths: Paths) -> None:
+        store = Store(paths.state_file)
+        store.load()
+        if store.recovered:
+            log.warning("%s", store.recovered)
+        self.sessions = Sessions(store)
+        self.hosts = Hosts(paths.config_file, self._on_up, self._on_down)
+        self._restorer = Restorer(self.hosts, self.sessions)
+        self._codes: dict[str, tuple[str, float]] = {}
+        self._works: dict[str, tuple[api.Up, Shared]] = {}  # the `up` under way (or the last one) by session
+        self._lock = threading.Lock()
+        self._handlers: dict[type[api.Request], Callable[[Any, Operation], Any]] = {
+            api.Up: self._up,
+            api.Down: self._down,
+            api.Kill: lambda request, operation: ending.kill(request, self.hosts, self.sessions, operation),
+            api.PsRequest: self._ps,
+            api.Tunnel: self._tunnel,
+            api.Url: self._url,
+            api.OpenCode: self._open,
+            api.Logs: lambda request, operation: inquiries.logs(request, self.hosts, self.sessions, operation),
+            api.Check: self._on_host(inquiries.check),
+            api.KernelAdd: self._on_host(inquiries.kernel_add),
+            api.KernelLs: self._on_host(inquiries.kernel_ls),
+            api.KernelRm: self._on_host(inquiries.kernel_rm),
+            api.EnvLs: self._on_host(inquiries.env_ls),
+            api.HostLs: lambda _, operation: inquiries.host_ls(self.hosts, self.sessions, operation),
+            api.HostTrust: lambda request, operation: inquiries.host_trust(request, self.hosts, operation),
+        }
+
+    # --- api.Backend ----------------------------------------------------------------------------------------------
+
+    def start(self, client: ClientContext) -> None:
+        """Bring the wanted sessions and forwards back: listeners at once, links in the background.
+
+        Args:
+            client: how the daemon itself would log in: the environment that it was started with.
+        """
+        self._restorer.start(client)
+
+    def handle(self, request: api.AnyRequest, operation: Operation) -> Any:
+        """Do one request: see `api.Backend.handle`."""
+        self._restorer.fresh_client(operation.client)
+        return self._handlers[type(request)](request, operation)
+
+    def redeem(self, code: str) -> str | None:
+        """Trade a one-time code for the session's address with its token; None when unknown, used or old."""
+        with self._lock:
+            entry = self._codes.pop(code, None)
+        if entry is None or time.monotonic() > entry[1]:
+            return None
+        live = self.sessions.live.get(entry[0])
+        return live.url if live is not None else None
+
+    def close(self) -> None:
+        """End links and listeners; servers on hosts run on."""
+        self._restorer.close()
+        self.hosts.close()
+
+    # --- verbs ----------------------------------------------------------------------------------------------------
+
+    def _up(self, request: api.Up, operation: Operation) -> Any:
+        spec = self._wish(request)
+        with self.sessions.lock:
+            same = msgspec.structs.replace(request, open_browser=False)
+            work = self._works.get(spec.name)
+            if work is None or work[1].ended or work[0] != same:
+                previous = work[1] if work is not None and not work[1].ended else None
+                flow = UpFlow(self.hosts, self.sessions, request, spec, explicit_name=request.name is not None)
+                shared = Shared(_after(previous, flow.run), operation.client)
+                self._works[spec.name] = (same, shared)
+            else:
+                shared = work[1]
+        session = shared.join(operation)
+        if request.open_browser:
+            operation.emit(api.OpenBrowser(url=f"/go?code={self._code(spec.name)}"))
+        return session
+
+    def _wish(self, request: api.Up) -> SessionSpec:
+        """Merge what was said, the stored session, and config.toml."""
+        with self.sessions.lock:
+            stored = self.sessions.live.get(request.name or request.host or "")
+            names = {name: live.spec.host for name, live in self.sessions.live.items()}
+        if stored is not None and (request.host is None or request.host in {stored.spec.name, stored.spec.host}):
+            host = stored.spec.host
+        else:
+            host = self.hosts.resolve(request.host, self._busy(), names.values())
+        name = request.name
+        if name is None and stored is not None:
+            name = stored.spec.name
+        if name is None:
+            here = [one for one, its_host in names.items() if its_host == host]
+            if len(here) > 1:
+                raise errors.UsageFault(
+                    f"{host} has several sessions: {', '.join(sorted(here))}", "name one: jupyman up HOST --name NAME"
+                )
+            name = here[0] if here else _session_name(host)
+        config.check_name(name, "session")
+        live = self.sessions.live.get(name)
+        if live is not None and live.spec.host != host:
+            raise errors.UsageFault(
+                f"session {name} is on {live.spec.host}, not on {host}", "choose another name with --name"
+            )
+        entry, defaults = self.hosts.entry(host), self.hosts.config.defaults
+        old = live.spec if live is not None else None
+        return SessionSpec(
+            name=name,
+            host=host,
+            env=_first(request.env, old and old.env, entry.env, defaults.env),
+            dir=_first(request.dir, old and old.dir, entry.dir, defaults.dir),
+            app=_first(request.app, old and old.app, entry.app, defaults.app) or "lab",
+            gpu=_first(request.gpu, old and old.gpu, entry.gpu, defaults.gpu),
+            port=_first(request.port, old and old.port, entry.port, defaults.port),
+            local_port=_first(old and old.local_port, request.local_port, entry.local_port),
+            on_conflict=_first(request.on_conflict, defaults.on_conflict) or "next",
+            restart=_first(request.restart, old and old.restart, defaults.restart) or "never",
+            timeout=request.timeout,
+            pid=old.pid if old is not None else None,
+        )
+
+    def _down(self, request: api.Down, operation: Operation) -> Any:
+        lives = [self.sessions.get(name) for name in request.sessions]
+        for live in lives:
+            with self.sessions.lock:
+                live.spec = msgspec.structs.replace(live.spec, wanted=False)
+                listener, live.listener = live.listener, None
+                live.verified = False
+            if listener is not None:
+                listener.close()
+        self.sessions.save()
+        for live in lives:
+            supervisor = self.hosts.known(live.spec.host)
+            if supervisor is not None:
+                supervisor.want(wanted=self.sessions.wanted(live.spec.host))
+        del operation
+        return {"sessions": [self._view(live) for live in lives]}
+
+    def _ps(self, request: api.PsRequest, operation: Operation) -> Ps:
+        deadline = time.monotonic() + SETTLE
+        with self.sessions.lock:
+            lives = list(self.sessions.live.values())
+        for live in lives:
+            # A question that needs no network is answered from memory: only a daemon just started has to wait.
+            if live.spec.wanted and not live.settled.is_set():
+                live.settled.wait(max(0.0, deadline - time.monotonic()))
+        for host in request.hosts:
+            if not any(live.spec.host == host for live in lives) and self.hosts.known(host) is None:
+                self._know(host)
+        chosen = [live for live in lives if not request.hosts or live.spec.host in request.hosts]
+        forwards = [v for v in self.sessions.tunnel_views(self.hosts) if not request.hosts or v.host in request.hosts]
+        servers: list[FoundServer] = []
+        if request.all:
+            hosts = request.hosts or sorted({*(live.spec.host for live in lives), *(f.host for f in forwards)})
+            if not hosts:
+                hosts = [self.hosts.resolve(None, (), ())]
+            servers = inquiries.servers(hosts, self.hosts, self.sessions, operation)
+        return Ps(sessions=[self._view(live) for live in chosen], forwards=forwards, servers=servers)
+
+    def _tunnel(self, request: api.Tunnel, operation: Operation) -> Any:
+        for text in request.specs:
+            tunnels.parse(text, "")
+        host = self.hosts.resolve(request.host, self._busy(), self._known_hosts())
+        if request.close:
+            return {"forwards": tunnels.close_all(request, host, self.hosts, self.sessions)}
+        return {"forwards": tunnels.open_all(request, host, self.hosts, self.sessions, operation)}
+
+    def _url(self, request: api.Url, operation: Operation) -> Any:
+        live = self._forwarded(request.session)
+        del operation
+        return {"name": live.spec.name, "url": live.url}
+
+    def _open(self, request: api.OpenCode, operation: Operation) -> Any:
+        live = self._forwarded(request.session)
+        url = f"/go?code={self._code(live.spec.name)}"
+        operation.emit(api.OpenBrowser(url=url))
+        return {"name": live.spec.name}
+
+    # --- helpers --------------------------------------------------------------------------------------------------
+
+    def _on_up(self, supervisor: Supervisor) -> None:
+        self._restorer.on_up(supervisor)
+
+    def _on_down(self, supervisor: Supervisor) -> None:
+        link_gone(self.sessions, supervisor.name)
+
+    def _on_host(self, verb: Callable[..., Any]) -> Callable[[Any, Operation], Any]:
+        """Wrap a verb that works on one host over its link."""
+
+        def call(request: Any, operation: Operation) -> Any:
+            host = self.hosts.resolve(request.host, self._busy(), self._known_hosts())
+            return verb(request, host, self.hosts, self.sessions, operation)
+
+        return call
+
+    def _busy(self) -> list[str]:
+        with self.sessions.lock:
+            return [live.spec.host for live in self.sessions.live.values() if live.state == "running"]
+
+    def _known_hosts(self) -> list[str]:
+        with self.sessions.lock:
+            return [*(live.spec.host for live in self.sessions.live.values()), *(key[0] for key in self.sessions.tunnels)]
+
+    def _know(self, host: str) -> None:
+        if host not in self.hosts.config.hosts and not inquiries.in_ssh_config(host, self.hosts):
+            raise errors.UnknownHost(f"no session is on a host called {host!r}")
+
+    def _view(self, live: Live) -> Any:
+        return live.view(inquiries.link_status(self.hosts, live.spec.host))
+
+    def _forwarded(self, name: str | None) -> Live:
+        live = self.sessions.only(name)
+        if not live.settled.is_set() and live.spec.wanted:
+            live.settled.wait(SETTLE)
+        if live.url is None:
+            raise errors.LinkLost(
+                f"session {live.spec.name} is not forwarded now (state {live.state})", f"jupyman up {live.spec.name}"
+            )
+        return live
+
+    def _code(self, session: str) -> str:
+        code = secrets.token_urlsafe(24)
+        with self._lock:
+            instant = time.monotonic()
+            self._codes = {key: entry for key, entry in self._codes.items() if entry[1] > instant}
+            self._codes[code] = (session, instant + CODE_LIFE)
+        return code
+
+
+def _after(previous: Shared | None, work: Callable[[Operation], Any]) -> Callable[[Operation], Any]:
+    """One `up` at a time for a session: wait for the one before, whatever its end."""
+    if previous is None:
+        return work
+
+    def wait_then_work(operation: Operation) -> Any:
+        previous.wait(operation.cancelled)
+        return work(operation)
+
+    return wait_then_work
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+def _session_name(host: str) -> str:
+    """Make a session's name of a host: the alias, or the machine's name in ``user@host:port``."""
+    bare = host.rsplit("@", 1)[-1]
+    bare = re.sub(r":[0-9]+$", "", bare)
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", bare).lstrip(".-")[:63]
+    if not name or name.isdigit():
+        raise errors.UsageFault(f"{host!r} gives no name for the session", "choose one with --name")
+    return name

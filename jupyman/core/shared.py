@@ -1,0 +1,145 @@
+"""One piece of work that several clients may wait for: two `up` at once make one server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from jupyman import errors
+from jupyman.api import AnyEvent, ClientContext, Operation, OpenBrowser, Prompt
+
+
+class Shared:
+    """Runs `work` once; each `join` waits for its end and sees all its events.
+
+    The last client that leaves cancels the work (correct for Ctrl-C); while another waits it goes on. It is itself
+    the `Operation` that the work talks to.
+
+    Args:
+        work: gets this object as its operation, returns the result.
+        client: of the first client: how to log in.
+    """
+
+    def __init__(self, work: Callable[[Operation], Any], client: ClientContext) -> None:
+        self.client = client
+        self.cancelled = threading.Event()
+        self._work = work
+        self._events: list[AnyEvent] = []
+        self._waiters: list[Operation] = []
+        self._callbacks: list[Callable[[], None]] = []
+        self._at_end: list[Callable[[], None]] = []
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._ended = threading.Event()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the work is over."""
+        return self._ended.is_set()
+
+    def join(self, operation: Operation) -> Any:
+        """Wait for the work's end, starting it when this is the first client.
+
+        Args:
+            operation: the client's; gets all events, also those sent before it came.
+
+        Returns:
+            The work's result.
+
+        Raises:
+            Interrupted: this client was cancelled.
+            JupymanError: what the work raised.
+        """
+        with self._changed:
+            for event in self._events:
+                operation.emit(event)
+            self._waiters.append(operation)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="shared operation", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+        gone = threading.Event()
+        self._ended_or_gone(operation, gone)
+        if gone.is_set() and not self._ended.is_set():
+            with self._changed:
+                self._waiters.remove(operation)
+                last = not self._waiters
+                self._changed.notify_all()
+            if not last:
+                raise errors.Interrupted("interrupted; another command still waits for this session and goes on")
+            self.cancel()
+            self._ended.wait()  # nothing half-made is left when the client hears of it
+            raise errors.Interrupted("interrupted")
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def cancel(self) -> None:
+        """Ask the work to end and undo what it made."""
+        self.cancelled.set()
+        with self._changed:
+            callbacks, self._callbacks = self._callbacks, []
+            self._changed.notify_all()
+        for callback in callbacks:
+            callback()
+
+    def wait(self, cancelled: threading.Event) -> None:
+        """Wait for the work's end, or until `cancelled` is set."""
+        while not self._ended.wait(0.1):
+            if cancelled.is_set():
+                return
+
+    # --- Operation, as the work sees it -----------------------------------------------------------------------------
+
+    def emit(self, event: AnyEvent) -> None:
+        """Send an event to every client."""
+        with self._changed:
+            if not isinstance(event, OpenBrowser):
+                self._events.append(event)
+            waiters = list(self._waiters)
+        for waiter in waiters:
+            waiter.emit(event)
+
+    def ask(self, prompt: Prompt, timeout: float = 300.0) -> str:
+        """Ask a client that has a terminal."""
+        with self._changed:
+            terminal = next((waiter for waiter in self._waiters if waiter.client.interactive), None)
+        if terminal is None:
+            raise errors.Interrupted("a question had to be asked, and no terminal is there to answer it")
+        return terminal.ask(prompt, timeout)
+
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when the last client has gone."""
+        with self._changed:
+            if not self.cancelled.is_set():
+                self._callbacks.append(callback)
+                return
+        callback()
+
+    def _ended_or_gone(self, operation: Operation, gone: threading.Event) -> None:
+        either = threading.Event()
+
+        def left() -> None:
+            gone.set()
+            either.set()
+
+        operation.on_cancel(left)
+        with self._changed:
+            self._at_end.append(either.set)
+            if self._ended.is_set():
+                either.set()
+        either.wait()
+
+    def _run(self) -> None:
+        try:
+            self._result = self._work(self)
+        except BaseException as error:  # noqa: BLE001 - it is raised again in every client's own thread
+            self._error = error
+        with self._changed:
+            self._ended.set()
+            callbacks = list(self._at_end)
+        for callback in callbacks:
+            callback()

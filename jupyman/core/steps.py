@@ -1,0 +1,56 @@
+"""Progress: each step of an operation with its time, as it happens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from jupyman import errors
+from jupyman.api import Operation, Step
+
+
+class Progress:
+    """The one step under way; `text` may be replaced by what was found out."""
+
+    def __init__(self, operation: Operation, key: str, text: str) -> None:
+        self.text = text
+        self.state: Literal["done", "warn", "skip"] = "done"
+        self._operation = operation
+        self._key = key
+
+    def now(self, text: str) -> None:
+        """Show `text` while the step goes on."""
+        self.text = text
+        self._operation.emit(Step(key=self._key, text=text, state="run"))
+
+    def warn(self, text: str) -> None:
+        """End the step with a warning."""
+        self.text, self.state = text, "warn"
+
+
+@contextmanager
+def step(operation: Operation, key: str, text: str) -> Iterator[Progress]:
+    """Show a step: at once, and again with its seconds when it is over.
+
+    Args:
+        operation: whom to show it.
+        key: its name, for machines.
+        text: for people; the body may set `.text` to the result.
+
+    Raises:
+        Interrupted: the operation was cancelled before the step.
+    """
+    if operation.cancelled.is_set():
+        raise errors.Interrupted("interrupted")
+    progress = Progress(operation, key, text)
+    operation.emit(Step(key=key, text=text, state="run"))
+    start = time.monotonic()
+    try:
+        yield progress
+    except BaseException:
+        progress.state = "warn"
+        operation.emit(Step(key=key, text=f"{progress.text}: failed", state="warn", seconds=time.monotonic() - start))
+        raise
+    operation.emit(Step(key=key, text=progress.text, state=progress.state, seconds=time.monotonic() - start))

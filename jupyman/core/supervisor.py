@@ -1,0 +1,298 @@
+"""One per host: owns the link, does what lifecycle.py asks, feeds back what happened."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from jupyman import errors
+from jupyman.api import ClientContext, Operation, Prompt
+from jupyman.core import backoff, lifecycle
+from jupyman.core.awake import Awake
+from jupyman.model import LinkStatus
+from jupyman.ssh import config as ssh_config
+from jupyman.ssh.auth import Credentials, Keyring
+from jupyman.ssh.forward import Forwarder
+from jupyman.ssh.link import Link
+
+log = logging.getLogger(__name__)
+
+# Detection of a black hole takes at most INTERVAL + DEADLINE = 6 s.
+HEARTBEAT_INTERVAL = 3.0
+HEARTBEAT_DEADLINE = 3.0
+TICK = 1.0
+# An idle link that nothing wants is kept for the next command for this long, seconds.
+LINGER = 300.0
+CONNECT_TIMEOUT = 10.0
+
+
+def now() -> str:
+    """Return the present time as RFC 3339 UTC."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Supervisor:
+    """The one owner of a host's link and forwards.
+
+    Args:
+        name: the host as jupyman knows it.
+        destination: what `ssh` would be given for it.
+        keyring: decrypted keys and kept passwords, in memory only.
+        on_up: called in a thread of its own whenever the link came up.
+        on_down: called at once whenever it went away; must not wait.
+        client: how to log in (agent socket, ssh_config); replaced by each request.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        destination: str,
+        keyring: Keyring,
+        on_up: Callable[[Supervisor], None],
+        on_down: Callable[[Supervisor], None],
+        client: ClientContext,
+    ) -> None:
+        self.name = name
+        self.destination = destination
+        self.client = client
+        self.forwarder = Forwarder(name)
+        self._keyring = keyring
+        self._on_up = on_up
+        self._on_down = on_down
+        self._policy = lifecycle.Link()
+        self._link: Link | None = None
+        self._since = now()
+        self._error: str | None = None
+        self._due: float | None = None
+        self._due_at: str | None = None
+        self._used = time.monotonic()
+        self._beat = time.monotonic()
+        self._closed = False
+        self._mutex = threading.RLock()
+        self._wake = threading.Condition(self._mutex)
+        self._login = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name=f"host {name}", daemon=True)
+        self._thread.start()
+
+    # --- what others ask ------------------------------------------------------------------------------------------
+
+    @property
+    def status(self) -> LinkStatus:
+        """The link's state as `ps` shows it."""
+        with self._mutex:
+            return LinkStatus(
+                state=self._policy.state,
+                since=self._since,
+                reconnects=self._policy.reconnects,
+                last_error=self._error,
+                next_attempt=self._due_at if self._policy.state == "reconnecting" else None,
+            )
+
+    @property
+    def link(self) -> Link | None:
+        """The link, None while it is not up."""
+        with self._mutex:
+            return self._link if self._policy.state == "up" else None
+
+    def want(self, wanted: bool) -> None:
+        """Say whether a session or a forward wants this host; a wanted link is kept and restored."""
+        with self._mutex:
+            if wanted != self._policy.wanted:
+                if wanted:
+                    self._feed("want")
+                else:
+                    # Not "release": the link stays warm for the next command, for LINGER seconds.
+                    self._policy = lifecycle.replace(self._policy, wanted=False)
+                    self._used = time.monotonic()
+                    if self._policy.state != "up":
+                        self._feed("release")
+            self._wake.notify_all()
+
+    def acquire(self, operation: Operation) -> Link:
+        """Return the link, logging in first where it is not up; prompts go to the operation's client.
+
+        Args:
+            operation: who asks; its cancellation ends the login.
+
+        Returns:
+            A link that was alive a moment ago.
+
+        Raises:
+            JupymanError: as `Link.open`.
+        """
+        while not self._login.acquire(timeout=0.1):
+            if operation.cancelled.is_set():
+                raise errors.Interrupted("interrupted while waiting for a login that is under way")
+        try:
+            with self._mutex:
+                self._used = time.monotonic()
+                if self._policy.state == "up" and self._link is not None and self._link.alive:
+                    return self._link
+                if self._link is not None:  # it ended a moment ago and its notice is still under way
+                    self._lost(self._link, "the connection ended")
+                self._feed("begin")
+
+            def ask(kind: str, text: str) -> str:
+                return operation.ask(Prompt(id="", kind=_kind(kind), text=text))
+
+            interactive = operation.client.interactive
+            return self._open(ask if interactive else None, operation.cancelled)
+        finally:
+            self._login.release()
+
+    def nudge(self, client: ClientContext) -> None:
+        """Try now instead of later: a client with fresh credentials is here."""
+        with self._mutex:
+            self.client = client
+            self._feed("nudge")
+
+    def close(self) -> None:
+        """End the link and the listeners; servers on the host run on."""
+        with self._mutex:
+            self._closed = True
+            link, self._link = self._link, None
+            self._wake.notify_all()
+        self.forwarder.close()
+        if link is not None:
+            link.close()
+
+    # --- the machine ----------------------------------------------------------------------------------------------
+
+    def _open(self, ask: Callable[[str, str], str] | None, cancelled: threading.Event | None) -> Link:
+        """Log in; the caller holds `_login`."""
+        client = self.client
+        try:
+            configuration = ssh_config.read(self.destination, ssh_config=client.ssh_config)
+            credentials = Credentials(ssh_auth_sock=client.ssh_auth_sock, ask=ask)
+            link = Link.open(configuration, credentials, self._keyring, timeout=CONNECT_TIMEOUT, cancelled=cancelled)
+        except errors.AuthenticationFailed as error:
+            self._feed("auth", error.message)
+            raise
+        except (errors.HostKeyFault, errors.UsageFault) as error:
+            self._feed("hostkey", error.message)
+            raise
+        except errors.Interrupted:
+            self._feed("abandoned")
+            raise
+        except errors.JupymanError as error:
+            self._feed("unreachable", error.message)
+            raise
+        except BaseException:
+            self._feed("abandoned")
+            raise
+        with self._mutex:
+            self._link = link
+            self._beat = self._used = time.monotonic()
+            self._feed("connected")
+        link.on_lost(lambda reason: self._lost(link, reason))
+        return link
+
+    def _lost(self, link: Link, reason: str) -> None:
+        with self._mutex:
+            if self._link is not link or self._closed:
+                return
+            self._link = None
+            self._feed("lost", reason)
+
+    def _feed(self, event: lifecycle.EventName, reason: str | None = None) -> None:
+        """Apply an event; its actions are done before this returns, except logins, which the thread does."""
+        with self._mutex:
+            before = self._policy
+            self._policy, actions = lifecycle.step(before, event)
+            if self._policy.state != before.state:
+                self._since = now()
+                log.info("%s: %s -> %s (%s%s)", self.name, before.state, self._policy.state, event,
+                         f": {reason}" if reason else "")
+            if reason is not None:
+                self._error = reason
+            for action in actions:
+                self._do(action)
+            self._wake.notify_all()
+
+    def _do(self, action: lifecycle.Action) -> None:
+        if action == "attach" and self._link is not None:
+            self._due = self._due_at = None
+            self.forwarder.attach(self._link)
+            threading.Thread(target=self._on_up, args=(self,), name=f"up {self.name}", daemon=True).start()
+        elif action == "detach":
+            self._on_down(self)
+            self.forwarder.detach()
+        elif action == "disconnect":
+            link, self._link = self._link, None
+            if link is not None:
+                threading.Thread(target=link.close, name=f"close {self.name}", daemon=True).start()
+        elif action == "heartbeat":
+            self._beat = 0.0
+        elif action in {"schedule", "schedule-now"}:
+            # Jitter, not secrecy.
+            wait = 0.0 if action == "schedule-now" else backoff.delay(self._policy.attempt, random.random())  # noqa: S311
+            self._due = time.monotonic() + wait
+            self._due_at = (datetime.now(UTC) + timedelta(seconds=wait)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def _run(self) -> None:
+        awake = Awake()
+        while True:
+            with self._wake:
+                if self._closed:
+                    return
+                busy = self._policy.state in {"up", "reconnecting"}
+                wait = self._pause() if busy else None
+                awake.sleep_begins()
+                self._wake.wait(wait)
+                if self._closed:
+                    return
+                peer = self._link.peer if self._link is not None else None
+            if wait is not None and awake.disturbed(wait, peer):
+                self._feed("nudge")
+            self._heartbeat_if_due()
+            self._login_if_due()
+            with self._mutex:
+                idle = time.monotonic() - self._used
+                if self._policy.state == "up" and not self._policy.wanted and idle > LINGER:
+                    self._feed("release")
+
+    def _pause(self) -> float:
+        instant = time.monotonic()
+        if self._policy.state == "reconnecting" and self._due is not None:
+            return max(0.0, min(TICK, self._due - instant))
+        return max(0.0, min(TICK, self._beat + HEARTBEAT_INTERVAL - instant))
+
+    def _heartbeat_if_due(self) -> None:
+        with self._mutex:
+            link = self._link if self._policy.state == "up" else None
+            if link is None or time.monotonic() < self._beat + HEARTBEAT_INTERVAL:
+                return
+        try:
+            link.heartbeat(HEARTBEAT_DEADLINE)
+        except errors.JupymanError as error:
+            self._lost(link, error.message)
+            link.close()
+        with self._mutex:
+            self._beat = time.monotonic()
+
+    def _login_if_due(self) -> None:
+        with self._mutex:
+            if self._policy.state != "reconnecting" or self._due is None or time.monotonic() < self._due:
+                return
+            self._due = self._due_at = None
+        if not self._login.acquire(blocking=False):
+            return  # a foreground login is under way and decides
+        try:
+            with self._mutex:
+                self._policy, actions = lifecycle.step(self._policy, "due")
+            if "login" in actions:
+                self._open(None, None)
+        except errors.JupymanError as error:
+            log.info("%s: background login: %s", self.name, error.message)
+        except Exception:
+            log.exception("%s: background login broke", self.name)
+        finally:
+            self._login.release()
+
+
+def _kind(kind: str) -> str:
+    return kind if kind in {"secret", "text", "confirm"} else "text"

@@ -1,0 +1,141 @@
+"""One request under way: events out, answers in, and the client's leaving."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from jupyman import errors
+from jupyman.api import AnyEvent, AnyRequest, Answer, Backend, ClientContext, Done, Failed, Prompt
+
+log = logging.getLogger(__name__)
+
+
+class Questions:
+    """The prompts that wait for an answer, of all operations."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[str, Waiting] = {}
+
+    def put(self, waiting: Waiting) -> None:
+        """Note a question."""
+        with self._lock:
+            self._open[waiting.id] = waiting
+
+    def drop(self, number: str) -> None:
+        """Forget a question."""
+        with self._lock:
+            self._open.pop(number, None)
+
+    def answer(self, answer: Answer) -> bool:
+        """Give an answer; False when nobody waits for it."""
+        with self._lock:
+            waiting = self._open.pop(answer.id, None)
+        if waiting is None:
+            return False
+        waiting.value = answer.value
+        waiting.done.set()
+        return True
+
+
+class Waiting:
+    """A question and, later, its answer."""
+
+    def __init__(self) -> None:
+        self.id = secrets.token_hex(16)
+        self.value: str | None = None
+        self.done = threading.Event()
+
+
+class StreamOperation:
+    """Runs a request in a thread and hands its events to the event loop; an `api.Operation`.
+
+    Args:
+        client: of the caller.
+        questions: where prompts wait.
+        loop: the server's.
+    """
+
+    def __init__(self, client: ClientContext, questions: Questions, loop: asyncio.AbstractEventLoop) -> None:
+        self.client = client
+        self.cancelled = threading.Event()
+        self.events: asyncio.Queue[AnyEvent] = asyncio.Queue()
+        self._questions = questions
+        self._loop = loop
+        self._callbacks: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
+
+    def start(self, backend: Backend, request: AnyRequest, log_file: Path) -> None:
+        """Run the request in a thread of its own; its end is a `Done` or `Failed` event."""
+
+        def work() -> None:
+            try:
+                result = backend.handle(request, self)
+                self.emit(Done(result=msgspec.to_builtins(result)))
+            except errors.JupymanError as error:
+                log.info("%s: %s: %s", type(request).__name__, error.code, error.message)
+                self.emit(Failed(error=_sendable(error)))
+            except BaseException:
+                log.exception("%s broke", type(request).__name__)
+                fault = errors.InternalError("jupyman has a bug", f"the traceback is in {log_file}")
+                self.emit(Failed(error=fault.info()))
+
+        threading.Thread(target=work, name=f"request {type(request).__name__}", daemon=True).start()
+
+    def emit(self, event: AnyEvent) -> None:
+        """Send an event to the client; nothing happens where it is gone."""
+        try:
+            self._loop.call_soon_threadsafe(self.events.put_nowait, event)
+        except RuntimeError:  # the server has ended
+            self.cancelled.set()
+
+    def ask(self, prompt: Prompt, timeout: float = 300.0) -> str:
+        """Ask the client's terminal: see `api.Operation.ask`."""
+        if not self.client.interactive:
+            raise errors.Interrupted("a question had to be asked, and no terminal is there to answer it")
+        waiting = Waiting()
+        self._questions.put(waiting)
+        self.on_cancel(waiting.done.set)
+        self.emit(msgspec.structs.replace(prompt, id=waiting.id))
+        answered = waiting.done.wait(timeout)
+        self._questions.drop(waiting.id)
+        if not answered:
+            raise errors.Interrupted(f"nobody answered in {timeout:.0f} s")
+        if waiting.value is None:
+            raise errors.Interrupted("interrupted")
+        return waiting.value
+
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once when the client leaves; at once where it has."""
+        with self._lock:
+            if not self.cancelled.is_set():
+                self._callbacks.append(callback)
+                return
+        callback()
+
+    def cancel(self) -> None:
+        """The client has left."""
+        with self._lock:
+            if self.cancelled.is_set():
+                return
+            self.cancelled.set()
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+
+
+def _sendable(error: errors.JupymanError) -> Any:
+    """An error's facts as plain JSON; whatever cannot be said so is left out."""
+    info = error.info()
+    try:
+        return msgspec.structs.replace(info, details=msgspec.to_builtins(info.details))
+    except (TypeError, msgspec.MsgspecError):
+        return msgspec.structs.replace(info, details={})

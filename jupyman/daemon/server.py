@@ -1,0 +1,197 @@
+"""The daemon's HTTP API: loopback, a bearer token, and nothing for pages of other origins."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from jupyman import __version__
+from jupyman.api import Answer, Backend, Call, DaemonStatus, DaemonStop, Done, Failed
+from jupyman.daemon.operation import Questions, StreamOperation
+
+log = logging.getLogger(__name__)
+
+BODY_LIMIT = 1024 * 1024
+BODY_TIMEOUT = 10.0  # seconds for a request's body to come
+# An empty line this often shows a client that has vanished without closing.
+BREATH = 10.0
+
+
+class Guard:
+    """Refuses what is not the user's own client, before any route is looked at.
+
+    A page in the browser can send requests to 127.0.0.1 too (DNS rebinding gives it any name): so Host must be ours,
+    a foreign Origin is refused, and every call but the one-time redirect carries the token.
+    """
+
+    def __init__(self, app: ASGIApp, token: str, port: Callable[[], int]) -> None:
+        self._app = app
+        self._token = token.encode()
+        self._port = port
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        own = {f"127.0.0.1:{self._port()}".encode(), f"localhost:{self._port()}".encode()}
+        if headers.get(b"host") not in own:
+            await _refuse(403, "this is jupyman's daemon, under another name", scope, receive, send)
+        elif b"origin" in headers and headers[b"origin"] not in {b"http://" + name for name in own}:
+            await _refuse(403, "requests of other origins are refused", scope, receive, send)
+        elif scope["path"] != "/go" and not self._let_in(headers.get(b"authorization", b"")):
+            await _refuse(401, "the token of daemon.json is missing or wrong", scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _let_in(self, header: bytes) -> bool:
+        scheme, _, given = header.partition(b" ")
+        return scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), self._token)
+
+
+async def _refuse(status: int, text: str, scope: Scope, receive: Receive, send: Send) -> None:
+    await JSONResponse({"error": text}, status, headers={"X-Jupyman-Version": __version__})(scope, receive, send)
+
+
+class Service:
+    """The routes.
+
+    Args:
+        backend: does the work.
+        token: of the bearer.
+        port: tells the port once it is bound.
+        stop: ends the daemon.
+        log_file: named where a bug shows.
+    """
+
+    def __init__(
+        self, backend: Backend, token: str, port: Callable[[], int], stop: Callable[[], None], log_file: Path
+    ) -> None:
+        self._backend = backend
+        self._stop = stop
+        self._log_file = log_file
+        self._port = port
+        self._questions = Questions()
+        self._started = time.time()
+        routes = [
+            Route("/v1/hello", self._hello, methods=["GET"]),
+            Route("/v1/run", self._run, methods=["POST"]),
+            Route("/v1/answer", self._answer, methods=["POST"]),
+            Route("/go", self._go, methods=["GET"]),
+        ]
+        self.app: ASGIApp = Guard(Starlette(routes=routes), token, port)
+
+    async def _hello(self, request: Request) -> Response:
+        del request
+        return self._json({"version": __version__, "pid": os.getpid()})
+
+    async def _run(self, request: Request) -> Response:
+        body = await self._body(request)
+        if isinstance(body, Response):
+            return body
+        try:
+            call = msgspec.json.decode(body, type=Call)
+        except msgspec.DecodeError as error:
+            return self._json({"error": f"not a request: {error}"}, 400)
+        if isinstance(call.request, DaemonStatus):
+            return self._one(Done(result=self._status()))
+        if isinstance(call.request, DaemonStop):
+            # After this answer is on its way.
+            asyncio.get_running_loop().call_later(0.05, self._stop)
+            return self._one(Done(result={"stopped": True, "pid": os.getpid()}))
+        operation = StreamOperation(call.client, self._questions, asyncio.get_running_loop())
+        operation.start(self._backend, call.request, self._log_file)
+        return StreamingResponse(
+            self._events(operation), media_type="application/x-ndjson", headers={"X-Jupyman-Version": __version__}
+        )
+
+    async def _events(self, operation: StreamOperation) -> AsyncIterator[bytes]:
+        try:
+            while True:
+                try:
+                    event = await asyncio.wait_for(operation.events.get(), BREATH)
+                except TimeoutError:
+                    yield b"\n"
+                    continue
+                yield msgspec.json.encode(event) + b"\n"
+                if isinstance(event, Done | Failed):
+                    return
+        finally:
+            # Callbacks may wait; the event loop must not.
+            threading.Thread(target=operation.cancel, name="cancel", daemon=True).start()
+
+    async def _answer(self, request: Request) -> Response:
+        body = await self._body(request)
+        if isinstance(body, Response):
+            return body
+        try:
+            answer = msgspec.json.decode(body, type=Answer)
+        except msgspec.DecodeError as error:
+            return self._json({"error": f"not an answer: {error}"}, 400)
+        return self._json({"taken": self._questions.answer(answer)})
+
+    async def _go(self, request: Request) -> Response:
+        headers = {"Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
+        loop = asyncio.get_running_loop()
+        target = await loop.run_in_executor(None, self._backend.redeem, request.query_params.get("code", ""))
+        if target is None:
+            page = "<title>jupyman</title><p>This address worked once and is used up. Run <code>jupyman open</code>."
+            return HTMLResponse(page, 404, headers=headers)
+        return RedirectResponse(target, 302, headers=headers)
+
+    async def _body(self, request: Request) -> bytes | Response:
+        body = bytearray()
+
+        async def read() -> None:
+            async for chunk in request.stream():
+                body.extend(chunk)
+                if len(body) > BODY_LIMIT:
+                    return
+
+        try:
+            await asyncio.wait_for(read(), BODY_TIMEOUT)
+        except TimeoutError:
+            return self._json({"error": "the request came too slowly"}, 408)
+        except ClientDisconnect:
+            return self._json({"error": "the client left"}, 400)
+        if len(body) > BODY_LIMIT:
+            return self._json({"error": "the request is too large"}, 413)
+        return bytes(body)
+
+    def _status(self) -> dict[str, Any]:
+        import psutil
+
+        return {
+            "pid": os.getpid(),
+            "version": __version__,
+            "port": self._port(),
+            "uptime": round(time.time() - self._started, 1),
+            "threads": threading.active_count(),
+            "memory": psutil.Process().memory_info().rss,
+            "log": str(self._log_file),
+        }
+
+    def _one(self, event: Done) -> Response:
+        return Response(
+            msgspec.json.encode(event) + b"\n",
+            media_type="application/x-ndjson",
+            headers={"X-Jupyman-Version": __version__},
+        )
+
+    def _json(self, content: dict[str, Any], status: int = 200) -> Response:
+        return JSONResponse(content, status, headers={"X-Jupyman-Version": __version__})
+
+

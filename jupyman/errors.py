@@ -1,0 +1,270 @@
+"""The error tree: what can go wrong, its exit status, and what to do.
+
+JupymanError                          when
+├── UsageFault            2   usage             arguments that cannot be meant
+│   ├── UnknownHost       2   unknown-host      no such alias, address or config entry
+│   ├── UnknownSession    2   unknown-session   no session of that name
+│   └── ConfigFault       2   bad-config        config.toml or ssh_config cannot be used
+├── HostUnreachable      10   host-unreachable  no TCP connection to the host
+├── AuthenticationFailed 11   auth-failed       the host refused every credential
+├── HostKeyFault         12   host-key          host key unknown, changed or revoked
+├── LinkLost             13   link-lost         the SSH connection ended while in use
+├── ForwardingRefused    14   forwarding-refused  sshd does not open the forward
+├── JupyterMissing       20   jupyter-missing   no environment can run Jupyter
+├── EnvironmentMissing   21   env-missing       no environment of that name or prefix
+├── PortInUse            22   port-in-use       the port is taken and may not be freed
+├── ServerExited         23   server-exited     the server died
+├── LaunchTimedOut       24   launch-timeout    the server did not answer in time
+├── KernelFault          25   kernel            the kernel spec could not be installed or does not work
+├── NotOurs              26   not-ours          a process, port or file of another user
+├── RemoteFailed         27   remote-failed     a command on the host failed (disk full, permission)
+├── SlurmMissing         30   slurm-missing     the host has no Slurm
+├── JobRejected          31   job-rejected      sbatch refused the job
+├── JobEnded             32   job-ended         the job ended
+├── DaemonUnavailable    40   daemon-unavailable  the daemon cannot be reached or started
+├── VersionMismatch      41   version-mismatch  daemon and CLI differ in version
+├── Interrupted         130   interrupted       Ctrl-C
+└── InternalError         1   internal          a bug in jupyman
+
+An error crosses the API as `ErrorInfo` (see model.py) and is rebuilt on the other side by `from_info`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from jupyman.model import ErrorInfo
+
+
+class JupymanError(Exception):
+    """Base of every error that a user may see: two lines, `error:` and `hint:`.
+
+    Args:
+        message: one line that says what happened.
+        hint: one line that says what to do; the class's own where empty.
+        details: further facts for ``--json``.
+    """
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 1
+    default_hint: ClassVar[str] = "see the daemon's log: jupyman daemon logs"
+
+    def __init__(self, message: str, hint: str = "", **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint or self.default_hint
+        self.details: dict[str, Any] = details
+
+    def info(self) -> ErrorInfo:
+        """Return the form that crosses the API and is printed by ``--json``."""
+        return ErrorInfo(code=self.code, message=self.message, hint=self.hint, details=self.details)
+
+
+class UsageFault(JupymanError):
+    """Arguments that cannot be meant; refused before anything is touched."""
+
+    code = "usage"
+    status = 2
+    default_hint = "see jupyman --help"
+
+
+class UnknownHost(UsageFault):
+    """No host of that name: not in the SSH config, not resolvable, not in config.toml."""
+
+    code = "unknown-host"
+    default_hint = "see jupyman host ls, or add it to ~/.ssh/config"
+
+
+class UnknownSession(UsageFault):
+    """No session of that name on this computer."""
+
+    code = "unknown-session"
+    default_hint = "see jupyman ps"
+
+
+class ConfigFault(UsageFault):
+    """config.toml or the SSH configuration cannot be used as it stands."""
+
+    code = "bad-config"
+    default_hint = "mend the file named above"
+
+
+class HostUnreachable(JupymanError):
+    """No TCP connection to the host: refused, no route, no answer, name not resolved."""
+
+    code = "host-unreachable"
+    status = 10
+    default_hint = "check the network, the VPN, and that `ssh HOST` works"
+
+
+class AuthenticationFailed(JupymanError):
+    """The host refused every credential that we have, or it needs an answer nobody can give now."""
+
+    code = "auth-failed"
+    status = 11
+    default_hint = "try `ssh HOST` by hand; load your key with ssh-add, or run jupyman up on a terminal"
+
+
+class HostKeyFault(JupymanError):
+    """The host's key is unknown, changed or revoked; nothing secret was sent."""
+
+    code = "host-key"
+    status = 12
+    default_hint = "jupyman host trust HOST shows the fingerprint and asks"
+
+
+class LinkLost(JupymanError):
+    """The SSH connection ended while something was using it."""
+
+    code = "link-lost"
+    status = 13
+    default_hint = "the server on the host runs on; run the command again when the network is back"
+
+
+class ForwardingRefused(JupymanError):
+    """The SSH server does not let us forward, or the target refused the connection."""
+
+    code = "forwarding-refused"
+    status = 14
+    default_hint = "ask the host's admin for AllowTcpForwarding yes (sshd_config)"
+
+
+class JupyterMissing(JupymanError):
+    """No environment on the host can run Jupyter."""
+
+    code = "jupyter-missing"
+    status = 20
+    default_hint = "install it on the host, for instance: python3 -m pip install --user jupyterlab"
+
+
+class EnvironmentMissing(JupymanError):
+    """No environment of that name or prefix on the host."""
+
+    code = "env-missing"
+    status = 21
+    default_hint = "see jupyman env ls HOST"
+
+
+class PortInUse(JupymanError):
+    """The wanted port is taken and was not to be freed."""
+
+    code = "port-in-use"
+    status = 22
+    default_hint = "choose another with --port, or use --on-conflict next"
+
+
+class ServerExited(JupymanError):
+    """The server ended by itself; details carry the last lines of its log."""
+
+    code = "server-exited"
+    status = 23
+    default_hint = "the last lines of its log are above; jupyman logs SESSION shows more"
+
+
+class LaunchTimedOut(JupymanError):
+    """The server did not answer in time and was stopped."""
+
+    code = "launch-timeout"
+    status = 24
+    default_hint = "a cold network home can be slow: try --timeout 300"
+
+
+class KernelFault(JupymanError):
+    """The kernel spec could not be installed, or its kernel does not work."""
+
+    code = "kernel"
+    status = 25
+    default_hint = "see jupyman kernel check --host HOST"
+
+
+class NotOurs(JupymanError):
+    """A process, a port or a file that belongs to another user; untouched."""
+
+    code = "not-ours"
+    status = 26
+    default_hint = "nothing was changed; choose another port or ask its owner"
+
+
+class RemoteFailed(JupymanError):
+    """A command on the host failed: disk full, quota, no permission."""
+
+    code = "remote-failed"
+    status = 27
+    default_hint = "mend it on the host and run the command again"
+
+
+class SlurmMissing(JupymanError):
+    """The host has no Slurm commands."""
+
+    code = "slurm-missing"
+    status = 30
+    default_hint = "leave out --slurm, or name the cluster's login node"
+
+
+class JobRejected(JupymanError):
+    """sbatch refused the job."""
+
+    code = "job-rejected"
+    status = 31
+    default_hint = "change the --slurm-arg values"
+
+
+class JobEnded(JupymanError):
+    """The job ended: time limit, cancelled, failed."""
+
+    code = "job-ended"
+    status = 32
+    default_hint = "jupyman up submits it again"
+
+
+class DaemonUnavailable(JupymanError):
+    """The daemon cannot be reached and could not be started."""
+
+    code = "daemon-unavailable"
+    status = 40
+    default_hint = "jupyman daemon run shows why; its log: jupyman daemon logs"
+
+
+class VersionMismatch(JupymanError):
+    """Daemon and command line are of different versions."""
+
+    code = "version-mismatch"
+    status = 41
+    default_hint = "jupyman daemon restart (your servers keep running)"
+
+
+class Interrupted(JupymanError):
+    """Ctrl-C, or the last waiting client went away."""
+
+    code = "interrupted"
+    status = 130
+    default_hint = "nothing half-made was left behind"
+
+
+class InternalError(JupymanError):
+    """A bug in jupyman; the daemon's log has the traceback."""
+
+
+def every() -> list[type[JupymanError]]:
+    """Return every error class below the base, base first, each once."""
+    found: list[type[JupymanError]] = []
+    todo: list[type[JupymanError]] = [JupymanError]
+    while todo:
+        cls = todo.pop(0)
+        found.append(cls)
+        todo.extend(cls.__subclasses__())
+    return found
+
+
+def from_info(info: ErrorInfo) -> JupymanError:
+    """Rebuild an error that came over the API.
+
+    Args:
+        info: what the daemon sent.
+
+    Returns:
+        An instance of the class that owns the code; `InternalError` for a code not known here.
+    """
+    by_code = {cls.code: cls for cls in every() if cls is not JupymanError and cls is not InternalError}
+    cls = by_code.get(info.code, InternalError)
+    return cls(info.message, info.hint, **info.details)

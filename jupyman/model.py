@@ -1,0 +1,349 @@
+"""The nouns: frozen structs that cross the API, go to disk, and are printed by ``--json``.
+
+Times are RFC 3339 UTC strings, sizes are bytes, ports are integers; a value not known is None, never 0 or "".
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+App = Literal["lab", "notebook", "server"]
+OnConflict = Literal["next", "ask", "kill", "fail"]
+Restart = Literal["never", "always"]
+ServerState = Literal["queued", "starting", "running", "lost", "exited"]
+LinkState = Literal["idle", "connecting", "up", "reconnecting", "needs-auth", "failed"]
+ForwardState = Literal["up", "waiting"]
+Severity = Literal["info", "warning", "error"]
+
+
+class Noun(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of every struct here: immutable, built by keyword."""
+
+
+class ErrorInfo(Noun, frozen=True, kw_only=True):
+    """An error as it crosses the API: see errors.py."""
+
+    code: str
+    message: str
+    hint: str
+    details: dict[str, Any] = {}
+
+
+class Problem(Noun, frozen=True, kw_only=True):
+    """A finding that does not stop the work."""
+
+    code: str
+    severity: Severity
+    text: str
+    fix: str
+
+
+# --- sessions -----------------------------------------------------------------------------------------------------
+
+
+class LinkStatus(Noun, frozen=True, kw_only=True):
+    """State of the one SSH connection to a host."""
+
+    state: LinkState = "idle"
+    since: str | None = None
+    reconnects: int = 0
+    last_error: str | None = None
+    next_attempt: str | None = None
+
+
+class Server(Noun, frozen=True, kw_only=True):
+    """A Jupyter Server process on a host."""
+
+    pid: int
+    port: int | None
+    version: str | None
+    app: App
+    env: str | None
+    root_dir: str | None
+    started: str | None
+    gpus: list[int] | None = None
+    adopted: bool = False
+    node: str | None = None
+    kernel_env: str | None = None
+
+
+class Forward(Noun, frozen=True, kw_only=True):
+    """A local endpoint tied to a remote endpoint."""
+
+    local: str
+    remote: str
+    state: ForwardState
+    open: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+class HostForward(Forward, frozen=True, kw_only=True):
+    """A forward that belongs to no session (the verb `tunnel`)."""
+
+    host: str
+
+
+class Session(Noun, frozen=True, kw_only=True):
+    """What `up` makes: one server on a host plus its forwards."""
+
+    name: str
+    host: str
+    state: ServerState
+    link: LinkStatus
+    server: Server | None = None
+    url: str | None = None
+    forwards: list[Forward] = []
+    job: None = None
+    problems: list[Problem] = []
+
+
+class FoundServer(Noun, frozen=True, kw_only=True):
+    """A server on a host that no session owns (`ps --all`)."""
+
+    host: str
+    pid: int
+    port: int | None
+    user: str
+    root_dir: str | None
+    started: str | None
+    url: str | None = None
+    node: str | None = None
+    version: str | None = None
+    session: str | None = None  # the name in its launch record, where jupyman started it
+    problems: list[Problem] = []
+
+
+class Ps(Noun, frozen=True, kw_only=True):
+    """The answer of `ps`."""
+
+    sessions: list[Session] = []
+    forwards: list[HostForward] = []
+    servers: list[FoundServer] = []
+
+
+# --- the host report ----------------------------------------------------------------------------------------------
+
+
+class GpuProcess(Noun, frozen=True, kw_only=True):
+    """A process that holds GPU memory."""
+
+    pid: int
+    name: str | None
+    memory: int | None
+    user: str | None = None
+
+
+class Gpu(Noun, frozen=True, kw_only=True):
+    """One physical GPU; memory in bytes, utilization in percent."""
+
+    index: int
+    uuid: str | None
+    name: str | None
+    memory_total: int | None
+    memory_used: int | None
+    utilization: int | None
+    processes: list[GpuProcess] = []
+    compute_cap: str | None = None
+    mig: bool | None = None
+
+
+class Driver(Noun, frozen=True, kw_only=True):
+    """The NVIDIA driver; `cuda` is the newest CUDA it can run."""
+
+    version: str | None
+    cuda: str | None
+
+
+class Toolkit(Noun, frozen=True, kw_only=True):
+    """A CUDA toolkit on the host."""
+
+    version: str
+    path: str
+
+
+class Torch(Noun, frozen=True, kw_only=True):
+    """The torch build of an environment; `cuda` is None for a CPU build."""
+
+    version: str
+    cuda: str | None
+
+
+class Environment(Noun, frozen=True, kw_only=True):
+    """A prefix with a Python."""
+
+    name: str
+    prefix: str
+    kind: Literal["conda", "mamba", "micromamba", "venv", "uv", "system"]
+    python: str | None  # its version
+    jupyter: str | None  # jupyter_server's (or notebook 6's) version, None where Jupyter cannot run from here
+    ipykernel: str | None
+    torch: Torch | None
+    apps: list[App] = []  # which of lab, notebook, server can run
+    root: str | None = None  # the conda root that it belongs to
+    executable: str | None = None  # its python
+
+
+class Verdict(Noun, frozen=True, kw_only=True):
+    """Does this environment's torch fit the driver?"""
+
+    env: str
+    ok: bool | None
+    text: str
+
+
+class PortHolder(Noun, frozen=True, kw_only=True):
+    """A listening TCP socket on the host."""
+
+    port: int
+    address: str
+    uid: int | None
+    user: str | None
+    pid: int | None
+    command: str | None
+    ours: bool  # the socket belongs to the account that we logged in with
+    start_ticks: int | None = None  # field 22 of /proc/PID/stat, for the check just before a signal
+
+
+class Disk(Noun, frozen=True, kw_only=True):
+    """Room in the home directory, bytes."""
+
+    path: str
+    total: int | None
+    free: int | None
+    quota: int | None = None
+    filesystem: str | None = None
+
+
+class HostReport(Noun, frozen=True, kw_only=True):
+    """What one probe saw (`check --json`)."""
+
+    host: str
+    os: str | None
+    user: str
+    shell: str | None
+    gpus: list[Gpu] = []
+    driver: Driver | None = None
+    cuda_toolkits: list[Toolkit] = []
+    cudnn: str | None = None
+    environments: list[Environment] = []
+    jupyter: list[FoundServer] = []
+    ports: list[PortHolder] = []
+    disk: Disk | None = None
+    slurm: str | None = None
+    verdicts: list[Verdict] = []
+    problems: list[Problem] = []
+    home: str | None = None
+    node: str | None = None
+    uid: int | None = None
+    boot_id: str | None = None
+
+
+class KernelSpec(Noun, frozen=True, kw_only=True):
+    """Jupyter's kernel.json entry."""
+
+    name: str
+    display_name: str
+    prefix: str | None
+    argv: list[str]
+    ok: bool | None
+    problem: str | None
+    directory: str | None = None
+
+
+class Kernels(Noun, frozen=True, kw_only=True):
+    """The answer of `kernel ls`."""
+
+    kernels: list[KernelSpec]
+
+
+class KernelAdded(Noun, frozen=True, kw_only=True):
+    """The answer of `kernel add`: the spec and the interpreter that it really ran."""
+
+    kernel: KernelSpec
+    executable: str
+    python: str | None
+    refreshed: bool
+    problems: list[Problem] = []
+
+
+class Environments(Noun, frozen=True, kw_only=True):
+    """The answer of `env ls`."""
+
+    environments: list[Environment]
+
+
+class KnownHost(Noun, frozen=True, kw_only=True):
+    """A row of `host ls`."""
+
+    name: str
+    ssh: str
+    source: Literal["config", "ssh_config", "session"]
+    link: LinkStatus | None = None
+
+
+class KnownHosts(Noun, frozen=True, kw_only=True):
+    """The answer of `host ls`."""
+
+    hosts: list[KnownHost]
+
+
+# --- what the core works with; never printed, the token never leaves memory except in `url` -----------------------
+
+
+class SessionSpec(Noun, frozen=True, kw_only=True):
+    """What the user wants: kept on disk."""
+
+    name: str
+    host: str
+    env: str | None = None
+    dir: str | None = None
+    app: App = "lab"
+    gpu: str | None = None
+    port: int | None = None
+    local_port: int | None = None  # the one that was bound; kept for good
+    on_conflict: OnConflict = "next"
+    restart: Restart = "never"
+    timeout: float = 120.0
+    wanted: bool = True
+    pid: int | None = None  # the server we last knew: to tell `exited` from "never started"
+    adopt_pid: int | None = None
+
+
+class TunnelSpec(Noun, frozen=True, kw_only=True):
+    """A forward that the user wants: kept on disk."""
+
+    host: str
+    local_port: int
+    address: str
+    port: int
+
+
+class LaunchSpec(Noun, frozen=True, kw_only=True):
+    """What to start on the host."""
+
+    name: str
+    env: Environment
+    kernel_env: Environment | None
+    dir: str | None
+    app: App
+    ports: list[int]  # candidates, in order of preference
+    cuda_visible_devices: str | None
+    timeout: float
+    kernel_name: str | None = None  # the default kernel
+    gpus: list[int] | None = None
+
+
+class Running(Noun, frozen=True, kw_only=True):
+    """A server that has answered, with all that proves it is ours."""
+
+    name: str
+    server: Server
+    token: str
+    directory: str  # on the host: record, log, token
+    base_url: str
+    boot_id: str
+    start_ticks: int
+    problems: list[Problem] = []

@@ -1,0 +1,316 @@
+# shellcheck shell=sh
+# Start a Jupyter server and wait until it answers; or return the one that this session already has.
+# JM_SERVER library  JM_NAME session  JM_ID of this launch  JM_PYTHON JM_PREFIX JM_ENV  JM_APP lab|notebook|server
+# JM_DIR root directory ("" is home)  JM_PORTS candidates  JM_TIMEOUT seconds  JM_ACTIVATE sh text  JM_CONFIG JM_CHECK
+# Python programs  JM_RECORD further record lines  JM_CUDA CUDA_VISIBLE_DEVICES, when JM_CUDA_SET is 1
+# Says: step, tick, log, existing, record.*
+main() {
+    eval "$JM_SERVER"
+    jm_umask=$(umask)
+    umask 077
+    jm_pid='' jm_began='' jm_runtime='' jm_locked='' jm_making='' jm_done='' jm_kept='' jm_telling=''
+    jm_undo() {
+        trap '' HUP INT TERM PIPE
+        [ -z "$jm_done" ] || return 0
+        if [ -n "$jm_pid" ]; then
+            # An unfinished launch gets 5 s to end by itself; then its whole process group goes.
+            jm_end_server "$jm_pid" "$jm_began" "$jm_runtime" 5 1 >/dev/null 2>&1
+            wait "$jm_pid" 2>/dev/null
+        fi
+        [ -z "$jm_runtime" ] || jm_drop_runtime "$jm_runtime"
+        if [ -n "$jm_making" ]; then
+            rm -f -- "$jm_dir/port" "$jm_dir/jupyter_config.py" "$jm_dir/cancel"
+            [ -n "$jm_kept" ] || rm -f -- "$jm_dir/token" "$jm_dir/cookie_secret"
+            # The log of a server that failed is worth reading; that of a cancelled one is not.
+            [ -n "$jm_telling" ] || [ -e "$jm_dir/record" ] || rm -f -- "$jm_dir/log" "$jm_dir/log.old"
+        fi
+        if [ -n "$jm_locked" ]; then
+            jm_unlock
+            rmdir -- "$jm_dir" 2>/dev/null
+        fi
+        return 0
+    }
+    # The client is gone (its channel closed) or gives up: nothing half-made may stay.
+    trap 'jm_undo; exit 0' HUP INT TERM PIPE
+
+    # shellcheck disable=SC2153 # JM_DIR comes from jupyman, jm_dir is ours
+    case "$HOME$JM_DIR" in *"$JM_NL"*) bail remote-failed "a directory's name holds a line break" "choose another --dir" ;; esac
+    say user "$(jm_user)"
+    jm_home
+    jm_dir=$(jm_root)/$JM_NAME
+    jm_safe_dir "$jm_dir"
+    jm_lock
+    jm_safe_dir "$jm_dir" # the last holder of the lock may have removed it
+    jm_existing && return 0
+    jm_prepare
+    jm_failed=''
+    for jm_port in $jm_free; do
+        jm_attempt && return 0
+        jm_failed=$jm_port
+        say step "port $jm_port was taken meanwhile"
+    done
+    bail port-in-use "port ${jm_failed:-$JM_PORTS} was taken by another process during the start" "run it again, or choose another with --port"
+}
+
+# --- one launch at a time -----------------------------------------------------------------------------------------
+
+# The lock is a directory (mkdir is atomic, on NFS too) with `owner`: time, timeout, pid, ticks, boot id, launch id.
+jm_lock() {
+    jm_waited=0
+    until mkdir -- "$jm_dir/lock" 2>/dev/null; do
+        [ -d "$jm_dir/lock" ] || [ -L "$jm_dir/lock" ] || {
+            jm_safe_dir "$jm_dir"
+            jm_error=$(mkdir -- "$jm_dir/lock" 2>&1) && break
+            [ -d "$jm_dir/lock" ] || bail remote-failed "cannot write in $jm_dir: ${jm_error##*: }" "make room or mend its permissions on the host"
+        }
+        jm_stale && continue
+        [ $((jm_waited % 10)) -ne 0 ] || say step "another launch of $JM_NAME is under way" || { jm_undo; exit 0; }
+        [ "$jm_waited" -lt $((JM_TIMEOUT * 10)) ] ||
+            bail launch-timeout "another launch of $JM_NAME is still under way after $JM_TIMEOUT s" "wait for it, or jupyman kill $JM_NAME"
+        jm_nap 0.1
+        jm_waited=$((jm_waited + 1))
+    done
+    jm_locked=1
+    rm -f -- "$jm_dir/cancel"
+    jm_put "$jm_dir/lock/owner" "$(date +%s) $JM_TIMEOUT $$ $(jm_start $$) $(jm_boot_id) $JM_ID" ||
+        bail remote-failed "cannot write in $jm_dir: $jm_error" "make room on the host (disk full or quota?)"
+}
+
+jm_unlock() {
+    rm -f -- "$jm_dir/lock/owner" "$jm_dir/lock/owner.new.$$"
+    rmdir -- "$jm_dir/lock" 2>/dev/null
+    jm_locked=''
+}
+
+# Take away a lock whose owner is gone: dead, of another boot, or 60 s past its own timeout.
+jm_stale() {
+    jm_owner_line=$(cat "$jm_dir/lock/owner" 2>/dev/null)
+    if [ -z "$jm_owner_line" ]; then
+        # Just made, or its maker died in between: give it two seconds.
+        [ $((jm_waited)) -ge 20 ] || return 1
+    else
+        # shellcheck disable=SC2086 # split into fields on purpose
+        set -- $jm_owner_line
+        if [ "$5" = "$(jm_boot_id)" ] && jm_alive "$3" "$4" && [ "$(date +%s)" -le $(($1 + $2 + 60)) ]; then return 1; fi
+    fi
+    # Renaming is atomic: one of several takers wins. What it got must still be what was judged.
+    mv -- "$jm_dir/lock" "$jm_dir/lock.stale.$$" 2>/dev/null || return 0
+    if [ "$(cat "$jm_dir/lock.stale.$$/owner" 2>/dev/null)" != "$jm_owner_line" ]; then
+        mv -- "$jm_dir/lock.stale.$$" "$jm_dir/lock" 2>/dev/null
+        return 1
+    fi
+    rm -rf -- "$jm_dir/lock.stale.$$"
+}
+
+# The session already has a server: say so.
+jm_existing() {
+    jm_safe_file "$jm_dir/record"
+    jm_now=$(jm_show "$jm_dir" | sed -n 's/^record.state //p')
+    case $jm_now in
+        alive)
+            jm_done=1
+            jm_unlock
+            say existing 1
+            jm_show "$jm_dir"
+            return 0
+            ;;
+        not-listening | taken)
+            jm_kept=1
+            bail remote-failed "the server of session $JM_NAME (pid $(jm_get "$jm_dir/record" pid)) runs but does not listen" "jupyman kill $JM_NAME, then run it again"
+            ;;
+    esac
+    # A dead one: its runtime directory and its kernels' children go, its record stays until the new one replaces it.
+    if [ "$jm_now" = exited ]; then
+        jm_old=$(jm_get "$jm_dir/record" runtime)
+        if jm_runtime_ok "$jm_old"; then
+            jm_sweep "$(jm_tree "$(jm_get "$jm_dir/record" pid)" "$jm_old")"
+            jm_drop_runtime "$jm_old"
+        fi
+    fi
+    return 1
+}
+
+# --- the files ----------------------------------------------------------------------------------------------------
+
+jm_prepare() {
+    # shellcheck disable=SC2088 # the tilde is text here: the user's, as it came
+    case $JM_DIR in
+        '' | '~') jm_cwd=$HOME ;;
+        '~/'*) jm_cwd=$HOME/${JM_DIR#??} ;;
+        /*) jm_cwd=$JM_DIR ;;
+        *) jm_cwd=$HOME/$JM_DIR ;;
+    esac
+    [ -d "$jm_cwd" ] || bail remote-failed "there is no directory $jm_cwd" "make it on the host, or choose another --dir"
+    [ -x "$jm_cwd" ] || bail remote-failed "no permission to enter $jm_cwd" "choose another --dir"
+    [ -x "$JM_PYTHON" ] || bail env-missing "there is no Python at $JM_PYTHON" "see jupyman env ls"
+    for jm_file in token cookie_secret jupyter_config.py port log log.old cancel; do jm_safe_file "$jm_dir/$jm_file"; done
+    jm_making=1
+    [ ! -f "$jm_dir/log" ] || mv -f -- "$jm_dir/log" "$jm_dir/log.old"
+    # The token of a server that died by itself is kept: the browser's tab goes on with its successor.
+    if jm_private "$jm_dir/token" && [ "$(tr -d '0-9a-f' <"$jm_dir/token" | wc -c)" -eq 0 ] && [ "$(wc -c <"$jm_dir/token")" -eq 48 ]; then
+        jm_kept=1
+        chmod 600 "$jm_dir/token"
+    else
+        jm_error=$({ od -An -N24 -tx1 /dev/urandom | tr -d ' \n' >"$jm_dir/token.new.$$" && mv -f -- "$jm_dir/token.new.$$" "$jm_dir/token"; } 2>&1) || {
+            rm -f -- "$jm_dir/token.new.$$"
+            jm_unwritable
+        }
+        [ "$(wc -c <"$jm_dir/token")" -eq 48 ] || bail remote-failed "cannot write $jm_dir/token" "make room on the host (disk full or quota?)"
+    fi
+    jm_put "$jm_dir/jupyter_config.py" "$JM_CONFIG" || jm_unwritable
+    # A UNIX socket's path may have 107 bytes (sys/un.h): the kernels' sockets need a short directory.
+    for jm_tmp in /tmp "${TMPDIR:-/var/tmp}" /var/tmp; do
+        jm_runtime=$(mktemp -d "$jm_tmp/jm-XXXXXX" 2>/dev/null) || jm_runtime=''
+        [ -z "$jm_runtime" ] || [ "${#jm_runtime}" -gt 40 ] || break
+        [ -z "$jm_runtime" ] || rmdir "$jm_runtime"
+        jm_runtime=''
+    done
+    [ -n "$jm_runtime" ] || bail remote-failed "cannot make a directory in /tmp for the kernels' sockets" "make room in /tmp on the host"
+    jm_runtime_ok "$jm_runtime" || bail not-ours "$jm_runtime is not as we made it" "look who changes files in /tmp of the host"
+    # The environment's Python runs, can bind a socket there, and says which ports are free.
+    # shellcheck disable=SC2086 # a list of numbers
+    jm_checked=$(printf '%s\n' "$JM_CHECK" | within 30 "$JM_PYTHON" - prepare "$jm_runtime" $JM_PORTS 2>"$jm_runtime/complaint") || {
+        jm_error=$(tail -n 1 "$jm_runtime/complaint" | cut -c1-300)
+        rm -f -- "$jm_runtime/complaint"
+        bail remote-failed "$JM_PYTHON cannot start a server: ${jm_error:-no answer in 30 s}" "try it by hand on the host: $JM_PYTHON -V"
+    }
+    rm -f -- "$jm_runtime/complaint"
+    jm_free=$(printf '%s\n' "$jm_checked" | sed -n 's/^free //p')
+    [ -n "$jm_free" ] || bail port-in-use "the port is taken: $(printf '%s\n' "$jm_checked" | sed -n 's/^taken //p' | head -n 3 | tr '\n' ' ')" "choose another with --port, or use --on-conflict next"
+}
+
+jm_unwritable() { bail remote-failed "cannot write in $jm_dir: ${jm_error##*: }" "make room on the host (disk full or quota?)"; }
+
+# --- the server ---------------------------------------------------------------------------------------------------
+
+jm_command() {
+    case $JM_APP in
+        notebook) jm_script=jupyter-notebook jm_module=notebook ;;
+        server) jm_script=jupyter-server jm_module=jupyter_server ;;
+        *) jm_script=jupyter-lab jm_module=jupyterlab ;;
+    esac
+    jm_bin=${JM_PYTHON%/*}
+    # Notebook 6 without jupyter_server is a server too.
+    if [ "$JM_APP" = server ] && [ ! -f "$jm_bin/jupyter-server" ] && [ -f "$jm_bin/jupyter-notebook" ]; then
+        jm_script=jupyter-notebook
+    fi
+}
+
+# jm_attempt: one start on $jm_port. Status 1: the port was taken meanwhile.
+jm_attempt() {
+    jm_command
+    jm_put "$jm_dir/port" "$jm_port" || jm_unwritable
+    say step "starting $jm_script on port $jm_port" || { jm_undo; exit 0; }
+    # The library forces LC_ALL=C on our own tools; the server gets what the account has.
+    jm_locale=$(tr '\0' '\n' <"/proc/$$/environ" 2>/dev/null | sed -n 's/^LC_ALL=//p' | head -n 1)
+    jm_shell="sh"
+    ! command -v bash >/dev/null 2>&1 || jm_shell='bash --noprofile --norc'
+    jm_hold=''
+    ! command -v nohup >/dev/null 2>&1 || jm_hold="nohup"
+    ! command -v setsid >/dev/null 2>&1 || jm_hold="setsid $jm_hold"
+    # A script run by its interpreter: no trust in its first line (moved environments, long paths), and the directory
+    # of notebooks is not on sys.path, as with `-m` (a notebook folder may well hold a random.py).
+    if [ -f "$jm_bin/$jm_script" ]; then
+        set -- "$JM_PYTHON" "$jm_bin/$jm_script"
+    else
+        set -- "$JM_PYTHON" -c 'import sys; sys.path[:] = [p for p in sys.path if p]; import runpy; runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)' "$jm_module"
+    fi
+    (
+        trap - HUP TERM PIPE
+        if [ -n "$jm_locale" ]; then LC_ALL=$jm_locale; else unset LC_ALL; fi
+        unset JUPYTER_TOKEN JUPYTER_TOKEN_FILE JUPYTER_PORT JUPYTER_PORT_RETRIES JUPYTER_IP XDG_RUNTIME_DIR PYTHONHOME
+        JUPYTER_RUNTIME_DIR=$jm_runtime
+        export JUPYTER_RUNTIME_DIR
+        JM_START="$JM_ACTIVATE
+if [ \"\$1\" = 1 ]; then export CUDA_VISIBLE_DEVICES=\"\$2\"; fi
+umask \"\$3\"; cd -- \"\$4\" || exit 1; shift 4
+ulimit -S -n \"\$(ulimit -H -n)\" 2>/dev/null
+exec \"\$@\""
+        # Each exec keeps the process: the pid of this subshell becomes the server's.
+        # shellcheck disable=SC2086 # two lists of words of ours
+        exec $jm_hold $jm_shell -c "$JM_START" jupyman "${JM_CUDA_SET:-0}" "${JM_CUDA-}" "$jm_umask" "$jm_cwd" "$@" "--config=$jm_dir/jupyter_config.py"
+    ) </dev/null >"$jm_dir/log" 2>&1 &
+    jm_pid=$!
+    jm_began=$(jm_start "$jm_pid")
+    say step "waiting for Jupyter to answer (pid $jm_pid)" || { jm_undo; exit 0; }
+    jm_until=$(($(date +%s) + JM_TIMEOUT))
+    jm_beat=$(date +%s)
+    while :; do
+        if ! jm_alive "$jm_pid" "$jm_began"; then
+            wait "$jm_pid"
+            jm_status=$?
+            jm_telling=1
+            if grep -qE 'port [0-9]+ is not available|no available port could be found|already in use' "$jm_dir/log" &&
+                printf '%s\n' "$JM_CHECK" | within 30 "$JM_PYTHON" - prepare "$jm_runtime" "$jm_port" 2>/dev/null | grep -q '^taken'; then
+                jm_pid=''
+                return 1
+            fi
+            jm_tail 20 "$jm_dir/log"
+            bail server-exited "Jupyter ended at once (status $jm_status): $(jm_reason)" "the last lines of its log are above; check environment $JM_ENV: $JM_PYTHON -m jupyter --version"
+        fi
+        jm_json=''
+        for jm_file in "$jm_runtime/jpserver-$jm_pid.json" "$jm_runtime/nbserver-$jm_pid.json"; do
+            [ ! -s "$jm_file" ] || jm_json=$jm_file
+        done
+        if [ -n "$jm_json" ] && jm_listens "$jm_pid" "$jm_port"; then break; fi
+        if [ -e "$jm_dir/cancel" ]; then bail interrupted "the launch was cancelled" "nothing half-made was left behind"; fi
+        jm_clock=$(date +%s)
+        if [ "$jm_clock" -ge "$jm_until" ]; then
+            jm_telling=1
+            jm_tail 20 "$jm_dir/log"
+            bail launch-timeout "Jupyter did not answer within $JM_TIMEOUT s, so it was stopped"
+        fi
+        if [ "$jm_clock" != "$jm_beat" ]; then
+            jm_beat=$jm_clock
+            say tick "$((jm_until - jm_clock))" || { jm_undo; exit 0; }
+        fi
+        jm_nap 0.05
+    done
+    jm_answers
+    jm_record
+    return 0
+}
+
+# The log's line that says why: the last that is no bare traceback frame.
+jm_reason() { jm_redact <"$jm_dir/log" | grep -v '^[[:space:]]' | grep -v '^$' | tail -n 1 | cut -c1-200; }
+
+# The user's own configuration may have opened the door: without the token it must answer 403, with it 200.
+jm_answers() {
+    jm_asked=$(printf '%s\n' "$JM_CHECK" | within 30 "$JM_PYTHON" - answers "$jm_port" "$jm_dir/token" 2>/dev/null)
+    jm_telling=1
+    case $jm_asked in
+        403\ 200 | 401\ 200) ;;
+        2??\ * | 3??\ *)
+            jm_tail 20 "$jm_dir/log"
+            bail server-exited "the server let a request without a token in, so it was stopped" "look for token or password settings in ~/.jupyter on the host"
+            ;;
+        *)
+            jm_tail 20 "$jm_dir/log"
+            bail server-exited "the server does not answer as it should (without and with token: HTTP ${jm_asked:-no answer}), so it was stopped" "look at the settings in ~/.jupyter on the host"
+            ;;
+    esac
+}
+
+jm_record() {
+    jm_put "$jm_dir/record" "version 1
+name $JM_NAME
+id $JM_ID
+pid $jm_pid
+start_ticks $jm_began
+boot_id $(jm_boot_id)
+node $(jm_node)
+port $jm_port
+base_url /
+app $JM_APP
+env $JM_PREFIX
+root_dir $jm_cwd
+runtime $jm_runtime
+started $(date -u +%Y-%m-%dT%H:%M:%SZ)
+jupyter $(sed -n 's/.*"version": *"\([^"]*\)".*/\1/p' "$jm_json" | head -n 1)
+$JM_RECORD" || jm_unwritable
+    jm_done=1 # from here on a lost link leaves a whole session
+    rm -f -- "$jm_dir/port"
+    jm_unlock
+    jm_show "$jm_dir"
+    return 0
+}

@@ -1,0 +1,267 @@
+# shellcheck shell=sh
+# What launch, find, verify, stop, logs and adopt share; it travels as the value of JM_SERVER and is eval'ed.
+# A session's directory is ~/.local/state/jupyman/<node>/<name>; its `record` holds lines `KEY VALUE`.
+
+jm_me=$(id -u)
+# An account from LDAP may have no name here; some `id` then print the number and fail.
+jm_user() { jm_account=$(id -un 2>/dev/null) || jm_account=$jm_me && printf '%s\n' "$jm_account"; }
+
+# bail CODE TEXT [HINT]: undo what was half made (each script defines jm_undo), then fail.
+bail() {
+    jm_undo
+    fail "$@"
+}
+jm_undo() { :; }
+
+# jm_look PATH: sets jm_mode (drwx------), jm_links and jm_uid. `stat` is not POSIX, `ls -n` is.
+jm_look() {
+    jm_ls=$(ls -ldn -- "$1" 2>/dev/null) || return 1
+    set -f
+    # shellcheck disable=SC2086 # split into fields on purpose
+    set -- $jm_ls
+    set +f
+    jm_mode=$1 jm_links=$2 jm_uid=$3
+}
+
+# jm_safe_dir PATH: make sure that it is a directory of ours, no symlink, that nobody else can read or write.
+jm_safe_dir() {
+    [ ! -L "$1" ] || bail not-ours "$1 is a symbolic link, where jupyman keeps secrets" "look who made it, then remove it"
+    if [ ! -e "$1" ]; then
+        # A launch beside ours may make it first: only the look below decides.
+        jm_error=$(mkdir -m 700 -- "$1" 2>&1) || [ -d "$1" ] ||
+            bail remote-failed "cannot make the directory $1: ${jm_error##*: }" "make room or mend its permissions on the host"
+    fi
+    jm_look "$1" || bail remote-failed "cannot look at $1" "check its permissions on the host"
+    if [ -L "$1" ] || [ ! -d "$1" ]; then bail not-ours "$1 is no directory" "look who made it, then remove it"; fi
+    [ "$jm_uid" = "$jm_me" ] || bail not-ours "$1 belongs to uid $jm_uid, not to you" "ask its owner to remove it"
+    case $jm_mode in
+        drwx------*) ;;
+        *) jm_error=$(chmod 700 "$1" 2>&1) || bail remote-failed "cannot make $1 private: ${jm_error##*: }" ;;
+    esac
+}
+
+# jm_home: the directories down to <node>. Those above jupyman may be links to another disk; they are only kept from
+# being writable by everybody.
+jm_home() {
+    [ -d "${HOME-}" ] || bail remote-failed "there is no home directory (${HOME-HOME is not set})" "ask the host's admin"
+    jm_error=$(mkdir -p -- "$HOME/.local/state" 2>&1) ||
+        bail remote-failed "cannot make $HOME/.local/state: ${jm_error##*: }" "make room or mend its permissions on the host"
+    chmod o-w "$HOME/.local" "$HOME/.local/state" 2>/dev/null
+    jm_safe_dir "$HOME/.local/state/jupyman"
+    jm_safe_dir "$(jm_root)"
+}
+
+# jm_safe_file PATH: absent, or a regular file of ours with one name.
+jm_safe_file() {
+    [ ! -L "$1" ] || bail not-ours "$1 is a symbolic link, where jupyman writes" "look who made it, then remove it"
+    [ -e "$1" ] || return 0
+    jm_look "$1" || bail remote-failed "cannot look at $1" "check its permissions on the host"
+    [ -f "$1" ] || bail not-ours "$1 is no regular file" "look who made it, then remove it"
+    [ "$jm_uid" = "$jm_me" ] || bail not-ours "$1 belongs to uid $jm_uid, not to you" "ask its owner to remove it"
+    [ "$jm_links" = 1 ] || bail not-ours "$1 has a second name (hard link)" "look who made it, then remove it"
+}
+
+# jm_private PATH: may its content be trusted? As jm_safe_file, but only a status.
+jm_private() {
+    [ ! -L "$1" ] && [ -f "$1" ] && jm_look "$1" && [ "$jm_uid" = "$jm_me" ] && [ "$jm_links" = 1 ]
+}
+
+# jm_put PATH TEXT: write it at once or not at all (0600 by the umask); else jm_error says why. No pipe into it: that
+# would run it in a subshell, and the reason would be lost.
+jm_put() {
+    jm_error=$({ cat >"$1.new.$$" && mv -f -- "$1.new.$$" "$1"; } 2>&1 <<JM_END
+$2
+JM_END
+    ) && return 0
+    jm_error=${jm_error##*: }
+    rm -f -- "$1.new.$$"
+    return 1
+}
+
+# jm_get FILE KEY: the value of a key in a record.
+jm_get() { sed -n "s/^$2 //p" "$1" 2>/dev/null | head -n 1; }
+
+# --- processes ----------------------------------------------------------------------------------------------------
+
+# jm_start PID: when it started, in a number that no other process of this boot with this pid shares.
+jm_start() {
+    if [ -d /proc/self ]; then
+        jm_ticks "$1"
+    else
+        jm_when=$(ps -o lstart= -p "$1" 2>/dev/null) && [ -n "$jm_when" ] && printf '%s' "$jm_when" | cksum | cut -d' ' -f1
+    fi
+}
+
+jm_uid_of() { if [ -d /proc/self ]; then jm_owner "$1"; else ps -o uid= -p "$1" 2>/dev/null | tr -d ' '; fi; }
+
+# jm_alive PID TICKS: this very process runs (a zombie does not) and is ours.
+jm_alive() {
+    case $1 in '' | *[!0-9]*) return 1 ;; esac
+    if [ -d /proc/self ]; then
+        jm_line=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
+        jm_line=${jm_line##*) }
+        case $jm_line in Z* | X*) return 1 ;; esac
+        # shellcheck disable=SC2086 # split into fields on purpose; with two in front, field N of stat is argument N
+        set -- "$1" "$2" $jm_line
+        [ "${22-}" = "$2" ] || return 1
+    else
+        case $(ps -o stat= -p "$1" 2>/dev/null) in '' | Z*) return 1 ;; esac
+        [ "$(jm_start "$1")" = "$2" ] || return 1
+    fi
+    [ "$(jm_uid_of "$1")" = "$jm_me" ]
+}
+
+# jm_listeners PID: ADDRESS:PORT of each TCP socket it listens on (hexadecimal, as in /proc/net/tcp; else as lsof prints).
+jm_listeners() {
+    if [ ! -d /proc/self ]; then
+        lsof -nP -a -p "$1" -iTCP -sTCP:LISTEN -Fn 2>/dev/null | sed -n 's/^n//p'
+        return
+    fi
+    # shellcheck disable=SC2012 # ls -l prints the link's target in one process; a loop of readlink takes seconds
+    { ls -l "/proc/$1/fd" 2>/dev/null | sed -n 's/.*socket:\[\([0-9]*\)\]$/\1/p'; echo .; cat /proc/net/tcp /proc/net/tcp6 2>/dev/null; } |
+        awk '/^\.$/ { table = 1; next } !table { own[$1] = 1; next } $4 == "0A" && ($10 in own) { print $2 }'
+}
+
+# jm_listens PID PORT: the socket that a connection to 127.0.0.1:PORT meets belongs to this process. The most specific
+# address wins in the kernel: 127.0.0.1, then 0.0.0.0, then [::]. Status 1: nobody listens, 2: somebody else does.
+jm_listens() {
+    case $2 in '' | *[!0-9]*) return 1 ;; esac
+    if [ ! -d /proc/self ]; then
+        jm_listeners "$1" | grep -q "[:.]$2\$" && return 0
+        lsof -nP -iTCP:"$2" -sTCP:LISTEN -t >/dev/null 2>&1 && return 2
+        return 1
+    fi
+    jm_met=$(cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v port="$(printf '%04X' "$2")" '
+        $4 != "0A" { next }
+        { n = split($2, part, ":"); if (part[n] != port) next; address = part[1] }
+        address == "0100007F" { rank = 4 }
+        address == "00000000" { rank = 3 }
+        address == "0000000000000000FFFF00000100007F" { rank = 2 }
+        address == "00000000000000000000000000000000" { rank = 1 }
+        address !~ /^(0100007F|00000000|0000000000000000FFFF00000100007F|00000000000000000000000000000000)$/ { next }
+        rank > best { best = rank; inode = $10 }
+        END { if (best) print inode }')
+    [ -n "$jm_met" ] || return 1
+    # shellcheck disable=SC2010,SC2012 # as above
+    ls -l "/proc/$1/fd" 2>/dev/null | grep -q "socket:\[$jm_met\]\$" || return 2
+}
+
+# jm_tree PID RUNTIME: `PID TICKS` of what a server leaves behind: its descendants, whole sessions led by one of them,
+# kernels whose connection file is in RUNTIME, and what a dead kernel started. Left out: terminals and what runs in
+# them (they have a tty): Jupyter hangs those up itself, and a user's tmux or nohup there must live on.
+jm_tree() {
+    [ -d /proc/self ] || return 0
+    {
+        if [ -n "$2" ]; then
+            grep -lF -- "$2/" /proc/[0-9]*/cmdline 2>/dev/null | sed 's|^/proc/\([0-9]*\)/.*|kernel \1|'
+            # grep -z is not everywhere: both names must occur somewhere in the environment.
+            grep -lF -- "JUPYTER_RUNTIME_DIR=$2" /proc/[0-9]*/environ 2>/dev/null |
+                while read -r jm_file; do ! grep -qF JPY_PARENT_PID= "$jm_file" 2>/dev/null || echo "$jm_file"; done |
+                sed 's|^/proc/\([0-9]*\)/.*|heir \1|'
+        fi
+        cat /proc/[0-9]*/stat 2>/dev/null
+    } | awk -v root="$1" -v self="$$" '
+        $1 == "kernel" { kernel[$2] = 1; next }
+        $1 == "heir" { heir[$2] = 1; next }
+        /\) / {
+            pid = $1; line = $0; sub(/^.*\) /, "", line); split(line, f, " ")
+            parent[pid] = f[2]; session[pid] = f[4]; tty[pid] = f[5]; start[pid] = f[20]
+        }
+        END {
+            if (root in parent) found[root] = 1
+            for (pid in parent) {
+                if (pid in kernel) found[pid] = 1
+                if ((pid in heir) && !(session[pid] in parent)) found[pid] = 1
+            }
+            do {
+                more = 0
+                for (pid in parent) if (!(pid in found) && tty[pid] == 0)
+                    if ((parent[pid] in found) || (session[pid] in found)) { found[pid] = 1; more = 1 }
+            } while (more)
+            for (pid in found) if (pid != root && pid != self && pid > 1) print pid, start[pid]
+        }'
+}
+
+# jm_sweep LIST: end the processes of a list made by jm_tree: TERM, up to 3 s, KILL. Each is checked before its signal.
+jm_sweep() {
+    [ -n "$1" ] || return 0
+    printf '%s\n' "$1" | while read -r jm_p jm_t; do ! jm_alive "$jm_p" "$jm_t" || kill -TERM "$jm_p" 2>/dev/null; done
+    jm_turn=0
+    while [ "$jm_turn" -lt 30 ]; do
+        jm_left=$(printf '%s\n' "$1" | while read -r jm_p jm_t; do ! jm_alive "$jm_p" "$jm_t" || echo "$jm_p $jm_t"; done)
+        [ -n "$jm_left" ] || return 0
+        jm_nap 0.1
+        jm_turn=$((jm_turn + 1))
+    done
+    printf '%s\n' "$jm_left" | while read -r jm_p jm_t; do ! jm_alive "$jm_p" "$jm_t" || kill -KILL "$jm_p" 2>/dev/null; done
+}
+
+# jm_end_server PID TICKS RUNTIME SECONDS FORCE: TERM, wait, KILL where FORCE is 1, then the leftovers.
+# Status 1: it still lives.
+jm_end_server() {
+    jm_leftovers=$(jm_tree "$1" "$3")
+    ! jm_alive "$1" "$2" || kill -TERM "$1" 2>/dev/null
+    jm_turn=0
+    while jm_alive "$1" "$2"; do
+        if [ "$jm_turn" -ge "$(($4 * 10))" ]; then
+            [ "$5" = 1 ] || return 1
+            jm_leftovers=$(jm_tree "$1" "$3")
+            ! jm_alive "$1" "$2" || kill -KILL "$1" 2>/dev/null
+            jm_last=0
+            while jm_alive "$1" "$2" && [ "$jm_last" -lt 50 ]; do
+                jm_nap 0.1
+                jm_last=$((jm_last + 1))
+            done
+            ! jm_alive "$1" "$2" || return 1
+            break
+        fi
+        jm_nap 0.1
+        jm_turn=$((jm_turn + 1))
+        [ $((jm_turn % 10)) -ne 0 ] || say tick "$jm_turn"
+    done
+    jm_sweep "$(printf '%s\n' "$jm_leftovers" "$(jm_tree "$1" "$3")" | sed '/^$/d' | sort -u)"
+}
+
+# jm_runtime_ok DIR: a runtime directory that jupyman itself made (mktemp), and still private.
+jm_runtime_ok() {
+    case $1 in
+        */../* | */./*) return 1 ;;
+        /*/jm-??????) ;;
+        *) return 1 ;;
+    esac
+    [ ! -L "$1" ] && [ -d "$1" ] && jm_look "$1" && [ "$jm_uid" = "$jm_me" ] || return 1
+    # The T is Jupyter's: it sets the sticky bit on the directory of connection files.
+    case $jm_mode in drwx-----[-T]*) ;; *) return 1 ;; esac
+}
+jm_drop_runtime() { ! jm_runtime_ok "$1" || rm -rf -- "$1"; }
+
+# --- what is told -------------------------------------------------------------------------------------------------
+
+# Our tokens are 48 hexadecimal digits; Jupyter's own in the log follow `token=`.
+jm_redact() { sed -e "s/\\([Tt]oken[=:]\\)[^&[:space:]\"']*/\\1***/g" -e 's/[0-9a-f]\{48\}/***/g'; }
+
+# jm_tail N FILE: its last lines as facts `log`, tokens blotted out.
+jm_tail() { ! jm_private "$2" || tail -n "$1" "$2" 2>/dev/null | jm_redact | lines log; }
+
+# jm_show DIR: one record as facts `record.KEY`, with its state and token.
+jm_show() {
+    jm_private "$1/record" || return 0
+    say record.directory "$1"
+    sed -n 's/^[a-z_]* ./record.&/p' "$1/record"
+    jm_rpid=$(jm_get "$1/record" pid)
+    if [ "$(jm_get "$1/record" boot_id)" != "$(jm_boot_id)" ]; then
+        say record.state rebooted
+    elif jm_alive "$jm_rpid" "$(jm_get "$1/record" start_ticks)"; then
+        jm_listens "$jm_rpid" "$(jm_get "$1/record" port)"
+        case $? in 0) say record.state alive ;; 1) say record.state not-listening ;; *) say record.state taken ;; esac
+    else
+        say record.state exited
+    fi
+    jm_rfile=$(jm_get "$1/record" runtime_file)
+    # cat, not printf: where printf is no builtin, its arguments are for everybody to see.
+    if [ -n "$jm_rfile" ]; then
+        if jm_private "$jm_rfile"; then printf 'record.json ' && tr -d '\r\n' <"$jm_rfile" && echo; fi
+    elif jm_private "$1/token"; then
+        printf 'record.token ' && tr -d '\r\n' <"$1/token" && echo
+    fi
+}

@@ -1,0 +1,66 @@
+# shellcheck shell=sh
+# End a server with its kernels and their children. Its identity is checked in here, directly before each signal.
+# JM_SERVER library  JM_PID JM_TICKS JM_BOOT  JM_DIRECTORY of the session, or ""  JM_GRACE seconds  JM_FORCE 1: SIGKILL
+# after the grace  JM_BY who, for the record.
+# JM_CANCEL 1: instead, undo the launch JM_ID of session JM_NAME, wherever it is.
+# Says: state stopped|gone|alive
+main() {
+    eval "$JM_SERVER"
+    if [ "${JM_CANCEL-}" = 1 ]; then
+        jm_cancel || return 0
+    elif [ -n "$JM_DIRECTORY" ]; then
+        # The record must speak of this server: only then do its files go with it.
+        jm_private "$JM_DIRECTORY/record" && [ "$(jm_get "$JM_DIRECTORY/record" pid)" = "$JM_PID" ] &&
+            [ "$(jm_get "$JM_DIRECTORY/record" start_ticks)" = "$JM_TICKS" ] || JM_DIRECTORY=''
+    fi
+    jm_runtime=''
+    if [ -n "$JM_DIRECTORY" ]; then
+        jm_runtime=$(jm_get "$JM_DIRECTORY/record" runtime)
+        jm_runtime_ok "$jm_runtime" || jm_runtime=''
+        # First of all, so that no other computer restarts it meanwhile.
+        jm_mark
+    fi
+    jm_state=gone
+    if [ "$(jm_boot_id)" = "$JM_BOOT" ]; then
+        ! jm_alive "$JM_PID" "$JM_TICKS" || jm_state=stopped
+        if ! jm_end_server "$JM_PID" "$JM_TICKS" "$jm_runtime" "$JM_GRACE" "$JM_FORCE"; then
+            jm_unmark
+            say state alive
+            return 0
+        fi
+    fi
+    if [ -n "$JM_DIRECTORY" ]; then
+        rm -f -- "$JM_DIRECTORY/token" "$JM_DIRECTORY/cookie_secret" "$JM_DIRECTORY/jupyter_config.py" "$JM_DIRECTORY/port" "$JM_DIRECTORY/cancel"
+        [ -z "$jm_runtime" ] || jm_drop_runtime "$jm_runtime"
+    fi
+    say state "$jm_state"
+}
+
+jm_unmarked() { sed '/^stopped_by /d' "$JM_DIRECTORY/record"; }
+jm_mark() {
+    umask 077
+    jm_put "$JM_DIRECTORY/record" "$(jm_unmarked)
+stopped_by $(date -u +%Y-%m-%dT%H:%M:%SZ) $JM_BY"
+}
+jm_unmark() { [ -z "$JM_DIRECTORY" ] || jm_put "$JM_DIRECTORY/record" "$(jm_unmarked)"; }
+
+# shellcheck disable=SC2153 # the JM_ variables come from jupyman
+# Find launch JM_ID: still under way (ask it to give up and wait) or done (then stop what it made). Status 1: nothing.
+jm_cancel() {
+    umask 077
+    JM_DIRECTORY=$(jm_root)/$JM_NAME
+    jm_turn=0
+    while [ "$(sed 's/.* //' "$JM_DIRECTORY/lock/owner" 2>/dev/null)" = "$JM_ID" ]; do
+        : 2>/dev/null >"$JM_DIRECTORY/cancel" || break
+        [ "$jm_turn" -lt 300 ] || break
+        jm_nap 0.1
+        jm_turn=$((jm_turn + 1))
+    done
+    if ! jm_private "$JM_DIRECTORY/record" || [ "$(jm_get "$JM_DIRECTORY/record" id)" != "$JM_ID" ]; then
+        say state gone
+        return 1
+    fi
+    JM_PID=$(jm_get "$JM_DIRECTORY/record" pid)
+    JM_TICKS=$(jm_get "$JM_DIRECTORY/record" start_ticks)
+    JM_BOOT=$(jm_get "$JM_DIRECTORY/record" boot_id)
+}

@@ -1,0 +1,1 @@
+"""The SSH room: links, host keys, login, forwards."""

@@ -1,0 +1,117 @@
+"""Reach a host's sshd: by TCP, through jump hosts, or by the user's ProxyCommand."""
+
+from __future__ import annotations
+
+import errno
+import os
+import selectors
+import socket
+import subprocess
+import threading
+import time
+
+from jupyman import errors
+from jupyman.ssh.config import HostConfig
+
+_FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
+
+
+def tcp(config: HostConfig, timeout: float, cancelled: threading.Event | None) -> socket.socket:
+    """Connect by TCP, trying each address in turn.
+
+    Args:
+        config: of the host.
+        timeout: seconds for all addresses together.
+        cancelled: ends the attempt.
+
+    Returns:
+        A blocking socket with TCP_NODELAY: without it the handshake costs two more round trips.
+
+    Raises:
+        UnknownHost: the name is no alias and does not resolve.
+        HostUnreachable: refused, no route, no answer, or a configured name that does not resolve.
+        Interrupted: cancelled.
+    """
+    family = _FAMILIES.get(config.address_family, socket.AF_UNSPEC)
+    try:
+        addresses = socket.getaddrinfo(config.hostname, config.port, family, socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as error:
+        if config.configured:
+            raise errors.HostUnreachable(
+                f"{config.alias}: the name {config.hostname} does not resolve", "check the network, the VPN, and HostName"
+            ) from error
+        raise errors.UnknownHost(
+            f"no host is called {config.alias!r}: it is no alias and the name does not resolve",
+            "add it to ~/.ssh/config, or write user@address; jupyman host ls shows what is known",
+        ) from error
+    deadline = time.monotonic() + timeout
+    reason = "no address"
+    for index, (kind, _, _, _, address) in enumerate(addresses):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            break
+        share = left if index == len(addresses) - 1 else min(left, max(2.0, timeout / 3))
+        sock = socket.socket(kind, socket.SOCK_STREAM)
+        try:
+            reason = _attempt(sock, address, share, cancelled)
+        except BaseException:
+            sock.close()
+            raise
+        if not reason:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            return sock
+        sock.close()
+    raise errors.HostUnreachable(f"{config.alias} ({config.hostname} port {config.port}): {reason}")
+
+
+def _attempt(sock: socket.socket, address: object, timeout: float, cancelled: threading.Event | None) -> str:
+    """Connect; return the reason where it failed, "" where not."""
+    sock.setblocking(False)
+    code = sock.connect_ex(address)  # type: ignore[arg-type]  # whatever getaddrinfo gave
+    if code not in {0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY}:
+        return _words(code)
+    deadline = time.monotonic() + timeout
+    with selectors.DefaultSelector() as selector:
+        selector.register(sock, selectors.EVENT_WRITE)
+        while not selector.select(min(0.1, max(0.0, deadline - time.monotonic()))):
+            if cancelled is not None and cancelled.is_set():
+                raise errors.Interrupted("interrupted while connecting")
+            if time.monotonic() >= deadline:
+                return f"no answer in {timeout:.0f} s"
+    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    sock.setblocking(True)
+    return _words(code) if code else ""
+
+
+def _words(code: int) -> str:
+    known = {
+        errno.ECONNREFUSED: "connection refused",
+        errno.EHOSTUNREACH: "no route to the host",
+        errno.ENETUNREACH: "no route to the network",
+        errno.ETIMEDOUT: "no answer",
+    }
+    return known.get(code, os.strerror(code))
+
+
+def proxy(config: HostConfig) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """Start the user's ProxyCommand and return a socket to its stdin and stdout.
+
+    Args:
+        config: with `proxy_command`, tokens expanded.
+
+    Raises:
+        HostUnreachable: it cannot be started.
+    """
+    assert config.proxy_command is not None  # noqa: S101 - the caller looked
+    ours, its = socket.socketpair()
+    # As ssh does (sshconnect.c, ssh_proxy_connect): the user's own shell runs the user's own text.
+    shell = os.environ.get("SHELL") or "/bin/sh"
+    try:
+        process = subprocess.Popen([shell, "-c", f"exec {config.proxy_command}"], stdin=its.fileno(), stdout=its.fileno())
+    except OSError as error:
+        ours.close()
+        raise errors.HostUnreachable(f"{config.alias}: the ProxyCommand cannot be started: {error}") from error
+    finally:
+        its.close()
+    return ours, process

@@ -1,0 +1,1 @@
+"""Pure readers of what programs on the host print."""

@@ -1,0 +1,124 @@
+"""Jupyter's kernel specs: names, reading kernel.json, and the one that we write."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from jupyman import errors
+from jupyman.model import Environment, KernelSpec
+from jupyman.tools import activation
+
+# jupyter_client/kernelspec.py, _kernel_name_pat. It looks names up in lower case, so we write none other.
+_NAME = re.compile(r"^[A-Za-z0-9._-]+$")
+_LONGEST = 100
+_SHELLS = frozenset({"sh", "bash", "dash"})
+
+
+class _File(msgspec.Struct):
+    argv: list[str] = []
+    display_name: str = ""
+    env: dict[str, str] = {}
+    metadata: dict[str, Any] = {}
+
+
+def name_for(env: Environment) -> str:
+    """Derive a kernel's name from an environment: its name (or the last part of its prefix) in lower case."""
+    base = env.name or env.prefix.rstrip("/").rpartition("/")[2]
+    clean = re.sub(r"[^a-z0-9._-]+", "-", base.lower()).strip("-.")
+    return clean[:_LONGEST] or "python"
+
+
+def checked_name(name: str) -> str:
+    """Return a kernel name that the user gave, as Jupyter will look it up.
+
+    Raises:
+        UsageFault: it has other characters than Jupyter's rule allows.
+    """
+    if not _NAME.match(name) or name.strip(".") == "" or len(name) > _LONGEST:
+        raise errors.UsageFault(f"{name!r} is no kernel name", "letters, digits, and - . _ only, as Jupyter demands")
+    return name.lower()
+
+
+def display_name_for(env: Environment) -> str:
+    """Return what JupyterLab shows for the environment."""
+    return f"Python ({env.name or env.prefix})"
+
+
+def wrapper(env: Environment) -> str:
+    """Write the sh text that a kernel is started by: it activates, then becomes the Python, so signals reach that.
+
+    Args:
+        env: the environment.
+
+    Returns:
+        The text for ``sh -c TEXT PYTHON -m ipykernel_launcher …``.
+    """
+    return f'{activation.script(env)}\nexec "$0" "$@"'
+
+
+def parse(name: str, directory: str, text: str) -> KernelSpec:
+    """Read a kernel.json.
+
+    Args:
+        name: the kernel's.
+        directory: that it lies in, ``…/share/jupyter/kernels/NAME``.
+        text: its content; line breaks may have been removed.
+
+    Returns:
+        The spec; `ok` is False where the text is no kernel.json, None where nothing was tried yet.
+    """
+    try:
+        file = msgspec.json.decode(text, type=_File)
+    except msgspec.DecodeError as error:
+        return KernelSpec(
+            name=name,
+            display_name=name,
+            prefix=None,
+            argv=[],
+            ok=False,
+            problem=f"kernel.json cannot be read: {error}",
+            directory=directory,
+        )
+    ok = None if file.argv else False
+    return KernelSpec(
+        name=name,
+        display_name=file.display_name or name,
+        prefix=_prefix(file, directory),
+        argv=file.argv,
+        ok=ok,
+        problem=None if file.argv else "kernel.json has no argv",
+        directory=directory,
+    )
+
+
+def executable(spec: KernelSpec) -> str | None:
+    """Return the program that must exist for the kernel to start; None where it comes from PATH."""
+    if not spec.argv:
+        return None
+    first = spec.argv[0]
+    # A wrapper: sh -c TEXT PYTHON …
+    if first.rpartition("/")[2] in _SHELLS and len(spec.argv) > 3 and spec.argv[1] == "-c":
+        first = spec.argv[3]
+    if first.startswith("/"):
+        return first
+    # jupyter_client replaces a bare python by the interpreter of the server's own environment.
+    if spec.prefix is not None and re.fullmatch(r"python(3(\.\d+)?)?", first):
+        return f"{spec.prefix}/bin/{first}"
+    return None
+
+
+def _prefix(file: _File, directory: str) -> str | None:
+    ours = file.metadata.get("jupyman")
+    if isinstance(ours, dict) and isinstance(ours.get("prefix"), str):
+        return str(ours["prefix"])
+    if file.env.get("CONDA_PREFIX"):
+        return file.env["CONDA_PREFIX"]
+    first = file.argv[0] if file.argv else ""
+    parent, _, binary = first.rpartition("/")
+    if parent.endswith("/bin") and binary.startswith("python"):
+        return parent.removesuffix("/bin") or "/"
+    home = re.fullmatch(r"(.+)/share/jupyter/kernels/[^/]+", directory)
+    return home[1] if home is not None and not home[1].endswith("/.local") and "/" not in first else None
