@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import paramiko
-from paramiko.agent import AgentSSH
 
 from jupyman import errors
-from jupyman.ssh.config import HostConfig
+from jupyman.ssh import keys
+from jupyman.ssh.config import METHODS, HostConfig
+from jupyman.ssh.keys import Keyring as Keyring  # noqa: PLC0414 - part of this module's face
+from jupyman.ssh.transport import Transport
 
 log = logging.getLogger(__name__)
 
-# Puts a question to the user's terminal: kind is "secret", "text" or "confirm".
+# Puts a question to the user's terminal: kind is "secret", "text" or "confirm". Raises where nobody answers.
 Ask = Callable[[str, str], str]
+_Offer = tuple[str, Callable[[], Iterator[paramiko.PKey]]]
 
 # sshd's MaxAuthTries is 6 by default, and each key that is offered counts.
 MAX_OFFERS = 6
-TRIES = 3  # for a passphrase or a password
+TRIES = 3  # for a passphrase or a password, as NumberOfPasswordPrompts
+MAX_FACTORS = 6  # AuthenticationMethods with more steps than this are nobody's
 # People look for their phone; sshd's LoginGraceTime (120 s by default) is the real limit.
 PATIENCE = 300.0
 
@@ -43,89 +43,52 @@ class Credentials:
 
 
 @dataclass
-class Keyring:
-    """Decrypted keys, and passwords that the user let us keep; in this process's memory only."""
-
-    _keys: dict[tuple[str, float], paramiko.PKey] = field(default_factory=dict)
-    _passwords: dict[tuple[str, str, int], str] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def key(self, path: str) -> paramiko.PKey | None:
-        """Return a key that was decrypted before, unless its file changed since."""
-        with self._lock:
-            return self._keys.get((path, _changed(path)))
-
-    def keep_key(self, path: str, key: paramiko.PKey) -> None:
-        """Remember a decrypted key."""
-        with self._lock:
-            self._keys[(path, _changed(path))] = key
-
-    def password(self, config: HostConfig) -> str | None:
-        """Return the account's password, where the user let us keep it."""
-        with self._lock:
-            return self._passwords.get((config.user, config.hostname, config.port))
-
-    def keep_password(self, config: HostConfig, password: str | None) -> None:
-        """Remember a password, or forget it."""
-        with self._lock:
-            place = (config.user, config.hostname, config.port)
-            if password is None:
-                self._passwords.pop(place, None)
-            else:
-                self._passwords[place] = password
-
-
-class _SocketAgent(AgentSSH):
-    """An agent at a given socket: paramiko's own reads only this process's environment, which gets old."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__()
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.settimeout(5)
-        try:
-            connection.connect(path)
-            self._connect(connection)  # type: ignore[attr-defined]  # paramiko's stubs leave it out
-        except (OSError, paramiko.SSHException):
-            connection.close()
-            raise
-        self._connection = connection
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._connection.close()
-
-
-@dataclass
 class _Attempt:
     """One login: what was tried, and what the server still takes."""
 
-    transport: paramiko.Transport
+    transport: Transport
     config: HostConfig
     credentials: Credentials
     keyring: Keyring
     tried: list[str] = field(default_factory=list)
-    allowed: list[str] = field(default_factory=lambda: ["publickey", "keyboard-interactive", "password"])
-    offers: int = 0
+    allowed: list[str] = field(default_factory=lambda: list(METHODS))
+    known: bool = False  # `allowed` is the server's own word
+    offered: set[bytes] = field(default_factory=set)
+    partial: bool = False  # the last credential was taken, and another is asked for
     needs_prompt: bool = False
-    used_password: bool = False
     failure: BaseException | None = None  # of a question, asked in paramiko's own thread
 
-    def method(self, name: str, call: Callable[[], list[str]]) -> bool:
-        """Try one credential; True when it was taken (perhaps only as a first of several)."""
+    @property
+    def done(self) -> bool:
+        return self.transport.is_authenticated()
+
+    def may(self, method: str) -> bool:
+        """Whether a method is worth a try now."""
+        return (
+            not self.done
+            and not self.partial
+            and method in self.allowed
+            and method in self.config.methods
+            and self.transport.is_active()
+        )
+
+    def try_one(self, name: str, call: Callable[[], list[str]]) -> bool:
+        """Try one credential; True when it was taken (perhaps only as the first of several)."""
         self.tried.append(name)
         try:
             left = call()
         except paramiko.BadAuthenticationType as error:
-            self.allowed = list(error.allowed_types)
+            self.allowed, self.known = list(error.allowed_types), True
             return False
-        except paramiko.AuthenticationException:
+        except paramiko.AuthenticationException as error:
+            log.info("%s: %s was refused: %s", self.config.alias, name, error)
             return False
-        if left:  # taken, and more is asked for
-            self.allowed = list(left)
+        if left:
+            self.allowed, self.known, self.partial = list(left), True, True
         return True
 
 
-def login(transport: paramiko.Transport, config: HostConfig, credentials: Credentials, keyring: Keyring) -> None:
+def login(transport: Transport, config: HostConfig, credentials: Credentials, keyring: Keyring) -> None:
     """Authenticate a transport whose host key was verified.
 
     Args:
@@ -136,184 +99,153 @@ def login(transport: paramiko.Transport, config: HostConfig, credentials: Creden
 
     Raises:
         AuthenticationFailed: naming what was tried; details["needs_prompt"] where an answer from a person was missing.
-        LinkLost: the server ended the connection.
+        LinkLost: the connection ended without a word from the server.
     """
     attempt = _Attempt(transport, config, credentials, keyring)
     if credentials.ask is not None:
         transport.auth_timeout = PATIENCE
+    agent = _agent(attempt)
     try:
-        _publickey(attempt)
-        if not transport.is_authenticated() and "keyboard-interactive" in attempt.allowed:
+        for _ in range(MAX_FACTORS):
+            attempt.partial = False
+            _publickey(attempt, agent)
+            _inquire(attempt)
             _interactive(attempt)
-        if not transport.is_authenticated() and "password" in attempt.allowed:
             _password(attempt)
-        # Two keys (AuthenticationMethods publickey,publickey) or a key after the code: once more.
-        if not transport.is_authenticated() and "publickey" in attempt.allowed and attempt.used_password:
-            _publickey(attempt)
-    except (EOFError, OSError) as error:
-        raise errors.LinkLost(f"{config.alias} ended the connection during the login") from error
-    except paramiko.AuthenticationException:
-        pass
-    except paramiko.SSHException as error:
+            if attempt.done or not attempt.partial:
+                break
+    except (EOFError, OSError, paramiko.SSHException) as error:
         if transport.is_active():
-            raise errors.AuthenticationFailed(f"{config.alias}: the login failed: {error}") from error
-        raise _refused(attempt, ended=True) from error
-    if not transport.is_authenticated():
-        raise _refused(attempt, ended=not transport.is_active())
+            raise errors.AuthenticationFailed(
+                f"{config.alias}: the login failed: {error}", needs_prompt=False
+            ) from error
+    finally:
+        if agent is not None:
+            agent.close()
+    if attempt.done:
+        return
+    if not transport.is_active() and transport.farewell is None:
+        raise errors.LinkLost(f"{config.alias} ended the connection during the login", "try again, or `ssh` by hand")
+    raise _refused(attempt)
 
 
-def _refused(attempt: _Attempt, *, ended: bool) -> errors.AuthenticationFailed:
+def _refused(attempt: _Attempt) -> errors.AuthenticationFailed:
     config = attempt.config
-    tried = ", ".join(dict.fromkeys(attempt.tried)) or "nothing"
-    how = " (too many tries: it ended the connection)" if ended else ""
-    if attempt.needs_prompt:
+    tried = list(dict.fromkeys(attempt.tried))
+    details = {"tried": tried, "allowed": attempt.allowed if attempt.known else []}
+    if attempt.needs_prompt and attempt.transport.is_active():
         return errors.AuthenticationFailed(
-            f"{config.user}@{config.alias} asks for a password or a code, and no terminal is there to answer",
+            f"{config.user}@{config.alias} asks for a passphrase, password or code, and no terminal is there to answer",
             f"run jupyman up {config.alias} on a terminal, or load a key with ssh-add",
             needs_prompt=True,
-            tried=list(attempt.tried),
+            **details,
         )
+    takes = f"; it takes {', '.join(attempt.allowed)}" if attempt.known else ""
+    ended = attempt.transport.farewell
+    how = f" ({ended})" if ended else ""
     return errors.AuthenticationFailed(
-        f"{config.user}@{config.alias} refused the login{how}; tried {tried}; it takes {', '.join(attempt.allowed)}",
+        f"{config.user}@{config.alias} refused the login{how}; tried {', '.join(tried) or 'nothing'}{takes}",
         f"try `ssh {config.alias}` by hand; load your key with ssh-add, or run jupyman up on a terminal",
         needs_prompt=False,
-        tried=list(attempt.tried),
+        **details,
     )
+
+
+def _inquire(attempt: _Attempt) -> None:
+    """Learn which methods the server takes, before a person is asked for what nobody wants."""
+    if attempt.known or attempt.done or attempt.partial or not attempt.transport.is_active():
+        return
+    try:
+        attempt.transport.auth_none(attempt.config.user)
+    except paramiko.BadAuthenticationType as error:
+        attempt.allowed, attempt.known = list(error.allowed_types), True
+    except paramiko.AuthenticationException as error:
+        log.info("%s does not say what it takes: %s", attempt.config.alias, error)
 
 
 # --- keys ---------------------------------------------------------------------------------------------------------
 
 
-def _publickey(attempt: _Attempt) -> None:
-    offered: set[bytes] = set()
-    for label, make in _candidates(attempt):
-        if attempt.transport.is_authenticated() or "publickey" not in attempt.allowed or attempt.offers >= MAX_OFFERS:
+def _publickey(attempt: _Attempt, agent: keys.Agent | None) -> None:
+    for label, make in _candidates(attempt, agent):
+        if not attempt.may("publickey"):
             return
-        key = make()
-        if key is None or key.asbytes() in offered:
-            continue
-        offered.add(key.asbytes())
-        attempt.offers += 1
-        before = list(attempt.allowed)
-        taken = attempt.method(
-            label, lambda chosen=key: attempt.transport.auth_publickey(attempt.config.user, chosen)  # type: ignore[misc]
-        )
-        if taken and attempt.allowed != before:
-            return  # partial: the next method is asked for
+        for key in make():
+            blob = key.public_blob.key_blob if key.public_blob is not None else key.asbytes()
+            if blob in attempt.offered or len(attempt.offered) >= MAX_OFFERS or not attempt.may("publickey"):
+                continue
+            attempt.offered.add(blob)
+            attempt.try_one(label, lambda chosen=key: attempt.transport.auth_publickey(attempt.config.user, chosen))  # type: ignore[misc]
+            if "publickey" not in attempt.allowed and not attempt.partial:
+                attempt.offered.discard(blob)  # not its fault: it may be the second factor
 
 
-def _candidates(attempt: _Attempt) -> Iterator[tuple[str, Callable[[], paramiko.PKey | None]]]:
-    """Yield keys in OpenSSH's order: agent keys that are configured, files, then other agent keys.
+def _candidates(attempt: _Attempt, agent: keys.Agent | None) -> Iterator[_Offer]:
+    """Yield keys in OpenSSH's order: agent keys that are configured, other agent keys, then files.
 
-    sshconnect2.c, pubkey_prepare(): keys of the agent that match an IdentityFile come first, in that order.
+    sshconnect2.c, pubkey_prepare(). Encrypted files come last: OpenSSH asks the server whether it would take a key
+    before it asks for the passphrase, which paramiko cannot.
     """
     config = attempt.config
-    agent = _agent_keys(attempt)
-    by_blob = {key.asbytes(): key for key in agent}
-    wanted: list[bytes] = []
-    for path in config.identity_files:
-        blob = _public_blob(path)
-        if blob is not None:
-            wanted.append(blob)
-            if blob in by_blob:
-                yield f"agent key {Path(path).name}", lambda key=by_blob[blob]: key  # type: ignore[misc]
+    held = {key.asbytes(): key for key in agent.get_keys()} if agent is not None else {}
+    blobs = {path: keys.public_blob(path) for path in config.identity_files}
+    for path, blob in blobs.items():
+        if blob in held:
+            yield f"agent key {Path(path).name}", lambda key=held[blob]: iter([key])  # type: ignore[misc]
     if not config.identities_only:
-        for key in agent:
-            if key.asbytes() not in wanted:
-                yield "agent key", lambda chosen=key: chosen  # type: ignore[misc]
-    for path in config.identity_files:
-        blob = _public_blob(path)
-        if blob is None or blob not in by_blob:
-            yield f"key {path}", lambda chosen=path: _file_key(attempt, chosen)  # type: ignore[misc]
+        for blob, key in held.items():
+            if blob not in blobs.values():
+                yield "agent key", lambda chosen=key: iter([chosen])  # type: ignore[misc]
+    encrypted = []
+    for path, blob in blobs.items():
+        if blob in held or not keys.is_private(path):
+            continue
+        try:
+            loaded = attempt.keyring.key(path) or keys.load(path, None)
+        except paramiko.PasswordRequiredException:
+            encrypted.append(path)
+            continue
+        except Exception as error:  # paramiko raises ValueError, UnknownKeyType and cryptography's own
+            log.info("the key %s cannot be used: %s", path, error)
+            attempt.tried.append(f"key {path} (unreadable)")
+            continue
+        yield f"key {path}", lambda chosen=loaded, where=path: keys.with_certificates(config, where, chosen)  # type: ignore[misc]
+    for path in encrypted:
+        yield f"key {path}", lambda where=path: _decrypted(attempt, where)  # type: ignore[misc]
 
 
-def _agent_keys(attempt: _Attempt) -> list[Any]:
+def _agent(attempt: _Attempt) -> keys.Agent | None:
     config = attempt.config
     path = config.identity_agent if config.identity_agent is not None else attempt.credentials.ssh_auth_sock
-    if not path or not hasattr(socket, "AF_UNIX"):
-        return []
+    if not path:
+        return None
     try:
-        return list(_SocketAgent(path).get_keys())
+        return keys.Agent(path)
     except (OSError, paramiko.SSHException) as error:
         log.info("the agent at %s does not answer: %s", path, error)
-        return []
-
-
-def _public_blob(path: str) -> bytes | None:
-    """Return the public half of a key file, from the .pub file beside it."""
-    try:
-        words = Path(f"{path}.pub").read_text(encoding="utf-8").split()
-        import base64
-
-        return base64.b64decode(words[1])
-    except (OSError, ValueError, IndexError):
         return None
 
 
-def _file_key(attempt: _Attempt, path: str) -> paramiko.PKey | None:
-    if not Path(path).is_file():
-        return None
-    kept = attempt.keyring.key(path)
-    if kept is not None:
-        return _with_certificate(attempt, path, kept)
-    try:
-        key = _load(path, None)
-    except paramiko.PasswordRequiredException:
-        decrypted = _decrypt(attempt, path)
-        if decrypted is None:
-            return None
-        key = decrypted
-    except Exception as error:  # paramiko raises ValueError, UnknownKeyType and cryptography's own
-        log.info("the key %s cannot be used: %s", path, error)
-        attempt.tried.append(f"key {path} (unreadable)")
-        return None
-    return _with_certificate(attempt, path, key)
-
-
-def _load(path: str, passphrase: str | None) -> paramiko.PKey:
-    """Read a key of any kind; paramiko's own `from_path` cannot take a passphrase (5.1: str and bytes are mixed up).
-
-    Raises:
-        PasswordRequiredException: it is encrypted and no passphrase was given.
-        SSHException, ValueError: no such kind, or the passphrase is wrong.
-    """
-    last: Exception = paramiko.SSHException(f"{path} is no private key")
-    for kind in (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey):
-        try:
-            return kind.from_private_key_file(path, password=passphrase)
-        except paramiko.PasswordRequiredException:
-            raise
-        except (paramiko.SSHException, ValueError, TypeError, IndexError) as error:
-            last = error
-    raise last
-
-
-def _decrypt(attempt: _Attempt, path: str) -> paramiko.PKey | None:
-    if attempt.credentials.ask is None:
+def _decrypted(attempt: _Attempt, path: str) -> Iterator[paramiko.PKey]:
+    """Ask for a key's passphrase, and yield the key."""
+    ask = attempt.credentials.ask
+    if ask is None:
         attempt.needs_prompt = True
-        return None
+        attempt.tried.append(f"key {path} (encrypted)")
+        return
     for _ in range(TRIES):
-        passphrase = attempt.credentials.ask("secret", f"Passphrase for the key {path}: ")
+        passphrase = ask("secret", f"Passphrase for the key {path}: ")
         if not passphrase:
-            return None
+            return
         try:
-            key = _load(path, passphrase)
+            key = keys.load(path, passphrase)
         except Exception as error:  # a wrong passphrase is a ValueError or cryptography's own, by version
             log.info("the key %s was not decrypted: %s", path, type(error).__name__)
             continue
         attempt.keyring.keep_key(path, key)
-        return key
-    return None
-
-
-def _with_certificate(attempt: _Attempt, path: str, key: paramiko.PKey) -> paramiko.PKey:
-    for certificate in (*attempt.config.certificate_files, f"{path}-cert.pub"):
-        if key.public_blob is None and Path(certificate).is_file():
-            try:
-                key.load_certificate(certificate)
-            except (ValueError, OSError, paramiko.SSHException) as error:
-                log.info("the certificate %s cannot be used with %s: %s", certificate, path, error)
-    return key
+        yield from keys.with_certificates(attempt.config, path, key)
+        return
+    attempt.tried.append(f"key {path} (wrong passphrase)")
 
 
 # --- people's answers ---------------------------------------------------------------------------------------------
@@ -321,82 +253,89 @@ def _with_certificate(attempt: _Attempt, path: str, key: paramiko.PKey) -> param
 
 def _interactive(attempt: _Attempt) -> None:
     """Keyboard-interactive: passwords and one-time codes; answers are never kept."""
-    kept = attempt.keyring.password(attempt.config)
-    if attempt.credentials.ask is None and kept is None:
-        attempt.needs_prompt = True
-        return
     for _ in range(TRIES):
-        gave_up = False
-        answered = 0
+        if not attempt.may("keyboard-interactive"):
+            return
+        if attempt.credentials.ask is None and attempt.keyring.password(attempt.config) is None:
+            attempt.needs_prompt = True
+            return
+        dialogue = _Dialogue(attempt)
+        taken = False
+        try:
+            taken = attempt.try_one(
+                "keyboard-interactive",
+                lambda: attempt.transport.auth_interactive(attempt.config.user, dialogue.answer),  # noqa: B023
+            )
+        finally:
+            if attempt.failure is not None:
+                raise attempt.failure
+        if taken or dialogue.asked == 0 or attempt.credentials.ask is None:
+            return
 
-        def handler(title: str, instructions: str, prompts: list[tuple[str, bool]]) -> list[str]:
-            nonlocal gave_up, answered
-            answers = []
-            for text, echo in prompts:
-                answered += 1
-                ask = attempt.credentials.ask
-                if ask is None:
-                    # A kept password answers the one question that is for it; a code cannot be made up.
-                    if kept is None or answered > 1 or "assword" not in text:
-                        gave_up = True
-                        attempt.needs_prompt = True
-                        answers.append("")
-                    else:
-                        answers.append(kept)
-                    continue
-                head = "\n".join(part for part in (title, instructions) if part.strip())
-                try:
-                    answers.append(ask("text" if echo else "secret", f"{head}\n{text}" if head else text))
-                except BaseException as error:
-                    # This is paramiko's thread: an exception here would end the transport without a word.
-                    attempt.failure = error
-                    answers.append("")
-            return answers
 
-        attempt.used_password = True
-        taken = attempt.method(
-            "keyboard-interactive", lambda: attempt.transport.auth_interactive(attempt.config.user, handler)
-        )
+class _Dialogue:
+    """Answers the server's questions, from the user's terminal or, where nobody is there, by the kept password."""
+
+    def __init__(self, attempt: _Attempt) -> None:
+        self._attempt = attempt
+        self.asked = 0
+
+    def answer(self, title: str, instructions: str, prompts: list[tuple[str, bool]]) -> list[str]:
+        """Answer one round of questions; called in paramiko's thread."""
+        head = "\n".join(part.strip() for part in (title, instructions) if part.strip())
+        answers = []
+        for text, echo in prompts:
+            self.asked += 1
+            answers.append(self._one(f"{head}\n{text}" if head else text, echo=echo))
+        return answers
+
+    def _one(self, text: str, *, echo: bool) -> str:
+        attempt = self._attempt
+        ask = attempt.credentials.ask
+        if ask is None:
+            # A kept password answers the one question that is for it; a code cannot be made up.
+            kept = attempt.keyring.password(attempt.config)
+            if kept is not None and self.asked == 1 and not echo and "assword" in text:
+                return kept
+            attempt.needs_prompt = True
+            return ""
         if attempt.failure is not None:
-            raise attempt.failure
-        if taken:
-            return
-        if gave_up or answered == 0 or attempt.credentials.ask is None or not attempt.transport.is_active():
-            return
-        if "keyboard-interactive" not in attempt.allowed:
-            return
+            return ""
+        try:
+            return ask("text" if echo else "secret", text)
+        except BaseException as error:
+            # Raised by `_interactive`: this is paramiko's thread. Nothing is sent any more, or an empty answer would
+            # count as a wrong password on the host.
+            attempt.failure = error
+            attempt.transport.close()
+            return ""
 
 
 def _password(attempt: _Attempt) -> None:
     config, ask = attempt.config, attempt.credentials.ask
-    attempt.used_password = True
-    kept = attempt.keyring.password(config)
-    if kept is not None:
+
+    def send(password: str) -> bool:
         # fallback=False: keyboard-interactive was tried before, in its own right.
-        if attempt.method("password", lambda: attempt.transport.auth_password(config.user, kept, fallback=False)):
+        return attempt.try_one(
+            "password", lambda: attempt.transport.auth_password(config.user, password, fallback=False)
+        )
+
+    kept = attempt.keyring.password(config)
+    if kept is not None and attempt.may("password"):
+        if send(kept):
             return
         attempt.keyring.keep_password(config, None)
-    if ask is None:
-        attempt.needs_prompt = True
-        return
     for _ in range(TRIES):
-        if "password" not in attempt.allowed or not attempt.transport.is_active():
+        if not attempt.may("password"):
+            return
+        if ask is None:
+            attempt.needs_prompt = True
             return
         password = ask("secret", f"{config.user}@{config.alias}'s password: ")
         if not password:
             return
-        taken = attempt.method(
-            "password", lambda word=password: attempt.transport.auth_password(config.user, word, fallback=False)  # type: ignore[misc]
-        )
-        if taken:
+        if send(password):
             keep = ask("confirm", "Keep this password in the daemon's memory until it stops, to reconnect by itself?")
             if keep.lower() in {"y", "yes"}:
                 attempt.keyring.keep_password(config, password)
             return
-
-
-def _changed(path: str) -> float:
-    try:
-        return os.stat(path).st_mtime  # noqa: PTH116 - a float is all that is needed
-    except OSError:
-        return 0.0

@@ -10,45 +10,15 @@ import shlex
 import shutil
 import socket
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from jupyman import errors
+from jupyman.ssh.destination import Destination
 
+METHODS = ("publickey", "keyboard-interactive", "password")
 READ_TIMEOUT = 10.0  # seconds; Match exec may run a program of the user's
-_DESTINATION = re.compile(r"^(?:(?P<user>[^@\s]+)@)?(?:\[(?P<six>[0-9A-Fa-f:.%\w]+)\]|(?P<name>[^:@\s\[\]]+))(?::(?P<port>[0-9]+))?$")
-
-
-@dataclass(frozen=True)
-class Destination:
-    """What `ssh` would be given: an alias or address, with a user and a port where they were said."""
-
-    name: str
-    user: str | None = None
-    port: int | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> Destination:
-        """Read ``ALIAS`` or ``[USER@]HOST[:PORT]``; an IPv6 address stands in brackets where a port follows.
-
-        Raises:
-            UsageFault: it is none of these, or could be taken for an option.
-        """
-        if not text or len(text) > 255 or text.startswith("-") or any(ord(c) < 33 or ord(c) == 127 for c in text):
-            raise errors.UsageFault(f"{text[:80]!r} is not a host", "write an alias of ~/.ssh/config or user@host[:port]")
-        if text.count(":") > 1 and "[" not in text:  # a bare IPv6 address
-            user, _, name = text.rpartition("@")
-            return cls(name=name, user=user or None)
-        match = _DESTINATION.match(text)
-        if match is None:
-            raise errors.UsageFault(f"{text!r} is not a host", "write an alias of ~/.ssh/config or user@host[:port]")
-        port = int(match["port"]) if match["port"] else None
-        if port is not None and not 1 <= port <= 65535:
-            raise errors.UsageFault(f"port {port} is not between 1 and 65535", "choose another port")
-        name = match["six"] or match["name"]
-        if name.startswith("-") or (match["user"] or "").startswith("-"):
-            raise errors.UsageFault(f"{text!r} is not a host", "write an alias of ~/.ssh/config or user@host[:port]")
-        return cls(name=name, user=match["user"], port=port)
 
 
 @dataclass(frozen=True)
@@ -70,6 +40,9 @@ class HostConfig:
         connect_timeout: seconds, None where not set.
         configured: the alias has a HostName of its own.
         hash_known_hosts: new lines are written hashed.
+        host_key_algorithms: those that may be offered; empty: all.
+        methods: of authentication, those that the configuration leaves on.
+        ssh_config: the file that was read, for the jump hosts; None: the user's own.
     """
 
     alias: str
@@ -90,6 +63,8 @@ class HostConfig:
     connect_timeout: float | None = None
     configured: bool = False
     hash_known_hosts: bool = False
+    host_key_algorithms: tuple[str, ...] = ()
+    methods: tuple[str, ...] = METHODS
     ssh_config: str | None = None
 
     @property
@@ -97,7 +72,8 @@ class HostConfig:
         """The name under which known_hosts files keep this host: ``[host]:port`` off port 22."""
         if self.host_key_alias:
             return self.host_key_alias
-        return self.hostname if self.port == 22 else f"[{self.hostname}]:{self.port}"
+        name = self.hostname.lower()  # as ssh_login() does
+        return name if self.port == 22 else f"[{name}]:{self.port}"
 
 
 def read(host: str, *, ssh_config: str | None = None) -> HostConfig:
@@ -115,8 +91,12 @@ def read(host: str, *, ssh_config: str | None = None) -> HostConfig:
         ConfigFault: the file is missing or ssh complains about it.
     """
     destination = Destination.parse(host)
-    if ssh_config is not None and ssh_config != "none" and not Path(ssh_config).expanduser().is_file():
-        raise errors.ConfigFault(f"the SSH configuration {ssh_config} does not exist", "check JUPYMAN_SSH_CONFIG or ssh_config")
+    if ssh_config is not None and ssh_config != "none":
+        ssh_config = os.path.expanduser(ssh_config)  # noqa: PTH111 - Path's own raises for ~nobody
+        if not Path(ssh_config).is_file():
+            raise errors.ConfigFault(
+                f"the SSH configuration {ssh_config} does not exist", "check JUPYMAN_SSH_CONFIG or ssh_config"
+            )
     binary = shutil.which("ssh")
     if binary is None:
         from jupyman.ssh import plainconfig
@@ -124,7 +104,7 @@ def read(host: str, *, ssh_config: str | None = None) -> HostConfig:
         return plainconfig.read(destination, ssh_config)
     words = [binary, "-G"]
     if ssh_config is not None:
-        words += ["-F", str(Path(ssh_config).expanduser())]
+        words += ["-F", ssh_config]
     if destination.user is not None:
         words += ["-l", destination.user]
     if destination.port is not None:
@@ -144,10 +124,12 @@ def read(host: str, *, ssh_config: str | None = None) -> HostConfig:
             f"ssh -G {destination.name} did not answer in {READ_TIMEOUT:.0f} s", "look for a Match exec that hangs"
         ) from error
     if done.returncode != 0:
-        complaint = done.stderr.strip().splitlines()
+        complaints = done.stderr.strip().splitlines() or [str(done.returncode)]
+        # Its last one only counts them.
+        first = next((line for line in complaints if re.search(r"\bline \d", line)), complaints[-1])
         raise errors.ConfigFault(
-            f"ssh cannot use its configuration: {complaint[-1] if complaint else done.returncode}",
-            f"`ssh -G {shlex.quote(destination.name)}` shows the same",
+            f"ssh cannot use its configuration: {first}",
+            f"`{shlex.join(['ssh', *words[1:], destination.name])}` shows the same",
         )
     return parse(done.stdout, destination, ssh_config=ssh_config)
 
@@ -162,7 +144,19 @@ def parse(output: str, destination: Destination, *, ssh_config: str | None = Non
 
     Returns:
         The configuration, tokens expanded: ``ssh -G`` leaves them in identityfile, certificatefile and proxycommand.
+
+    Raises:
+        ConfigFault: this is not what ``ssh -G`` prints, or it names the home of a user who does not exist.
     """
+    try:
+        return _parse(output, destination, ssh_config)
+    except (ValueError, RuntimeError) as error:
+        raise errors.ConfigFault(
+            f"the answer of ssh -G cannot be used: {error}", f"look at `ssh -G {shlex.quote(destination.name)}`"
+        ) from error
+
+
+def _parse(output: str, destination: Destination, ssh_config: str | None) -> HostConfig:
     values: dict[str, list[str]] = {}
     for line in output.splitlines():
         keyword, _, value = line.strip().partition(" ")
@@ -176,14 +170,11 @@ def parse(output: str, destination: Destination, *, ssh_config: str | None = Non
     user = one("user") or getpass.getuser()
     jump = one("proxyjump")
     hops = () if jump in {"", "none"} else tuple(hop.strip() for hop in jump.split(","))
-    tokens = _tokens(destination.name, hostname, port, user, one("hostkeyalias"), jump)
+    hops_text = "" if jump == "none" else jump
+    tokens = _tokens(destination.name, hostname, port, user=user, key_alias=one("hostkeyalias"), jump=hops_text)
 
     def paths(keyword: str) -> tuple[str, ...]:
-        found = []
-        for value in values.get(keyword, []):
-            if value != "none":
-                found.append(_path(value, tokens))
-        return tuple(found)
+        return tuple(_path(value, tokens) for value in values.get(keyword, []) if value != "none")
 
     def known(keyword: str) -> tuple[str, ...]:
         return tuple(_path(one_path, tokens) for one_path in _words(one(keyword)) if one_path != "none")
@@ -192,10 +183,13 @@ def parse(output: str, destination: Destination, *, ssh_config: str | None = Non
     identity_agent: str | None = None
     if agent == "none":
         identity_agent = ""
-    elif agent and agent != "SSH_AUTH_SOCK":
+    elif agent.lstrip("$") not in {"", "SSH_AUTH_SOCK"}:
         identity_agent = os.environ.get(agent[1:], "") if agent.startswith("$") else _path(agent, tokens)
     command = one("proxycommand")
     timeout = one("connecttimeout", "none")
+    strict = one("stricthostkeychecking", "ask")
+    off = {"no", "false"}
+    keywords = ("pubkeyauthentication", "kbdinteractiveauthentication", "passwordauthentication")
     return HostConfig(
         alias=destination.name,
         hostname=hostname,
@@ -210,34 +204,40 @@ def parse(output: str, destination: Destination, *, ssh_config: str | None = Non
         user_known_hosts=known("userknownhostsfile"),
         global_known_hosts=known("globalknownhostsfile"),
         host_key_alias=one("hostkeyalias") or None,
-        strict={"true": "yes", "false": "no", "off": "no"}.get(one("stricthostkeychecking", "ask"), one("stricthostkeychecking", "ask")),
+        strict={"true": "yes", "false": "no", "off": "no"}.get(strict, strict),
         address_family=one("addressfamily", "any"),
         connect_timeout=float(timeout) if timeout.isdigit() and timeout != "0" else None,
         configured=hostname != destination.name,
         hash_known_hosts=one("hashknownhosts") == "yes",
+        host_key_algorithms=tuple(name for name in one("hostkeyalgorithms").split(",") if name),
+        methods=tuple(
+            method for method, keyword in zip(METHODS, keywords, strict=True) if one(keyword, "yes") not in off
+        ),
         ssh_config=ssh_config,
     )
 
 
 def _words(text: str) -> list[str]:
+    if os.name == "nt":  # backslashes are no quotes there
+        return text.split()
     try:
         return shlex.split(text)
     except ValueError:
         return text.split()
 
 
-def _tokens(alias: str, hostname: str, port: int, user: str, key_alias: str, jump: str) -> dict[str, str]:
+def _tokens(alias: str, hostname: str, port: int, *, user: str, key_alias: str, jump: str) -> dict[str, str]:
     """The tokens of ssh_config(5), "TOKENS"."""
     local = socket.gethostname()
-    mixed = f"{local}{hostname}{port}{user}{jump if jump != 'none' else ''}"
+    mixed = f"{local}{hostname}{port}{user}{jump}"
     return {
         "%": "%",
         "C": hashlib.sha1(mixed.encode(), usedforsecurity=False).hexdigest(),
-        "d": str(Path.home()),
+        "d": home(),
         "h": hostname,
-        "i": str(os.getuid()) if hasattr(os, "getuid") else "0",
-        "j": "" if jump == "none" else jump,
-        "k": key_alias or hostname,
+        "i": _uid(),
+        "j": jump,
+        "k": key_alias or alias,
         "L": local.split(".")[0],
         "l": local,
         "n": alias,
@@ -247,10 +247,30 @@ def _tokens(alias: str, hostname: str, port: int, user: str, key_alias: str, jum
     }
 
 
+def _uid() -> str:
+    if sys.platform == "win32":
+        return "0"
+    return str(os.getuid())
+
+
 def _expand(text: str, tokens: dict[str, str]) -> str:
     return re.sub(r"%(.)", lambda match: tokens.get(match[1], match[0]), text)
 
 
 def _path(text: str, tokens: dict[str, str]) -> str:
     expanded = re.sub(r"\$\{(\w+)\}", lambda match: os.environ.get(match[1], ""), _expand(text.strip('"'), tokens))
-    return str(Path(expanded).expanduser())
+    if expanded == "~" or expanded.startswith("~/"):
+        return home() + expanded[1:]
+    return str(Path(expanded).expanduser()) if expanded.startswith("~") else expanded
+
+
+def home() -> str:
+    """Return the home directory that ssh uses: the account's, whatever HOME says (misc.c, tilde_expand)."""
+    if sys.platform == "win32":
+        return str(Path.home())
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:  # an account without an entry, as in containers
+        return str(Path.home())

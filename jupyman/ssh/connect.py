@@ -9,6 +9,7 @@ import socket
 import subprocess
 import threading
 import time
+from typing import Any
 
 from jupyman import errors
 from jupyman.ssh.config import HostConfig
@@ -32,19 +33,19 @@ def tcp(config: HostConfig, timeout: float, cancelled: threading.Event | None) -
         HostUnreachable: refused, no route, no answer, or a configured name that does not resolve.
         Interrupted: cancelled.
     """
-    family = _FAMILIES.get(config.address_family, socket.AF_UNSPEC)
+    deadline = time.monotonic() + timeout
     try:
-        addresses = socket.getaddrinfo(config.hostname, config.port, family, socket.SOCK_STREAM)
+        addresses = _resolve(config, timeout, cancelled)
     except (socket.gaierror, UnicodeError) as error:
         if config.configured:
             raise errors.HostUnreachable(
-                f"{config.alias}: the name {config.hostname} does not resolve", "check the network, the VPN, and HostName"
+                f"{config.alias}: the name {config.hostname} does not resolve",
+                "check the network, the VPN, and HostName",
             ) from error
         raise errors.UnknownHost(
             f"no host is called {config.alias!r}: it is no alias and the name does not resolve",
             "add it to ~/.ssh/config, or write user@address; jupyman host ls shows what is known",
         ) from error
-    deadline = time.monotonic() + timeout
     reason = "no address"
     for index, (kind, _, _, _, address) in enumerate(addresses):
         left = deadline - time.monotonic()
@@ -62,7 +63,36 @@ def tcp(config: HostConfig, timeout: float, cancelled: threading.Event | None) -
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             return sock
         sock.close()
-    raise errors.HostUnreachable(f"{config.alias} ({config.hostname} port {config.port}): {reason}")
+    text = f"{config.alias} ({config.hostname} port {config.port}): {reason}"
+    raise errors.HostUnreachable(text, unreached=True)
+
+
+def _resolve(config: HostConfig, timeout: float, cancelled: threading.Event | None) -> list[Any]:
+    """Look the name up; the resolver has no deadline of its own and, without a network, takes up to half a minute."""
+    family = _FAMILIES.get(config.address_family, socket.AF_UNSPEC)
+    answer: list[Any] = []
+    answered = threading.Event()
+
+    def look() -> None:
+        try:
+            answer.append(socket.getaddrinfo(config.hostname, config.port, family, socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            answer.append(error)
+        answered.set()
+
+    threading.Thread(target=look, name=f"resolve {config.hostname}", daemon=True).start()
+    deadline = time.monotonic() + timeout
+    while not answered.wait(0.1):
+        if cancelled is not None and cancelled.is_set():
+            raise errors.Interrupted("interrupted while looking up the name")
+        if time.monotonic() >= deadline:
+            raise errors.HostUnreachable(
+                f"{config.alias}: the name {config.hostname} was not resolved in {timeout:.0f} s"
+            )
+    if isinstance(answer[0], Exception):
+        raise answer[0]
+    found: list[Any] = answer[0]
+    return found
 
 
 def _attempt(sock: socket.socket, address: object, timeout: float, cancelled: threading.Event | None) -> str:
@@ -102,13 +132,22 @@ def proxy(config: HostConfig) -> tuple[socket.socket, subprocess.Popen[bytes]]:
 
     Raises:
         HostUnreachable: it cannot be started.
+        ConfigFault: on Windows, where a process cannot have a socket as its stdin.
     """
     assert config.proxy_command is not None  # noqa: S101 - the caller looked
+    if os.name == "nt":
+        raise errors.ConfigFault(f"{config.alias}: ProxyCommand is not supported on Windows", "use ProxyJump instead")
     ours, its = socket.socketpair()
     # As ssh does (sshconnect.c, ssh_proxy_connect): the user's own shell runs the user's own text.
     shell = os.environ.get("SHELL") or "/bin/sh"
     try:
-        process = subprocess.Popen([shell, "-c", f"exec {config.proxy_command}"], stdin=its.fileno(), stdout=its.fileno())
+        process = subprocess.Popen(
+            [shell, "-c", f"exec {config.proxy_command}"],
+            stdin=its.fileno(),
+            stdout=its.fileno(),
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C on `jupyman daemon run` is not for it
+        )
     except OSError as error:
         ours.close()
         raise errors.HostUnreachable(f"{config.alias}: the ProxyCommand cannot be started: {error}") from error

@@ -1,6 +1,6 @@
 """The forwarder: listeners on this computer that lead to addresses on a host, through whatever link is there.
 
-One selector loop per host owns listeners, connections and channels; nothing polls. Listeners outlive links: while none
+One selector loop per host owns listeners, streams and channels; nothing polls. Listeners outlive links: while none
 is attached, new connections wait up to HOLD seconds for one.
 """
 
@@ -13,50 +13,57 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 import paramiko
 
-from jupyman.ssh.link import Bell, Link
 from jupyman.ssh.localport import bind
+from jupyman.ssh.stream import Respond, Stream
+from jupyman.ssh.transport import CHANNEL_TIMEOUT, Address, Done
 
 log = logging.getLogger(__name__)
 
-Address = tuple[str, int]
+GATE_LOOK = 0.25  # seconds between looks at a gate that is shut while connections wait before it
+BREATH = 0.2  # seconds without accepting where no file descriptor is left
+_BROKEN = (OSError, EOFError, paramiko.SSHException)
 
-HOLD = 20.0  # seconds that a connection waits for a link or for its server's proof
-OPEN_TIMEOUT = 15.0  # seconds for a channel
-DRAIN = 2.0  # seconds that the rest of a finished connection is read and dropped, so that no reset overtakes our data
-CHUNK = 262144
-TURN = 1024 * 1024  # bytes of one connection before the next one has its turn
+
+class Carrier(Protocol):
+    """What gives byte streams to addresses on a host: a link."""
+
+    def begin_channel(self, target: Address, done: Done) -> None:
+        """Ask for a stream; `done` is called once, from any thread."""
 
 
 class Listener:
-    """A local port that leads to an address on the host. Made by `Forwarder.listen`."""
+    """A local port that leads to an address on the host. Made by `Forwarder.listen`.
+
+    Attributes:
+        local_port: where it listens.
+        target: where it leads: host and port, or the path of a UNIX socket there.
+        holder_text: " (held by …)" where the preferred port was taken, else "".
+        gate: asked, in the loop's thread, before a connection is carried; while it says False connections wait, as
+            without a link. Call `Forwarder.wake` when it opens, or they notice within a quarter of a second.
+        respond: asked, in the loop's thread, what to say to a connection that has waited for a second or lost its link.
+        on_refused: told, in the loop's thread, that the host did not take a connection; must not wait.
+        refused: how many it did not take.
+    """
 
     def __init__(self, forwarder: Forwarder, sock: socket.socket, target: Address, holder_text: str) -> None:
         self.sock = sock
         self.local_port: int = sock.getsockname()[1]
         self.target = target
         self.holder_text = holder_text
+        self.gate: Callable[[], bool] | None = None
+        self.respond: Respond | None = None
+        self.on_refused: Callable[[], None] | None = None
         self.closed = False
         self.open = 0
         self.bytes_in = 0
         self.bytes_out = 0
         self.refused = 0
         self._forwarder = forwarder
-        self._ready = True
-
-    @property
-    def ready(self) -> bool:
-        """Whether connections are carried; while not, they wait."""
-        return self._ready
-
-    @ready.setter
-    def ready(self, ready: bool) -> None:
-        self._ready = ready
-        self._forwarder.wake()
 
     def retarget(self, target: Address) -> None:
         """Lead new connections elsewhere."""
@@ -66,29 +73,17 @@ class Listener:
         """Return open connections, bytes that came from the host, bytes that went to it."""
         return self.open, self.bytes_in, self.bytes_out
 
+    def passes(self) -> bool:
+        """Whether the gate is open."""
+        try:
+            return self.gate is None or self.gate()
+        except Exception:
+            log.exception("the gate of local port %d", self.local_port)
+            return False
+
     def close(self) -> None:
         """Stop listening and end its connections; returns when the port is free."""
         self._forwarder.remove(self)
-
-
-class _Connection:
-    """One local connection and its channel."""
-
-    def __init__(self, listener: Listener, sock: socket.socket) -> None:
-        self.listener = listener
-        self.sock = sock
-        self.channel: paramiko.Channel | None = None
-        self.deadline = time.monotonic() + HOLD  # while it waits or opens; afterwards while it drains
-        self.opening = False
-        self.down = bytearray()  # from the host, not yet taken by the local program
-        self.up = memoryview(b"")  # from the local program, not yet taken by the channel's window
-        self.local_eof = False
-        self.eof_sent = False
-        self.down_done = False
-        self.draining = False
-        self.queued = False
-        self.dead = False
-        self.mask = 0
 
 
 class Forwarder:
@@ -108,10 +103,13 @@ class Forwarder:
         self._inbox: deque[Callable[[], None]] = deque()
         self._rung = False
         self._lock = threading.Lock()
-        self._link: Link | None = None
+        self._link: Carrier | None = None
         self._listeners: set[Listener] = set()
-        self._connections: set[_Connection] = set()
-        self._waiting: set[_Connection] = set()  # for a link, a proof, a channel, or for the end of a drain
+        self._breathless: dict[Listener, float] = {}  # not accepting until
+        self._streams: set[Stream] = set()
+        self._timed: set[Stream] = set()  # wait for a link, a gate, a channel, or for the end of a drain
+        self._dropped: list[paramiko.Channel] = []
+        self._gated = False
         self._closing = False
         self._thread: threading.Thread | None = None
 
@@ -122,7 +120,7 @@ class Forwarder:
 
         Args:
             local_port: the preferred one.
-            target: address and port on the host.
+            target: address and port on the host, or the path of a UNIX socket there.
             strict: this port or none; else the next free one.
             address: local address.
 
@@ -141,12 +139,12 @@ class Forwarder:
         self._post(lambda: self._add(listener))
         return listener
 
-    def attach(self, link: Link) -> None:
+    def attach(self, link: Carrier) -> None:
         """Carry connections over this link from now on; those that wait are carried too."""
         self._post(lambda: self._attached(link))
 
     def detach(self) -> None:
-        """The link is gone: end its connections; listeners stay and new connections wait."""
+        """The link is gone: part its connections from it; listeners stay and new connections wait."""
         self._post(self._detached)
 
     def wake(self) -> None:
@@ -155,22 +153,35 @@ class Forwarder:
 
     def remove(self, listener: Listener) -> None:
         """Close a listener; returns when its port is free."""
-        done = threading.Event()
-
-        def removal() -> None:
-            self._remove(listener)
-            done.set()
-
-        self._post(removal)
-        done.wait(5)
+        self._wait(lambda: self._remove(listener))
 
     def close(self) -> None:
         """Close everything and end the loop."""
         self._closing = True
         self._post(lambda: None)
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        with self._lock:
+            thread = self._thread
+        if thread is None:
+            self._dispose()
+        elif thread is not threading.current_thread():
             thread.join(5)
+
+    def _wait(self, action: Callable[[], None]) -> None:
+        thread = self._thread
+        if thread is None or thread is threading.current_thread() or not thread.is_alive():
+            action()
+            return
+        done = threading.Event()
+
+        def act() -> None:
+            try:
+                action()
+            finally:
+                done.set()
+
+        self._post(act)
+        while not done.wait(0.2) and thread.is_alive():
+            pass
 
     def _post(self, action: Callable[[], None]) -> None:
         self._inbox.append(action)
@@ -185,35 +196,37 @@ class Forwarder:
 
     def _run(self) -> None:
         while not self._closing:
-            for key, mask in self._selector.select(self._patience()):
-                owner = key.data
-                try:
-                    if owner is None:
-                        self._hear.recv(4096)
-                    elif isinstance(owner, Listener):
-                        self._accept(owner)
-                    else:
-                        if mask & selectors.EVENT_WRITE:
-                            self._downlink(owner)
-                        if mask & selectors.EVENT_READ and not owner.dead:
-                            self._uplink(owner)
-                except Exception:
-                    log.exception("forwarding for %s", self.name)
-                    if isinstance(owner, _Connection):
-                        self._end(owner)
+            ready = self._selector.select(self._patience())
+            if any(key.data is None for key, _ in ready):
+                self._hear.recv(4096)
             with self._lock:
                 self._rung = False
+            # Before the sockets: a connection that was made after `attach` or `detach` meets the link as it is now.
             for _ in range(len(self._inbox)):
-                action = self._inbox.popleft()
-                try:
-                    action()
-                except Exception:
-                    log.exception("forwarding for %s", self.name)
+                self._guard(None, self._inbox.popleft())
+            for key, mask in ready:
+                owner = key.data
+                if isinstance(owner, Listener):
+                    self._guard(None, lambda one=owner: self._accept(one))  # type: ignore[misc]
+                elif owner is not None and not owner.dead:
+                    self._guard(owner, lambda one=owner, events=mask: one.socket_ready(events))  # type: ignore[misc]
             self._expire()
-            if self._inbox:
-                self._post(lambda: None)
         for listener in list(self._listeners):
             self._remove(listener)
+        while self._inbox:  # somebody may wait for the last of them
+            self._guard(None, self._inbox.popleft())
+        self._dispose()
+
+    def _guard(self, stream: Stream | None, action: Callable[[], None]) -> None:
+        """Do something; a bug ends its stream, not the loop."""
+        try:
+            action()
+        except Exception:
+            log.exception("forwarding for %s", self.name)
+            if stream is not None:
+                self.end(stream)
+
+    def _dispose(self) -> None:
         self._selector.close()
         self._hear.close()
         self._call.close()
@@ -221,15 +234,24 @@ class Forwarder:
     def _patience(self) -> float | None:
         if self._inbox:
             return 0.0
-        if not self._waiting:
-            return None
-        return max(0.0, min(connection.deadline for connection in self._waiting) - time.monotonic())
+        moments = [min(one.deadline, one.answer_at) if one.waits else one.deadline for one in self._timed]
+        moments += self._breathless.values()
+        if self._gated:
+            moments.append(time.monotonic() + GATE_LOOK)
+        return max(0.0, min(moments) - time.monotonic()) if moments else None
 
     def _expire(self) -> None:
-        if self._waiting:
-            instant = time.monotonic()
-            for connection in [one for one in self._waiting if one.deadline <= instant]:
-                self._end(connection)
+        instant = time.monotonic()
+        for stream in [one for one in self._timed if one.deadline <= instant]:
+            self.end(stream)
+        for stream in [one for one in self._timed if one.waits and one.answer_at <= instant]:
+            self._guard(stream, stream.answer)
+        for listener in [one for one, moment in self._breathless.items() if moment <= instant]:
+            del self._breathless[listener]
+            if not listener.closed:
+                self._selector.register(listener.sock, selectors.EVENT_READ, listener)
+        if self._gated:
+            self._retry()
 
     def _add(self, listener: Listener) -> None:
         if not listener.closed:
@@ -242,239 +264,137 @@ class Forwarder:
         listener.closed = True
         if listener in self._listeners:
             self._listeners.discard(listener)
-            self._selector.unregister(listener.sock)
+            if self._breathless.pop(listener, None) is None:
+                self._selector.unregister(listener.sock)
         listener.sock.close()
-        for connection in [one for one in self._connections if one.listener is listener]:
-            self._end(connection)
+        self._end_all([one for one in self._streams if one.listener is listener])
 
-    def _attached(self, link: Link) -> None:
+    def _attached(self, link: Carrier) -> None:
         self._link = link
         self._retry()
 
     def _detached(self) -> None:
         self._link = None
-        for connection in list(self._connections):
-            if connection.channel is not None or connection.opening:
-                self._end(connection)
+        for stream in [one for one in self._streams if one.channel is not None or one.opening]:
+            self._guard(stream, stream.part)
+        # Afterwards: over a network that is gone, telling the host may take until the link is closed.
+        for channel in self._dropped:
+            _close(channel)
+        self._dropped.clear()
 
     def _retry(self) -> None:
-        for connection in [one for one in self._waiting if not one.opening and one.channel is None]:
-            self._start(connection)
+        self._gated = False
+        for stream in [one for one in self._timed if one.waits]:
+            self._start(stream)
 
     def _accept(self, listener: Listener) -> None:
-        for _ in range(64):  # then the connections that are there have their turn
+        if listener.closed or listener in self._breathless:
+            return
+        for _ in range(64):  # then the streams that are there have their turn
             try:
                 sock, _ = listener.sock.accept()
-            except (BlockingIOError, InterruptedError):
+            except (BlockingIOError, InterruptedError, ConnectionError):
                 return
             except OSError as error:  # no file descriptor left: the connection stays in the backlog
                 log.warning("%s: a connection could not be accepted: %s", self.name, error)
+                self._selector.unregister(listener.sock)
+                self._breathless[listener] = time.monotonic() + BREATH
                 return
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = _Connection(listener, sock)
+            stream = Stream(self, listener, sock)
             listener.open += 1
-            self._connections.add(connection)
-            self._waiting.add(connection)
-            self._start(connection)
+            self._streams.add(stream)
+            self._timed.add(stream)
+            self._start(stream)
 
-    def _start(self, connection: _Connection) -> None:
-        """Ask for a channel, where a link is there and the server's identity is proven."""
+    def _start(self, stream: Stream) -> None:
+        """Ask for a channel, where a link is there and the gate is open."""
         link = self._link
-        if link is None or not connection.listener.ready:
+        if link is None:
             return
-        connection.opening = True
-        connection.deadline = time.monotonic() + OPEN_TIMEOUT
+        if not stream.listener.passes():
+            self._gated = True
+            return
+        stream.opening = True
+        stream.attempt += 1
+        attempt = stream.attempt
+        held, stream.deadline = stream.deadline, time.monotonic() + CHANNEL_TIMEOUT
 
         def done(channel: paramiko.Channel | None, error: Exception | None) -> None:
-            self._post(lambda: self._opened(connection, channel, error))
+            self._post(lambda: self._opened(stream, attempt, channel, error))
 
         try:
-            link.transport.begin_channel(connection.listener.target, done)
-        except (paramiko.SSHException, EOFError, OSError):
-            connection.opening = False  # the link is ending; the next one may come in time
-            connection.deadline = time.monotonic() + HOLD
+            link.begin_channel(stream.listener.target, done)
+        except _BROKEN:  # the link is ending; the next one may come in time
+            stream.opening = False
+            stream.deadline = held
 
-    def _opened(self, connection: _Connection, channel: paramiko.Channel | None, error: Exception | None) -> None:
-        connection.opening = False
-        if connection.dead:
+    def _opened(self, stream: Stream, attempt: int, channel: paramiko.Channel | None, error: Exception | None) -> None:
+        if stream.dead or not stream.opening or attempt != stream.attempt:
             if channel is not None:
-                self._close_channel(channel)
+                _close(channel)
             return
+        stream.opening = False
         if channel is None:
-            connection.listener.refused += 1
-            log.info("%s: %s refused: %s", self.name, connection.listener.target, error)
-            self._end(connection)
+            stream.listener.refused += 1
+            log.info("%s: %s refused: %s", self.name, stream.listener.target, error)
+            if stream.listener.on_refused is not None:
+                stream.listener.on_refused()
+            self.end(stream)
             return
-        self._waiting.discard(connection)
-        connection.channel = channel
-        channel.settimeout(0.0)
-        bell = Bell(lambda: self._ring(connection))
-        channel.out_buffer_cv = _Window(channel.lock, bell.set)
-        channel.in_buffer.set_event(bell)
-        self._watch(connection, selectors.EVENT_READ)
-        self._downlink(connection)
+        self._timed.discard(stream)
+        self._guard(stream, lambda: stream.carry(channel))
 
-    def _ring(self, connection: _Connection) -> None:
-        """Something came for a connection, or its window grew; called by the transport's thread."""
-        if not connection.queued:
-            connection.queued = True
-            self._post(lambda: self._answer(connection))
+    # --- for the streams --------------------------------------------------------------------------------------------
 
-    def _answer(self, connection: _Connection) -> None:
-        connection.queued = False
-        if connection.dead:
+    def watch(self, stream: Stream, mask: int) -> None:
+        """Wait for these events of a stream's socket from now on."""
+        if stream.dead or mask == stream.mask:
             return
-        if connection.up:
-            self._push(connection)
-        if not connection.dead:
-            self._downlink(connection)
-
-    # --- bytes --------------------------------------------------------------------------------------------------------
-
-    def _uplink(self, connection: _Connection) -> None:
-        """The local program has sent something, or is done."""
-        try:
-            data = connection.sock.recv(CHUNK)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            self._end(connection)
-            return
-        if connection.draining or connection.channel is None:
-            if not data:
-                self._end(connection)
-            return
-        if not data:
-            connection.local_eof = True
-            self._watch(connection, connection.mask & ~selectors.EVENT_READ)
-            self._send_eof(connection)
-            return
-        connection.up = memoryview(data)
-        self._push(connection)
-
-    def _push(self, connection: _Connection) -> None:
-        """Give the channel what its window takes; while it takes nothing, the local program is not read."""
-        channel = connection.channel
-        assert channel is not None  # noqa: S101 - only called with one
-        try:
-            while connection.up:
-                count = channel.send(bytes(connection.up[: CHUNK]))
-                if count == 0:
-                    self._drain(connection)
-                    return
-                connection.listener.bytes_out += count
-                connection.up = connection.up[count:]
-        except TimeoutError:
-            self._watch(connection, connection.mask & ~selectors.EVENT_READ)
-            return
-        except (OSError, EOFError, paramiko.SSHException):
-            # The host's side is closed; what it sent before may still have to be delivered.
-            connection.up = memoryview(b"")
-            self._drain(connection)
-            return
-        if connection.local_eof:
-            self._send_eof(connection)
-        else:
-            self._watch(connection, connection.mask | selectors.EVENT_READ)
-
-    def _send_eof(self, connection: _Connection) -> None:
-        channel = connection.channel
-        if connection.eof_sent or connection.up or channel is None:
-            return
-        connection.eof_sent = True
-        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-            channel.shutdown_write()
-        self._finish(connection)
-
-    def _downlink(self, connection: _Connection) -> None:
-        """Deliver what came from the host; the window is credited only for what the local program has taken."""
-        channel = connection.channel
-        if channel is None or connection.down_done:
-            return
-        turn = 0
-        try:
-            while True:
-                if not connection.down:
-                    if not channel.recv_ready():
-                        break
-                    connection.down += channel.recv(CHUNK)
-                count = connection.sock.send(connection.down)
-                del connection.down[:count]
-                connection.listener.bytes_in += count
-                turn += count
-                if turn >= TURN and not connection.down:
-                    self._ring(connection)
-                    return
-        except (BlockingIOError, InterruptedError):
-            self._watch(connection, connection.mask | selectors.EVENT_WRITE)
-            return
-        except (OSError, EOFError, paramiko.SSHException):
-            self._end(connection)
-            return
-        self._watch(connection, connection.mask & ~selectors.EVENT_WRITE)
-        if (channel.eof_received or channel.closed) and not channel.recv_ready():
-            connection.down_done = True
-            with contextlib.suppress(OSError):
-                connection.sock.shutdown(socket.SHUT_WR)
-            self._finish(connection)
-
-    def _finish(self, connection: _Connection) -> None:
-        channel = connection.channel
-        if connection.down_done and connection.eof_sent:
-            self._end(connection)
-        elif connection.down_done and channel is not None and channel.closed:
-            self._drain(connection)
-
-    def _drain(self, connection: _Connection) -> None:
-        """The host takes nothing more. Read and drop for a moment: closing with unread bytes would send a reset."""
-        if not connection.down_done:
-            self._downlink(connection)
-        if connection.dead or connection.draining:
-            return
-        connection.draining = True
-        connection.deadline = time.monotonic() + DRAIN
-        self._waiting.add(connection)
-        self._watch(connection, connection.mask | selectors.EVENT_READ)
-
-    def _watch(self, connection: _Connection, mask: int) -> None:
-        if connection.dead or mask == connection.mask:
-            return
-        if connection.mask == 0:
-            self._selector.register(connection.sock, mask, connection)
+        if stream.mask == 0:
+            self._selector.register(stream.sock, mask, stream)
         elif mask == 0:
-            self._selector.unregister(connection.sock)
+            self._selector.unregister(stream.sock)
         else:
-            self._selector.modify(connection.sock, mask, connection)
-        connection.mask = mask
+            self._selector.modify(stream.sock, mask, stream)
+        stream.mask = mask
 
-    def _end(self, connection: _Connection) -> None:
-        if connection.dead:
-            return
-        self._watch(connection, 0)
-        connection.dead = True
-        connection.listener.open -= 1
-        self._connections.discard(connection)
-        self._waiting.discard(connection)
-        connection.sock.close()
-        connection.down.clear()
-        if connection.channel is not None:
-            self._close_channel(connection.channel)
+    def ring(self, stream: Stream) -> None:
+        """Let a stream have its turn soon; called by the transport's thread, too."""
+        if not stream.queued:
+            stream.queued = True
+            self._post(lambda: self._guard(stream, stream.turn))
 
-    @staticmethod
-    def _close_channel(channel: paramiko.Channel) -> None:
-        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-            channel.close()
+    def linger(self, stream: Stream) -> None:
+        """End a stream when its deadline comes."""
+        self._timed.add(stream)
+
+    def drop(self, channel: paramiko.Channel) -> None:
+        """Close a channel when there is time for it."""
+        self._dropped.append(channel)
+
+    def end(self, stream: Stream) -> None:
+        """End a stream now."""
+        self._end_all([stream])
+
+    def _end_all(self, streams: Iterable[Stream]) -> None:
+        channels = []
+        for stream in streams:
+            if stream.dead:
+                continue
+            self.watch(stream, 0)
+            stream.dead = True
+            stream.listener.open -= 1
+            self._streams.discard(stream)
+            self._timed.discard(stream)
+            channels.append(stream.release())
+        # Afterwards: over a network that is gone, telling the host may take until the link is closed.
+        for channel in channels:
+            if channel is not None:
+                _close(channel)
 
 
-class _Window(threading.Condition):
-    """Stands where paramiko announces that a channel's window grew, and rings as well."""
-
-    def __init__(self, lock: Any, ring: Callable[[], None]) -> None:
-        super().__init__(lock)
-        self._ring = ring
-
-    def notify_all(self) -> None:
-        """Wake paramiko's own waiters, and the loop."""
-        super().notify_all()
-        self._ring()
+def _close(channel: paramiko.Channel) -> None:
+    with contextlib.suppress(*_BROKEN):
+        channel.close()

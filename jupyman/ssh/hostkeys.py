@@ -14,6 +14,7 @@ import hmac
 import logging
 import os
 import secrets
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,7 @@ class Changed:
 
 @dataclass(frozen=True)
 class Revoked:
-    """The key is marked as stolen."""
+    """The key is marked as not to be trusted any more."""
 
     line: Line
 
@@ -163,13 +164,14 @@ def preferred(config: HostConfig, offered: tuple[str, ...]) -> tuple[str, ...]:
     """Order key algorithms so that known ones come first: else a host with an RSA line looks changed.
 
     Args:
-        config: of the host.
+        config: of the host; its HostKeyAlgorithms leave others out.
         offered: paramiko's own order.
     """
+    allowed = tuple(kind for kind in offered if kind in config.host_key_algorithms) or offered
     kinds = {line.kind for line in lines_of(config) if line.marker == ""}
     if "ssh-rsa" in kinds:
         kinds |= {"rsa-sha2-512", "rsa-sha2-256"}
-    return (*(kind for kind in offered if kind in kinds), *(kind for kind in offered if kind not in kinds))
+    return (*(kind for kind in allowed if kind in kinds), *(kind for kind in allowed if kind not in kinds))
 
 
 def fingerprint(key: paramiko.PKey) -> str:
@@ -197,14 +199,16 @@ def verify(config: HostConfig, key: paramiko.PKey, ask: Ask | None) -> None:
         log.warning("%s: new key %s accepted: StrictHostKeyChecking %s", config.alias, fingerprint(key), config.strict)
         append(config, key)
         return
+    vouched = any(line.marker == "cert-authority" for line in lines_of(config))
+    aside = " (its certificate authority is known, but paramiko reads no host certificates)" if vouched else ""
     if ask is None or config.strict == "yes":
         raise errors.HostKeyFault(
-            f"the key of {config.alias} is unknown: {key.get_name()} {fingerprint(key)}",
+            f"the key of {config.alias} is unknown: {key.get_name()} {fingerprint(key)}{aside}",
             f"compare it with what the admin tells you, then: jupyman host trust {config.alias}",
         )
     answer = ask(
         "confirm",
-        f"The key of {config.alias} ({config.known_name}) is not known yet:\n"
+        f"The key of {config.alias} ({config.known_name}) is not known yet{aside}:\n"
         f"  {key.get_name()} {fingerprint(key)}\nDo you trust it?",
     )
     if answer.lower() not in {"y", "yes"}:
@@ -223,7 +227,7 @@ def refuse_changed(config: HostConfig, key: paramiko.PKey, verdict: Verdict) -> 
         raise errors.HostKeyFault(
             f"the key of {config.alias} has CHANGED: {line.file} line {line.number} has another one; "
             f"now it is {key.get_name()} {fingerprint(key)}. Nothing was sent",
-            f"ask the admin why; only then: ssh-keygen -f {line.file} -R '{config.known_name}'",
+            f"ask the admin why; only then: ssh-keygen -f {shlex.quote(line.file)} -R {shlex.quote(config.known_name)}",
             file=line.file,
             line=line.number,
         )

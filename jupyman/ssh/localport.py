@@ -28,28 +28,29 @@ def bind(port: int, *, strict: bool, address: str = "127.0.0.1") -> tuple[socket
         PortInUse: not to be had.
     """
     text = ""
+    hint = "free it, or choose another with --local-port"
     for candidate in [port] if strict else [*range(port, min(port + TRIES, 65536)), 0]:
         try:
             sock = _listen(address, candidate)
         except OSError as error:
             if error.errno not in {errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL}:
-                raise errors.PortInUse(f"local port {candidate} cannot be bound: {error.strerror}") from error
+                raise errors.PortInUse(f"local port {candidate}: {error.strerror}", hint, port=port) from error
             if candidate == port:
                 text = " (needs root)" if error.errno == errno.EACCES else holder(port)
         else:
             return sock, text
-    raise errors.PortInUse(f"local port {port} is taken{text}", "free it, or choose another with --local-port")
+    raise errors.PortInUse(f"local port {port} is taken{text}", hint, port=port)
 
 
 def _listen(address: str, port: int) -> socket.socket:
+    if port and os.name == "posix" and _answers(address, port):
+        # Somebody may listen on every address: then macOS still allows the narrower bind, and would share the port.
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     try:
         if os.name == "posix":
             # To bind the same port again after a restart; on Windows it would let two programs share it.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if port and os.name == "posix" and _answers(address, port):
-            # Somebody listens on every address: Linux allows the narrower bind only to the same user, macOS to all.
-            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
         sock.bind((address, port))
         sock.listen(BACKLOG)
         sock.setblocking(False)
@@ -62,7 +63,8 @@ def _listen(address: str, port: int) -> socket.socket:
 def _answers(address: str, port: int) -> bool:
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.settimeout(0.5)
-        return probe.connect_ex((address, port)) == 0
+        # TCP can connect a socket to itself, where the kernel happens to choose that very port for its other end.
+        return probe.connect_ex((address, port)) == 0 and probe.getsockname()[:2] != probe.getpeername()[:2]
 
 
 def holder(port: int) -> str:

@@ -1,0 +1,141 @@
+"""One command on a session channel: its script goes in, what it prints comes out, within a deadline and a limit."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import paramiko
+
+from jupyman import errors
+
+_CHUNK = 65536
+# A script that has exited may have left something behind that holds its streams open for ever. Seconds of silence
+# after which nothing more is expected; as long as data comes, it is read to its end.
+SILENCE = 2.0
+LOOK = 0.25  # seconds between looks at the deadline and at `cancelled`; data rings at once
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A finished command; `status` None: it was killed or the link ended."""
+
+    stdout: bytes
+    stderr: bytes
+    status: int | None
+
+
+class Bell(threading.Event):
+    """An event for paramiko's buffers that they cannot clear: it calls back, and several buffers share it."""
+
+    def __init__(self, ring: Callable[[], None]) -> None:
+        super().__init__()
+        self._ring = ring
+
+    def set(self) -> None:
+        """Ring."""
+        self._ring()
+
+    def clear(self) -> None:
+        """Ignore: whoever is rung for looks at the buffers themselves."""
+
+
+class _Output:
+    """Keeps the first `limit` bytes of stdout and of stderr, and hands out the lines of stdout as they come."""
+
+    def __init__(self, limit: int, on_line: Callable[[str], None] | None) -> None:
+        self.out = bytearray()
+        self.err = bytearray()
+        self._limit = limit
+        self._on_line = on_line
+        self._tail = bytearray()
+
+    def read(self, channel: paramiko.Channel) -> bool:
+        """Take what has come; True when there was something."""
+        some = False
+        while channel.recv_ready():
+            some = True
+            self._stdout(channel.recv(_CHUNK))
+        while channel.recv_stderr_ready():
+            some = True
+            chunk = channel.recv_stderr(_CHUNK)
+            self.err += chunk[: max(0, self._limit - len(self.err))]
+        return some
+
+    def _stdout(self, chunk: bytes) -> None:
+        self.out += chunk[: max(0, self._limit - len(self.out))]
+        if self._on_line is None:
+            return
+        self._tail += chunk
+        *lines, rest = bytes(self._tail).split(b"\n")
+        self._tail[:] = rest[: self._limit]
+        for line in lines:
+            self._on_line(line.decode("utf-8", "replace"))
+
+
+def talk(
+    channel: paramiko.Channel,
+    script: str,
+    *,
+    deadline: float,
+    limit: int,
+    on_line: Callable[[str], None] | None,
+    cancelled: threading.Event | None,
+) -> Completed:
+    """Run a script by ``/bin/sh -s`` on a fresh session channel.
+
+    Args:
+        channel: not used before; the caller closes it.
+        script: its text.
+        deadline: on the monotonic clock.
+        limit: bytes kept of stdout and of stderr.
+        on_line: called with each line of stdout.
+        cancelled: ends the wait.
+
+    Raises:
+        RemoteFailed: the deadline passed.
+        Interrupted: cancelled.
+        OSError, EOFError, SSHException: as paramiko.
+    """
+    news = threading.Event()
+    bell = Bell(news.set)
+    # Where the host does not read its stdin, sending must not wait for ever either.
+    channel.settimeout(max(0.1, deadline - time.monotonic()))
+    channel.exec_command("/bin/sh -s")
+    channel.in_buffer.set_event(bell)
+    channel.in_stderr_buffer.set_event(bell)
+    try:
+        channel.sendall(script.encode("utf-8", "surrogateescape"))
+        channel.shutdown_write()
+    except (TimeoutError, OSError):
+        # A shell that ended before it read everything (a login shell that says "account expired"): its words count.
+        if not channel.closed and not channel.exit_status_ready():
+            raise
+    output = _Output(limit, on_line)
+    quiet_since: float | None = None
+    while True:
+        news.clear()
+        some = output.read(channel)
+        if cancelled is not None and cancelled.is_set():
+            raise errors.Interrupted("interrupted")
+        instant = time.monotonic()
+        if channel.closed:
+            if not channel.recv_ready() and not channel.recv_stderr_ready():
+                break
+            continue
+        if channel.exit_status_ready():
+            if channel.eof_received and not channel.recv_ready() and not channel.recv_stderr_ready():
+                break
+            quiet_since = instant if some or quiet_since is None else quiet_since
+            if instant - quiet_since >= SILENCE:
+                break
+        if instant >= deadline:
+            raise errors.RemoteFailed(
+                "the host did not finish our command in time",
+                "the host may hang: a dead network file system, or a full load",
+            )
+        news.wait(min(LOOK, max(0.01, deadline - instant)))
+    status = channel.recv_exit_status() if channel.exit_status_ready() else None
+    return Completed(stdout=bytes(output.out), stderr=bytes(output.err), status=None if status == -1 else status)

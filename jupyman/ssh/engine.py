@@ -1,0 +1,75 @@
+"""Which forwarder a host uses: ours, or sshtunnel's where the user says ``engine = "sshtunnel"``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+from jupyman.ssh.link import Link
+from jupyman.ssh.stream import Respond
+from jupyman.ssh.transport import Address
+
+EngineName = Literal["native", "sshtunnel"]
+
+
+class Listening(Protocol):
+    """A local port that leads to an address on a host."""
+
+    gate: Callable[[], bool] | None
+    respond: Respond | None
+    on_refused: Callable[[], None] | None
+    holder_text: str
+
+    @property
+    def local_port(self) -> int:
+        """Where it listens."""
+
+    @property
+    def target(self) -> Address:
+        """Where it leads."""
+
+    def retarget(self, target: Address) -> None:
+        """Lead new connections elsewhere."""
+
+    def stats(self) -> tuple[int, int, int]:
+        """Return open connections, bytes that came from the host, bytes that went to it."""
+
+    def close(self) -> None:
+        """Stop listening and end its connections."""
+
+
+class Engine(Protocol):
+    """All listeners of one host."""
+
+    def listen(
+        self, local_port: int, target: Address, *, strict: bool = False, address: str = "127.0.0.1"
+    ) -> Listening:
+        """Bind a local port; see `Forwarder.listen`."""
+
+    def attach(self, link: Link) -> None:
+        """Carry connections over this link from now on."""
+
+    def detach(self) -> None:
+        """The link is gone: end its connections."""
+
+    def wake(self) -> None:
+        """Look again at the connections that wait."""
+
+    def close(self) -> None:
+        """Close everything."""
+
+
+def make(name: str, engine: EngineName = "native") -> Engine:
+    """Return a new forwarder for a host.
+
+    Args:
+        name: the host.
+        engine: as config.toml says for it.
+    """
+    if engine == "sshtunnel":
+        from jupyman.ssh.tunnel_engine import TunnelForwarder
+
+        return TunnelForwarder(name)
+    from jupyman.ssh.forward import Forwarder
+
+    return Forwarder(name)

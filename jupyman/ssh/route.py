@@ -1,0 +1,193 @@
+"""The way to a host: its socket, directly or through others; the handshake; the host's key; the login."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import paramiko
+
+from jupyman import errors
+from jupyman.ssh import auth, connect, hostkeys
+from jupyman.ssh import config as configuration
+from jupyman.ssh.auth import Credentials, Keyring
+from jupyman.ssh.config import HostConfig
+from jupyman.ssh.transport import Transport
+
+log = logging.getLogger(__name__)
+
+MAX_HOPS = 8
+
+
+@dataclass
+class Route:
+    """Transports from the first jump host to the host itself, and the processes of ProxyCommands."""
+
+    chain: list[Transport] = field(default_factory=list)
+    helpers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def close(self) -> None:
+        """End everything, the last first."""
+        for transport in reversed(self.chain):
+            try:
+                transport.close()
+            except (OSError, EOFError, paramiko.SSHException) as error:
+                log.debug("closing: %s", error)
+        for process in self.helpers:
+            process.terminate()
+            try:
+                process.wait(2)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@dataclass(frozen=True)
+class Traveller:
+    """Who goes: with which credentials, how long for each machine on the way (seconds), and what calls back."""
+
+    credentials: Credentials
+    keyring: Keyring
+    timeout: float
+    cancelled: threading.Event | None = None
+    reach: float | None = None  # seconds for the TCP connection alone, where less than `timeout`
+
+
+def climb(config: HostConfig, traveller: Traveller, route: Route, depth: int = 0) -> None:
+    """Connect to a host, through its jump hosts, each verified and logged in to, and append it to the route.
+
+    Raises:
+        JupymanError: as `Link.open`; what was opened is in the route, for the caller to close.
+    """
+    if depth > MAX_HOPS:
+        raise errors.ConfigFault(
+            f"more than {MAX_HOPS} jump hosts lead to {config.alias}",
+            "does a ProxyJump lead to itself? set ProxyJump none for the jump host",
+        )
+    deadline = time.monotonic() + (config.connect_timeout or traveller.timeout)
+    sock: Any
+    if config.proxy_jump:
+        # As `ssh -J a,b host`: a by its own configuration, b through a, the host through b.
+        for index, hop in enumerate(config.proxy_jump):
+            before = configuration.read(hop, ssh_config=config.ssh_config)
+            if index == 0:
+                climb(before, traveller, route, depth + 1)
+            else:
+                limit = time.monotonic() + (before.connect_timeout or traveller.timeout)
+                sock = _through(route.chain[-1], before, limit)
+                route.chain.append(_enter(before, sock, limit, traveller))
+        deadline = time.monotonic() + (config.connect_timeout or traveller.timeout)
+        sock = _through(route.chain[-1], config, deadline)
+    elif config.proxy_command is not None:
+        sock, process = connect.proxy(config)
+        route.helpers.append(process)
+    else:
+        sock = connect.tcp(config, min(deadline - time.monotonic(), traveller.reach or 3600.0), traveller.cancelled)
+    route.chain.append(_enter(config, sock, deadline, traveller))
+
+
+def _through(transport: Transport, config: HostConfig, deadline: float) -> paramiko.Channel:
+    try:
+        return transport.wait_channel((config.hostname, config.port), max(1.0, deadline - time.monotonic()))
+    except (paramiko.SSHException, EOFError, OSError) as error:
+        raise errors.HostUnreachable(
+            f"{config.alias} ({config.hostname} port {config.port}) cannot be reached from the jump host: {error}",
+            f"try `ssh {config.alias}` by hand",
+        ) from error
+
+
+def _enter(config: HostConfig, sock: Any, deadline: float, traveller: Traveller) -> Transport:
+    """Exchange keys, verify the host, log in; closes the socket where that fails."""
+    transport = handshake(config, sock, deadline, traveller.cancelled)
+    try:
+        with _ended_by(traveller.cancelled, transport):
+            hostkeys.verify(config, transport.get_remote_server_key(), traveller.credentials.ask)
+            auth.login(transport, config, traveller.credentials, traveller.keyring)
+    except BaseException:
+        transport.close()
+        raise
+    return transport
+
+
+@contextlib.contextmanager
+def _ended_by(cancelled: threading.Event | None, transport: Transport) -> Iterator[None]:
+    """Close the transport as soon as `cancelled` is set, and say so; paramiko's waits know no cancellation."""
+    if cancelled is None:
+        yield
+        return
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            if cancelled.wait(0.2):
+                if not done.is_set():
+                    transport.close()
+                return
+
+    threading.Thread(target=watch, name="login watch", daemon=True).start()
+    try:
+        yield
+    except errors.JupymanError as error:
+        if cancelled.is_set() and not isinstance(error, errors.HostKeyFault):
+            raise errors.Interrupted("interrupted while logging in") from error
+        raise
+    finally:
+        done.set()
+    if cancelled.is_set():
+        raise errors.Interrupted("interrupted while logging in")
+
+
+def handshake(config: HostConfig, sock: Any, deadline: float, cancelled: threading.Event | None) -> Transport:
+    """Exchange keys over a connected socket; nothing secret is sent and the host's key is not judged yet.
+
+    Args:
+        config: of the host: which of its keys are known is asked for first.
+        sock: connected; closed where this fails.
+        deadline: on the monotonic clock.
+        cancelled: ends the attempt.
+
+    Raises:
+        HostUnreachable: no SSH server answers in time, or none that we can talk to.
+        Interrupted: cancelled.
+    """
+    left = max(1.0, deadline - time.monotonic())
+    try:
+        transport = Transport(sock)
+    except (paramiko.SSHException, EOFError, OSError) as error:
+        sock.close()
+        raise errors.HostUnreachable(f"{config.alias} speaks no SSH: {error}") from error
+    transport.banner_timeout = transport.handshake_timeout = left
+    options = transport.get_security_options()
+    options.key_types = hostkeys.preferred(config, tuple(options.key_types))
+    done = threading.Event()
+    transport.start_client(event=done)
+    limit = time.monotonic() + left
+    while not done.wait(0.1) and transport.is_active() and time.monotonic() < limit:
+        if cancelled is not None and cancelled.is_set():
+            transport.close()
+            raise errors.Interrupted("interrupted while connecting")
+    if done.is_set() and transport.is_active():
+        return transport
+    ended = not transport.is_active()
+    failure = transport.get_exception()
+    transport.close()
+    if isinstance(failure, paramiko.ssh_exception.IncompatiblePeer):
+        raise errors.HostUnreachable(
+            f"{config.alias} and jupyman have no common algorithm: {failure}",
+            "its sshd may be very old, or very strict",
+        )
+    if "banner" in str(failure):  # paramiko, Transport._check_banner
+        raise errors.HostUnreachable(
+            f"{config.alias} ({config.hostname} port {config.port}): no SSH server answers there, or it turned us away",
+            f"check HostName and Port; `ssh -v {config.alias}` says more",
+        )
+    why = str(failure) if failure is not None and str(failure) else f"no SSH handshake in {left:.0f} s"
+    if ended and transport.farewell is not None:
+        why = transport.farewell
+    raise errors.HostUnreachable(f"{config.alias} ({config.hostname} port {config.port}): {why}")

@@ -1,0 +1,269 @@
+"""The forwarder's protocol over the sshtunnel package: ``engine = "sshtunnel"`` for a host.
+
+sshtunnel's listeners and pumps, on our link: it neither connects nor logs in by itself, so its open host key policy
+does not matter (the verified key is given to it all the same), and jump hosts and one-time codes work. It binds
+127.0.0.1 because we say so; its own default is every address.
+
+Where it fails the contract of forward.py (measured with 0.5.1; tests/integration/test_ssh_engines.py holds it to this):
+- half-close: the end of one direction ends the other, and what was still to come is lost;
+- its listeners end with the link: a connection in the meantime is refused, not held, and the port could be taken;
+- hundreds of connections at once: a backlog of 5, one thread each, and `select` ends at descriptor 1023;
+- each listener wakes ten times a second while idle;
+- a connection before a shut gate is closed, not held.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import paramiko
+import sshtunnel
+
+from jupyman import errors
+from jupyman.ssh.link import Link
+from jupyman.ssh.localport import bind
+from jupyman.ssh.stream import Respond
+from jupyman.ssh.transport import Address
+
+log = logging.getLogger(__name__)
+# sshtunnel would add a handler of its own, to stderr, to a logger without one.
+_theirs = logging.getLogger("jupyman.sshtunnel")
+_theirs.addHandler(logging.NullHandler())
+_theirs.setLevel(logging.CRITICAL)
+
+_BROKEN = (OSError, EOFError, paramiko.SSHException, sshtunnel.BaseSSHTunnelForwarderError)
+
+
+class TunnelListener:
+    """A local port that leads to an address on the host. Made by `TunnelForwarder.listen`."""
+
+    def __init__(self, forwarder: TunnelForwarder, port: int, target: tuple[str, int], holder_text: str) -> None:
+        self.local_port = port
+        self.target: Address = target
+        self.holder_text = holder_text
+        self.gate: Callable[[], bool] | None = None
+        self.respond: Respond | None = None  # never asked: nothing waits here
+        self.on_refused: Callable[[], None] | None = None
+        self.open = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.tunnel: _Tunnel | None = None
+        self._forwarder = forwarder
+
+    def retarget(self, target: Address) -> None:
+        """Lead new connections elsewhere."""
+        self.target = target
+
+    def stats(self) -> tuple[int, int, int]:
+        """Return open connections, bytes that came from the host, bytes that went to it."""
+        return self.open, self.bytes_in, self.bytes_out
+
+    def close(self) -> None:
+        """Stop listening and end its connections."""
+        self._forwarder.remove(self)
+
+
+class TunnelForwarder:
+    """All listeners of one host, as `Forwarder` has them.
+
+    Args:
+        name: the host.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._lock = threading.RLock()
+        self._link: Link | None = None
+        self._listeners: set[TunnelListener] = set()
+
+    def listen(
+        self, local_port: int, target: Address, *, strict: bool = False, address: str = "127.0.0.1"
+    ) -> TunnelListener:
+        """Choose a local port, and bind it as soon as a link is there; see `Forwarder.listen`.
+
+        Raises:
+            PortInUse: no port can be bound.
+            UsageFault: a UNIX socket, which sshtunnel cannot reach, or another address than 127.0.0.1.
+        """
+        if isinstance(target, str) or address != "127.0.0.1":
+            raise errors.UsageFault(
+                "the engine sshtunnel forwards only from 127.0.0.1 and only to ports",
+                f'set engine = "native" for {self.name}',
+            )
+        sock, text = bind(local_port, strict=strict, address=address)
+        port = sock.getsockname()[1]
+        sock.close()
+        listener = TunnelListener(self, port, target, text)
+        with self._lock:
+            self._listeners.add(listener)
+            if self._link is not None:
+                try:
+                    listener.tunnel = _Tunnel(listener, self._link)
+                except _BROKEN as error:
+                    self._listeners.discard(listener)
+                    raise errors.PortInUse(f"local port {port} was taken in the meantime", port=port) from error
+        return listener
+
+    def attach(self, link: Link) -> None:
+        """Carry connections over this link from now on."""
+        with self._lock:
+            self.detach()
+            self._link = link
+            for listener in self._listeners:
+                try:
+                    listener.tunnel = _Tunnel(listener, link)
+                except _BROKEN as error:
+                    log.warning("%s: local port %d cannot be bound again: %s", self.name, listener.local_port, error)
+
+    def detach(self) -> None:
+        """The link is gone: end connections and listeners."""
+        with self._lock:
+            self._link = None
+            for listener in self._listeners:
+                _stop(listener)
+
+    def wake(self) -> None:
+        """Nothing waits here."""
+
+    def remove(self, listener: TunnelListener) -> None:
+        """Close a listener."""
+        with self._lock:
+            self._listeners.discard(listener)
+            _stop(listener)
+
+    def close(self) -> None:
+        """Close everything."""
+        with self._lock:
+            self.detach()
+            self._listeners.clear()
+
+
+def _stop(listener: TunnelListener) -> None:
+    tunnel, listener.tunnel = listener.tunnel, None
+    if tunnel is not None:
+        with contextlib.suppress(*_BROKEN):
+            tunnel.stop()
+
+
+class _Tunnel(sshtunnel.SSHTunnelForwarder):  # type: ignore[misc]  # it carries no types
+    """One listener of sshtunnel's on our link."""
+
+    daemon_forward_servers = True
+
+    def __init__(self, listener: TunnelListener, link: Link) -> None:
+        assert isinstance(listener.target, tuple)  # noqa: S101 - TunnelForwarder.listen refuses others
+        self._shared = _Shared(listener, link)
+        super().__init__(
+            (link.config.hostname, link.config.port),
+            ssh_config_file=None,
+            ssh_username=link.config.user,
+            ssh_host_key=link.transport.get_remote_server_key(),
+            ssh_password="not used: the link is logged in",  # noqa: S106 - it insists on one
+            allow_agent=False,
+            host_pkey_directories=[],
+            local_bind_address=("127.0.0.1", listener.local_port),
+            remote_bind_address=listener.target,
+            logger=_theirs,
+        )
+        self.skip_tunnel_checkup = True
+        self.start()
+
+    def _connect_to_gateway(self) -> None:
+        self._transport = self._shared
+
+    def stop(self, force: bool = False) -> None:
+        """Stop listening and end its connections."""
+        self._shared.end()
+        super().stop(force=force)
+
+
+class _Shared:
+    """Our transport as sshtunnel sees it: it may open channels, and may not close the link."""
+
+    def __init__(self, listener: TunnelListener, link: Link) -> None:
+        self._listener = listener
+        self._link = link
+        self._channels: set[_Counted] = set()
+        self._lock = threading.Lock()
+        self._over = False
+
+    def open_channel(self, kind: str, dest_addr: Any, src_addr: Any, timeout: float | None = None) -> _Counted:
+        """Open a channel to the listener's present target.
+
+        Raises:
+            SSHException: refused, or the gate is shut.
+        """
+        listener = self._listener
+        if listener.gate is not None and not listener.gate():
+            raise paramiko.SSHException("the server's identity is not proven yet")
+        del dest_addr  # the listener may have been led elsewhere since
+        try:
+            channel = self._link.transport.open_channel(kind, listener.target, src_addr, timeout=timeout)
+        except paramiko.SSHException:
+            if listener.on_refused is not None:
+                listener.on_refused()
+            raise
+        counted = _Counted(channel, listener, self._forget)
+        with self._lock:
+            listener.open += 1
+            self._channels.add(counted)
+            over = self._over
+        if over:
+            counted.close()
+        return counted
+
+    def _forget(self, channel: _Counted) -> None:
+        with self._lock:
+            if channel in self._channels:
+                self._channels.discard(channel)
+                self._listener.open -= 1
+
+    def end(self) -> None:
+        """End its connections."""
+        with self._lock:
+            self._over = True
+            channels = list(self._channels)
+        for channel in channels:
+            channel.close()
+
+    def is_active(self) -> bool:
+        """Whether channels can be opened."""
+        return not self._over and self._link.alive
+
+    def close(self) -> None:
+        """Do nothing: the link is not sshtunnel's."""
+
+    stop_thread = close
+
+
+class _Counted:
+    """A channel that counts its bytes."""
+
+    def __init__(self, channel: paramiko.Channel, listener: TunnelListener, closed: Callable[[_Counted], None]) -> None:
+        self._channel = channel
+        self._listener = listener
+        self._closed = closed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._channel, name)
+
+    def recv(self, size: int) -> bytes:
+        """Receive, and count."""
+        data = self._channel.recv(size)
+        self._listener.bytes_in += len(data)
+        return data
+
+    def sendall(self, data: bytes) -> None:
+        """Send, and count."""
+        self._channel.sendall(data)
+        self._listener.bytes_out += len(data)
+
+    def close(self) -> None:
+        """Close."""
+        self._closed(self)
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            self._channel.close()
