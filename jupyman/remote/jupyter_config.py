@@ -1,14 +1,17 @@
-# ruff: noqa: UP032 - this runs on the host, on Python 3.6 as well
+# ruff: noqa: UP006, UP032, UP035 - this runs on the host, on Python 3.6 as well
 """The configuration of a server that jupyman starts: one file on top of the user's own, so what stands here wins.
 
-It lies in the session's directory (0700) beside `token` and `port`. The token is read here, so it is on no command
+It lies in the session's directory (0700) beside `token` and `endpoint`. The token is read here, so it is on no command
 line and in no environment variable that kernels would inherit. Runs on Python 3.6+, with notebook 6, jupyter_server 1
 and 2, JupyterLab 3 and 4.
 """
 
+import fcntl
+import logging
 import os
 import signal
 import sys
+from typing import Set, Tuple
 
 from jupyter_core.paths import jupyter_config_path
 from traitlets.config.loader import ConfigFileNotFound, JSONFileConfigLoader, PyFileConfigLoader
@@ -22,66 +25,108 @@ if "jupyter_server.serverapp" in sys.modules:
 
     _two = int(jupyter_server.__version__.split(".")[0]) >= 2
 
-# With --config Jupyter leaves out the user's own file of that kind: read it first, in Jupyter's order (traitlets,
-# Application._load_config_files), so that what the user set holds where it does not contradict what follows.
-_name = "jupyter_notebook_config" if _classic else "jupyter_server_config"
-for _folder in reversed(jupyter_config_path()):
-    for _loader in (PyFileConfigLoader(_name + ".py", path=_folder), JSONFileConfigLoader(_name + ".json", path=_folder)):
-        try:
-            c.merge(_loader.load_config())
-        except ConfigFileNotFound:
-            pass
-        except Exception as _error:  # noqa: BLE001 - Jupyter too goes on without a file that it cannot read
-            sys.stderr.write("jupyman: {} in {} was left out: {!r}\n".format(_name, _folder, _error))
-
 _here = os.path.dirname(os.path.abspath(__file__))
 with open(os.path.join(_here, "token")) as _file:
     _token = _file.read().strip()
-with open(os.path.join(_here, "port")) as _file:
-    _port = int(_file.read())
+with open(os.path.join(_here, "endpoint")) as _file:
+    _endpoint = _file.read().strip()  # a port, or the path of a UNIX socket
 if not _token:
     sys.exit("jupyman: the token file is empty")
 
-# notebook 6 reads NotebookApp. Later ones read ServerApp; there a NotebookApp of the user's would be moved to it
-# by notebook_shim, and does no harm beside ours.
-_app = c.NotebookApp if _classic else c.ServerApp
-_app.ip = "127.0.0.1"
-_app.port = _port
-_app.port_retries = 0
-_app.base_url = "/"
-_app.certfile = ""
-_app.keyfile = ""
-_app.client_ca = ""
-_app.open_browser = False
-_app.allow_root = os.getuid() == 0
-_app.allow_remote_access = False
-_app.disable_check_xsrf = False
-_app.cookie_secret_file = os.path.join(_here, "cookie_secret")  # a restarted server knows the browser's cookie again
-_app.tornado_settings.update({"ws_ping_interval": 2000, "ws_ping_timeout": 5000})  # ms; a dead link is noticed in 7 s
-_app.sock = ""
-if _classic:
-    _app.notebook_dir = os.getcwd()
+# Jupyter blots the token out of what it logs, but not of requests that fail.
+_make_record = logging.getLogRecordFactory()
+
+
+def _discreet(*args, **kwargs):  # type: ignore[no-untyped-def]
+    record = _make_record(*args, **kwargs)
+    try:
+        message = record.getMessage()
+    except Exception:  # noqa: BLE001 - a faulty call of somebody's: logging itself complains of it
+        return record
+    if _token in message:
+        record.msg, record.args = message.replace(_token, "***"), None
+    return record
+
+
+logging.setLogRecordFactory(_discreet)
+
+_ours = {
+    "ip": "127.0.0.1",
+    "port_retries": 0,
+    "base_url": "/",
+    "certfile": "",
+    "keyfile": "",
+    "client_ca": "",
+    "token": _token,
+    "password": "",
+    "password_required": False,
+    "open_browser": False,
+    "allow_root": os.getuid() == 0,
+    "allow_remote_access": False,
+    "disable_check_xsrf": False,
+    "cookie_secret_file": os.path.join(_here, "cookie_secret"),  # a restarted server knows the browser's cookie again
+    "notebook_dir" if _classic else "root_dir": os.getcwd(),
+}
+if _endpoint.startswith("/"):
+    # Jupyter refuses a socket beside a port other than its own default.
+    _ours.update({"sock": _endpoint, "sock_mode": "0600", "port": 8888})
 else:
-    _app.root_dir = os.getcwd()
+    _ours.update({"sock": "", "port": int(_endpoint)})
+# With --config Jupyter leaves out the user's own file of that kind: it is read here, in Jupyter's order (traitlets,
+# Application._load_config_files), so that what the user set holds where it does not contradict ours. notebook_shim
+# moves NotebookApp.*, LabApp.* and the like to ServerApp, so ours must stand in each section where the user's stands;
+# not in others, or each line would be complained of in the log.
+_name = "jupyter_notebook_config" if _classic else "jupyter_server_config"
+_clashes = set()  # type: Set[Tuple[str, str]]
+for _base in ("jupyter_config", "jupyter_lab_config", "jupyter_notebook_config", "jupyter_server_config"):
+    for _folder in reversed(jupyter_config_path()):
+        _py = PyFileConfigLoader(_base + ".py", path=_folder)
+        for _loader in (_py, JSONFileConfigLoader(_base + ".json", path=_folder)):
+            try:
+                _loaded = _loader.load_config()
+            except ConfigFileNotFound:
+                continue
+            except Exception as _error:  # noqa: BLE001 - Jupyter too goes on without a file that it cannot read
+                sys.stderr.write("jupyman: {} in {} was left out: {!r}\n".format(_base, _folder, _error))
+                continue
+            for _section, _values in _loaded.items():
+                if _section.endswith("App"):
+                    _clashes.update((_section, _key) for _key in set(_values) & set(_ours))
+            if _base == _name:
+                c.merge(_loaded)
+for _section, _key in _clashes:
+    c[_section][_key] = _ours[_key]
+
+_app = c.NotebookApp if _classic else c.ServerApp  # notebook 6 reads NotebookApp, later ones ServerApp
+for _key in _ours:
+    # jupyter_server 2 reads these three from the identity provider, and complains of the old place.
+    if not _two or _key not in {"token", "password", "password_required"}:
+        _app[_key] = _ours[_key]
 if _two:
-    c.ServerApp.identity_provider_class = "jupyter_server.auth.identity.PasswordIdentityProvider"
-    for _section in (c.IdentityProvider, c.PasswordIdentityProvider):
-        _section.token = _token
+    _app.identity_provider_class = "jupyter_server.auth.identity.PasswordIdentityProvider"
+    for _section in ("IdentityProvider", "PasswordIdentityProvider"):
+        c[_section].token = _token
     c.PasswordIdentityProvider.hashed_password = ""
     c.PasswordIdentityProvider.password_required = False
-else:
-    _app.token = _token
-    _app.password = ""
-    _app.password_required = False
+_app.tornado_settings.update({"ws_ping_interval": 2000, "ws_ping_timeout": 5000})  # ms; a dead link is noticed in 7 s
+
+# systemd-tmpfiles leaves a directory alone while somebody holds this lock (tmpfiles.d(5), "Age"): the sockets and
+# connection files of a server that runs for weeks must not be tidied away.
+_lock = os.open(os.environ["JUPYTER_RUNTIME_DIR"], os.O_RDONLY)
+try:
+    fcntl.flock(_lock, fcntl.LOCK_SH)
+except OSError as _error:
+    sys.stderr.write("jupyman: no lock on {}: {}\n".format(os.environ["JUPYTER_RUNTIME_DIR"], _error))
 
 # With TCP any user of the host can read the cells and their outputs.
-c.KernelManager.transport = "ipc"
-c.ConnectionFileMixin.transport = "ipc"
+for _section in ("ConnectionFileMixin", "KernelManager", "AsyncKernelManager", "IOLoopKernelManager"):
+    c[_section].transport = "ipc"
+for _section in ("AsyncIOLoopKernelManager", "ServerKernelManager"):
+    c[_section].transport = "ipc"
 _kernel = ""  # jupyman: default kernel
 if _kernel:
-    c.MappingKernelManager.default_kernel_name = _kernel
-    c.MultiKernelManager.default_kernel_name = _kernel
-    c.AsyncMappingKernelManager.default_kernel_name = _kernel
+    for _section in ("MultiKernelManager", "MappingKernelManager", "AsyncMappingKernelManager"):
+        c[_section].default_kernel_name = _kernel
 
 # nohup and the starting shell's `&` leave these ignored, and kernels and terminals would inherit it: no Ctrl-C in a
 # terminal, no hang-up of its jobs. A handler, unlike "ignored", does not pass through exec.

@@ -5,14 +5,17 @@
 # JM_WRITE JM_PROVE Python programs
 # Says: step, line, directory, refreshed, executable, prefix, version, conda, json
 main() {
-    jm_backup='' jm_target='' jm_began=''
+    jm_backup='' jm_target='' jm_began='' jm_temporary=''
     trap 'jm_rollback; exit 0' HUP INT TERM PIPE
     [ -x "$JM_PYTHON" ] || fail env-missing "there is no Python at $JM_PYTHON" "see jupyman env ls"
     jm_install
     jm_place
     say step "registering kernel $JM_NAME" || { jm_rollback; exit 0; }
-    jm_complaint=$("$JM_PYTHON" -m ipykernel install --user --name "$JM_NAME" --display-name "$JM_DISPLAY" 2>&1 >/dev/null) ||
+    # ipykernel forgets its temporary directory (kernelspec.py, write_kernel_spec), so it makes that in one of ours.
+    jm_temporary=$(mktemp -d "${TMPDIR:-/tmp}/jm-XXXXXX") || jm_refuse "no room in /tmp" "make room on the host"
+    jm_complaint=$(TMPDIR=$jm_temporary "$JM_PYTHON" -m ipykernel install --user --name "$JM_NAME" --display-name "$JM_DISPLAY" 2>&1 >/dev/null) ||
         jm_refuse "ipykernel could not register the kernel: $(printf '%s\n' "$jm_complaint" | tail -n 1 | cut -c1-300)"
+    rm -rf -- "$jm_temporary"
     jm_shell=/bin/sh
     for jm_try in /bin/bash /usr/bin/bash /usr/local/bin/bash; do
         if [ -x "$jm_try" ]; then jm_shell=$jm_try && break; fi
@@ -25,14 +28,17 @@ $jm_wish
 JM_END
     ) || jm_refuse "the kernel's activation could not be written: $(printf '%s\n' "$jm_complaint" | tail -n 1 | cut -c1-300)"
     [ "$JM_PROOF" != 1 ] || jm_prove
-    [ -z "$jm_backup" ] || rm -rf -- "$jm_backup"
-    say directory "$jm_target"
+    # Told before it is settled: where nobody listens any more, it is undone.
+    say directory "$jm_target" || { jm_rollback; exit 0; }
     printf 'json ' && tr -d '\r\n' <"$jm_target/kernel.json" && echo
+    jm_began=''
+    [ -z "$jm_backup" ] || rm -rf -- "$jm_backup"
 }
 
 # Undo: what was added goes, what was there comes back.
 jm_rollback() {
     trap '' HUP INT TERM PIPE
+    [ -z "$jm_temporary" ] || rm -rf -- "$jm_temporary"
     [ -n "$jm_began" ] || return 0
     rm -rf -- "$jm_target"
     [ -z "$jm_backup" ] || mv -- "$jm_backup" "$jm_target"
@@ -91,6 +97,8 @@ jm_place() {
     [ "$jm_specs" != /kernels ] || fail kernel "environment $JM_ENV has no jupyter_core" "reinstall ipykernel there"
     jm_target=$jm_specs/$JM_NAME
     [ ! -L "$jm_target" ] || fail not-ours "$jm_target is a symbolic link" "look who made it, then remove it"
+    jm_error=$({ mkdir -p -- "$jm_specs" && [ -w "$jm_specs" ]; } 2>&1) ||
+        fail remote-failed "cannot write in $jm_specs${jm_error:+: ${jm_error##*: }}" "make room or mend its permissions on the host"
     if [ -e "$jm_target" ]; then
         jm_other=$(printf '%s\n' "$JM_WRITE" | "$JM_PYTHON" - owner "$jm_target/kernel.json" 2>/dev/null)
         jm_mine=$("$JM_PYTHON" -c 'import os, sys; print(os.path.realpath(sys.argv[1]))' "$JM_PREFIX")

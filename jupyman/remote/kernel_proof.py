@@ -29,7 +29,11 @@ def prove(name: str, specs: str, seconds: float, private: str) -> str:
     finder = KernelSpecManager(kernel_dirs=[specs])
     file = os.path.join(private, "k.json")
     manager = KernelManager(
-        kernel_name=name, kernel_spec_manager=finder, transport="ipc", connection_file=file, ip=os.path.join(private, "k")
+        kernel_name=name,
+        kernel_spec_manager=finder,
+        transport="ipc",
+        connection_file=file,
+        ip=os.path.join(private, "k"),
     )
     end = time.time() + seconds
     with open(os.path.join(private, "log"), "w+", errors="replace") as log:

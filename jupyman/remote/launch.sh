@@ -1,7 +1,7 @@
 # shellcheck shell=sh
 # Start a Jupyter server and wait until it answers; or return the one that this session already has.
 # JM_SERVER library  JM_NAME session  JM_ID of this launch  JM_PYTHON JM_PREFIX JM_ENV  JM_APP lab|notebook|server
-# JM_DIR root directory ("" is home)  JM_PORTS candidates  JM_TIMEOUT seconds  JM_ACTIVATE sh text  JM_CONFIG JM_CHECK
+# JM_DIR root directory ("" is home)  JM_SOCK 1: a UNIX socket where it can  JM_SCOPE 1: in a systemd scope  JM_PORTS candidates else  JM_TIMEOUT seconds  JM_ACTIVATE sh text  JM_CONFIG JM_CHECK
 # Python programs  JM_RECORD further record lines  JM_CUDA CUDA_VISIBLE_DEVICES, when JM_CUDA_SET is 1
 # Says: step, tick, log, existing, record.*
 main() {
@@ -19,7 +19,7 @@ main() {
         fi
         [ -z "$jm_runtime" ] || jm_drop_runtime "$jm_runtime"
         if [ -n "$jm_making" ]; then
-            rm -f -- "$jm_dir/port" "$jm_dir/jupyter_config.py" "$jm_dir/cancel"
+            rm -f -- "$jm_dir/endpoint" "$jm_dir/jupyter_config.py" "$jm_dir/cancel"
             [ -n "$jm_kept" ] || rm -f -- "$jm_dir/token" "$jm_dir/cookie_secret"
             # The log of a server that failed is worth reading; that of a cancelled one is not.
             [ -n "$jm_telling" ] || [ -e "$jm_dir/record" ] || rm -f -- "$jm_dir/log" "$jm_dir/log.old"
@@ -44,10 +44,10 @@ main() {
     jm_existing && return 0
     jm_prepare
     jm_failed=''
-    for jm_port in $jm_free; do
+    for jm_end in $jm_free; do
         jm_attempt && return 0
-        jm_failed=$jm_port
-        say step "port $jm_port was taken meanwhile"
+        jm_failed=$jm_end
+        say step "port $jm_end was taken meanwhile"
     done
     bail port-in-use "port ${jm_failed:-$JM_PORTS} was taken by another process during the start" "run it again, or choose another with --port"
 }
@@ -123,7 +123,7 @@ jm_existing() {
     if [ "$jm_now" = exited ]; then
         jm_old=$(jm_get "$jm_dir/record" runtime)
         if jm_runtime_ok "$jm_old"; then
-            jm_sweep "$(jm_tree "$(jm_get "$jm_dir/record" pid)" "$jm_old")"
+            jm_sweep "$(jm_tree "$(jm_get "$jm_dir/record" pid)" "$(jm_get "$jm_dir/record" start_ticks)" "$jm_old")"
             jm_drop_runtime "$jm_old"
         fi
     fi
@@ -143,7 +143,7 @@ jm_prepare() {
     [ -d "$jm_cwd" ] || bail remote-failed "there is no directory $jm_cwd" "make it on the host, or choose another --dir"
     [ -x "$jm_cwd" ] || bail remote-failed "no permission to enter $jm_cwd" "choose another --dir"
     [ -x "$JM_PYTHON" ] || bail env-missing "there is no Python at $JM_PYTHON" "see jupyman env ls"
-    for jm_file in token cookie_secret jupyter_config.py port log log.old cancel; do jm_safe_file "$jm_dir/$jm_file"; done
+    for jm_file in token cookie_secret jupyter_config.py endpoint log log.old cancel; do jm_safe_file "$jm_dir/$jm_file"; done
     jm_making=1
     [ ! -f "$jm_dir/log" ] || mv -f -- "$jm_dir/log" "$jm_dir/log.old"
     # The token of a server that died by itself is kept: the browser's tab goes on with its successor.
@@ -169,13 +169,17 @@ jm_prepare() {
     jm_runtime_ok "$jm_runtime" || bail not-ours "$jm_runtime is not as we made it" "look who changes files in /tmp of the host"
     # The environment's Python runs, can bind a socket there, and says which ports are free.
     # shellcheck disable=SC2086 # a list of numbers
-    jm_checked=$(printf '%s\n' "$JM_CHECK" | within 30 "$JM_PYTHON" - prepare "$jm_runtime" $JM_PORTS 2>"$jm_runtime/complaint") || {
+    jm_checked=$(printf '%s\n' "$JM_CHECK" | within 30 "$JM_PYTHON" - prepare "$jm_runtime" "$JM_APP" $JM_PORTS 2>"$jm_runtime/complaint") || {
         jm_error=$(tail -n 1 "$jm_runtime/complaint" | cut -c1-300)
         rm -f -- "$jm_runtime/complaint"
         bail remote-failed "$JM_PYTHON cannot start a server: ${jm_error:-no answer in 30 s}" "try it by hand on the host: $JM_PYTHON -V"
     }
     rm -f -- "$jm_runtime/complaint"
     jm_free=$(printf '%s\n' "$jm_checked" | sed -n 's/^free //p')
+    # Nobody else can take a socket in a directory of ours, or connect to it.
+    if [ "${JM_SOCK-}" = 1 ] && [ -r /proc/net/unix ] && printf '%s\n' "$jm_checked" | grep -q '^sock yes'; then
+        jm_free=$jm_runtime/server
+    fi
     [ -n "$jm_free" ] || bail port-in-use "the port is taken: $(printf '%s\n' "$jm_checked" | sed -n 's/^taken //p' | head -n 3 | tr '\n' ' ')" "choose another with --port, or use --on-conflict next"
 }
 
@@ -196,11 +200,12 @@ jm_command() {
     fi
 }
 
-# jm_attempt: one start on $jm_port. Status 1: the port was taken meanwhile.
+# jm_attempt: one start on $jm_end, a port or the path of a UNIX socket. Status 1: the port was taken meanwhile.
 jm_attempt() {
     jm_command
-    jm_put "$jm_dir/port" "$jm_port" || jm_unwritable
-    say step "starting $jm_script on port $jm_port" || { jm_undo; exit 0; }
+    jm_put "$jm_dir/endpoint" "$jm_end" || jm_unwritable
+    case $jm_end in /*) jm_where="a private socket" ;; *) jm_where="port $jm_end" ;; esac
+    say step "starting $jm_script on $jm_where" || { jm_undo; exit 0; }
     # The library forces LC_ALL=C on our own tools; the server gets what the account has.
     jm_locale=$(tr '\0' '\n' <"/proc/$$/environ" 2>/dev/null | sed -n 's/^LC_ALL=//p' | head -n 1)
     jm_shell="sh"
@@ -208,6 +213,18 @@ jm_attempt() {
     jm_hold=''
     ! command -v nohup >/dev/null 2>&1 || jm_hold="nohup"
     ! command -v setsid >/dev/null 2>&1 || jm_hold="setsid $jm_hold"
+    if [ "${JM_SCOPE-}" = 1 ]; then
+        # It registers the scope, then becomes the command: the pid stays. It finds the manager by XDG_RUNTIME_DIR.
+        # shellcheck disable=SC2154 # jm_me comes with JM_SERVER
+        jm_scope="env XDG_RUNTIME_DIR=/run/user/$jm_me systemd-run --user --scope --quiet --collect --"
+        # shellcheck disable=SC2086 # a list of words of ours
+        if within 5 $jm_scope true >/dev/null 2>&1; then
+            jm_hold="$jm_scope $jm_hold"
+        else
+            say step "systemd-run does not work here: the server may end with your last login"
+            say scope failed
+        fi
+    fi
     # A script run by its interpreter: no trust in its first line (moved environments, long paths), and the directory
     # of notebooks is not on sys.path, as with `-m` (a notebook folder may well hold a random.py).
     if [ -f "$jm_bin/$jm_script" ]; then
@@ -221,7 +238,8 @@ jm_attempt() {
         unset JUPYTER_TOKEN JUPYTER_TOKEN_FILE JUPYTER_PORT JUPYTER_PORT_RETRIES JUPYTER_IP XDG_RUNTIME_DIR PYTHONHOME
         JUPYTER_RUNTIME_DIR=$jm_runtime
         export JUPYTER_RUNTIME_DIR
-        JM_START="$JM_ACTIVATE
+        JM_START="unset XDG_RUNTIME_DIR
+$JM_ACTIVATE
 if [ \"\$1\" = 1 ]; then export CUDA_VISIBLE_DEVICES=\"\$2\"; fi
 umask \"\$3\"; cd -- \"\$4\" || exit 1; shift 4
 ulimit -S -n \"\$(ulimit -H -n)\" 2>/dev/null
@@ -241,7 +259,7 @@ exec \"\$@\""
             jm_status=$?
             jm_telling=1
             if grep -qE 'port [0-9]+ is not available|no available port could be found|already in use' "$jm_dir/log" &&
-                printf '%s\n' "$JM_CHECK" | within 30 "$JM_PYTHON" - prepare "$jm_runtime" "$jm_port" 2>/dev/null | grep -q '^taken'; then
+                printf '%s\n' "$JM_CHECK" | within 30 "$JM_PYTHON" - prepare "$jm_runtime" "$JM_APP" "$jm_end" 2>/dev/null | grep -q '^taken'; then
                 jm_pid=''
                 return 1
             fi
@@ -252,8 +270,8 @@ exec \"\$@\""
         for jm_file in "$jm_runtime/jpserver-$jm_pid.json" "$jm_runtime/nbserver-$jm_pid.json"; do
             [ ! -s "$jm_file" ] || jm_json=$jm_file
         done
-        if [ -n "$jm_json" ] && jm_listens "$jm_pid" "$jm_port"; then break; fi
-        if [ -e "$jm_dir/cancel" ]; then bail interrupted "the launch was cancelled" "nothing half-made was left behind"; fi
+        if [ -n "$jm_json" ] && jm_serves "$jm_pid" "$jm_end"; then break; fi
+        if [ -e "$jm_dir/cancel" ] && [ "$(cat "$jm_dir/cancel")" = "$JM_ID" ]; then bail interrupted "the launch was cancelled" "nothing half-made was left behind"; fi
         jm_clock=$(date +%s)
         if [ "$jm_clock" -ge "$jm_until" ]; then
             jm_telling=1
@@ -276,7 +294,7 @@ jm_reason() { jm_redact <"$jm_dir/log" | grep -v '^[[:space:]]' | grep -v '^$' |
 
 # The user's own configuration may have opened the door: without the token it must answer 403, with it 200.
 jm_answers() {
-    jm_asked=$(printf '%s\n' "$JM_CHECK" | within 30 "$JM_PYTHON" - answers "$jm_port" "$jm_dir/token" 2>/dev/null)
+    jm_asked=$(printf '%s\n' "$JM_CHECK" | within 30 "$JM_PYTHON" - answers "$jm_end" "$jm_dir/token" 2>/dev/null)
     jm_telling=1
     case $jm_asked in
         403\ 200 | 401\ 200) ;;
@@ -292,6 +310,8 @@ jm_answers() {
 }
 
 jm_record() {
+    case $jm_end in /*) jm_line="sock $jm_end" ;; *) jm_line="port $jm_end" ;; esac
+    jm_counter=$(jm_memory_events "$jm_pid")
     jm_put "$jm_dir/record" "version 1
 name $JM_NAME
 id $JM_ID
@@ -299,17 +319,19 @@ pid $jm_pid
 start_ticks $jm_began
 boot_id $(jm_boot_id)
 node $(jm_node)
-port $jm_port
+$jm_line
 base_url /
 app $JM_APP
 env $JM_PREFIX
 root_dir $jm_cwd
 runtime $jm_runtime
+memory_events $jm_counter
+oom_kills $(jm_oom_kills "$jm_counter")
 started $(date -u +%Y-%m-%dT%H:%M:%SZ)
 jupyter $(sed -n 's/.*"version": *"\([^"]*\)".*/\1/p' "$jm_json" | head -n 1)
 $JM_RECORD" || jm_unwritable
     jm_done=1 # from here on a lost link leaves a whole session
-    rm -f -- "$jm_dir/port"
+    rm -f -- "$jm_dir/endpoint"
     jm_unlock
     jm_show "$jm_dir"
     return 0

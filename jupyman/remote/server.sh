@@ -146,29 +146,53 @@ jm_listens() {
     ls -l "/proc/$1/fd" 2>/dev/null | grep -q "socket:\[$jm_met\]\$" || return 2
 }
 
-# jm_tree PID RUNTIME: `PID TICKS` of what a server leaves behind: its descendants, whole sessions led by one of them,
-# kernels whose connection file is in RUNTIME, and what a dead kernel started. Left out: terminals and what runs in
-# them (they have a tty): Jupyter hangs those up itself, and a user's tmux or nohup there must live on.
+# jm_listens_at PID PATH: the UNIX socket of that path belongs to this process. Status 1: nobody listens, 2: somebody else.
+jm_listens_at() {
+    [ -S "$2" ] && [ ! -L "$2" ] || return 1
+    # Num RefCount Protocol Flags Type St Inode Path; the flag 00010000 is a listening socket's (net/unix/af_unix.c).
+    jm_met=$(awk -v path="$2" '$8 == path && $4 == "00010000" { print $7 }' /proc/net/unix 2>/dev/null)
+    [ -n "$jm_met" ] || return 1
+    # A moved socket keeps its old path there: where several listen under it, each must be this process's.
+    for jm_inode in $jm_met; do
+        # shellcheck disable=SC2010,SC2012 # as above
+        ls -l "/proc/$1/fd" 2>/dev/null | grep -q "socket:\[$jm_inode\]\$" || return 2
+    done
+}
+
+# jm_serves PID ENDPOINT: as jm_listens, for a port or the path of a UNIX socket.
+jm_serves() { case $2 in /*) jm_listens_at "$1" "$2" ;; *) jm_listens "$1" "$2" ;; esac }
+
+# jm_endpoint FILE: what a record says: the path of a UNIX socket, or a port.
+jm_endpoint() {
+    jm_path=$(jm_get "$1" sock)
+    printf '%s\n' "${jm_path:-$(jm_get "$1" port)}"
+}
+
+# jm_tree PID TICKS RUNTIME: `PID TICKS` of what a server leaves behind: its descendants (none where another process has
+# its pid now), whole sessions led by one of them, kernels whose connection file is in RUNTIME, and what a dead kernel
+# started. Left out: terminals and what runs in them (they have a tty): Jupyter hangs those up itself, and a user's tmux
+# or nohup there must live on.
 jm_tree() {
     [ -d /proc/self ] || return 0
     {
-        if [ -n "$2" ]; then
-            grep -lF -- "$2/" /proc/[0-9]*/cmdline 2>/dev/null | sed 's|^/proc/\([0-9]*\)/.*|kernel \1|'
+        if [ -n "$3" ]; then
+            grep -lF -- "$3/" /proc/[0-9]*/cmdline 2>/dev/null | sed 's|^/proc/\([0-9]*\)/.*|kernel \1|'
             # grep -z is not everywhere: both names must occur somewhere in the environment.
-            grep -lF -- "JUPYTER_RUNTIME_DIR=$2" /proc/[0-9]*/environ 2>/dev/null |
+            grep -lF -- "JUPYTER_RUNTIME_DIR=$3" /proc/[0-9]*/environ 2>/dev/null |
                 while read -r jm_file; do ! grep -qF JPY_PARENT_PID= "$jm_file" 2>/dev/null || echo "$jm_file"; done |
                 sed 's|^/proc/\([0-9]*\)/.*|heir \1|'
         fi
         cat /proc/[0-9]*/stat 2>/dev/null
-    } | awk -v root="$1" -v self="$$" '
+    } | awk -v root="$1" -v began="$2" -v self="$$" '
         $1 == "kernel" { kernel[$2] = 1; next }
         $1 == "heir" { heir[$2] = 1; next }
         /\) / {
             pid = $1; line = $0; sub(/^.*\) /, "", line); split(line, f, " ")
+            if (f[1] == "Z") next # dead: what it started is an orphan
             parent[pid] = f[2]; session[pid] = f[4]; tty[pid] = f[5]; start[pid] = f[20]
         }
         END {
-            if (root in parent) found[root] = 1
+            if ((root in parent) && start[root] == began) found[root] = 1
             for (pid in parent) {
                 if (pid in kernel) found[pid] = 1
                 if ((pid in heir) && !(session[pid] in parent)) found[pid] = 1
@@ -199,13 +223,13 @@ jm_sweep() {
 # jm_end_server PID TICKS RUNTIME SECONDS FORCE: TERM, wait, KILL where FORCE is 1, then the leftovers.
 # Status 1: it still lives.
 jm_end_server() {
-    jm_leftovers=$(jm_tree "$1" "$3")
+    jm_leftovers=$(jm_tree "$1" "$2" "$3")
     ! jm_alive "$1" "$2" || kill -TERM "$1" 2>/dev/null
     jm_turn=0
     while jm_alive "$1" "$2"; do
         if [ "$jm_turn" -ge "$(($4 * 10))" ]; then
             [ "$5" = 1 ] || return 1
-            jm_leftovers=$(jm_tree "$1" "$3")
+            jm_leftovers=$(jm_tree "$1" "$2" "$3")
             ! jm_alive "$1" "$2" || kill -KILL "$1" 2>/dev/null
             jm_last=0
             while jm_alive "$1" "$2" && [ "$jm_last" -lt 50 ]; do
@@ -219,7 +243,7 @@ jm_end_server() {
         jm_turn=$((jm_turn + 1))
         [ $((jm_turn % 10)) -ne 0 ] || say tick "$jm_turn"
     done
-    jm_sweep "$(printf '%s\n' "$jm_leftovers" "$(jm_tree "$1" "$3")" | sed '/^$/d' | sort -u)"
+    jm_sweep "$(printf '%s\n' "$jm_leftovers" "$(jm_tree "$1" "$2" "$3")" | sed '/^$/d' | sort -u)"
 }
 
 # jm_runtime_ok DIR: a runtime directory that jupyman itself made (mktemp), and still private.
@@ -234,6 +258,36 @@ jm_runtime_ok() {
     case $jm_mode in drwx-----[-T]*) ;; *) return 1 ;; esac
 }
 jm_drop_runtime() { ! jm_runtime_ok "$1" || rm -rf -- "$1"; }
+
+# jm_memory_events PID: the kernel's file that counts how often the OOM killer came to this process's memory group
+# (cgroup v2: memory.events, v1: memory.oom_control).
+jm_memory_events() {
+    jm_group=$(sed -n 's/^0:://p' "/proc/$1/cgroup" 2>/dev/null)
+    if [ -n "$jm_group" ] && [ -r "/sys/fs/cgroup$jm_group/memory.events" ]; then
+        printf '%s\n' "/sys/fs/cgroup$jm_group/memory.events"
+        return
+    fi
+    jm_group=$(sed -n 's/^[0-9]*:memory://p' "/proc/$1/cgroup" 2>/dev/null)
+    [ -z "$jm_group" ] || [ ! -r "/sys/fs/cgroup/memory$jm_group/memory.oom_control" ] ||
+        printf '%s\n' "/sys/fs/cgroup/memory$jm_group/memory.oom_control"
+}
+
+# jm_oom_kills FILE: that count.
+jm_oom_kills() {
+    case $1 in
+        */../*) return 1 ;;
+        /sys/fs/cgroup/*) sed -n 's/^oom_kill \([0-9]*\)$/\1/p' "$1" 2>/dev/null ;;
+    esac
+}
+
+# jm_oom DIR PID: did the OOM killer end it? The kernel's log names the process, where it may be read; the group's count
+# has grown since the launch.
+jm_oom() {
+    dmesg 2>/dev/null | grep -q "Killed process $2 " && return 0
+    jm_then=$(jm_get "$1/record" oom_kills)
+    jm_since=$(jm_oom_kills "$(jm_get "$1/record" memory_events)")
+    [ -n "$jm_then" ] && [ -n "$jm_since" ] && [ "$jm_since" -gt "$jm_then" ]
+}
 
 # --- what is told -------------------------------------------------------------------------------------------------
 
@@ -252,7 +306,7 @@ jm_show() {
     if [ "$(jm_get "$1/record" boot_id)" != "$(jm_boot_id)" ]; then
         say record.state rebooted
     elif jm_alive "$jm_rpid" "$(jm_get "$1/record" start_ticks)"; then
-        jm_listens "$jm_rpid" "$(jm_get "$1/record" port)"
+        jm_serves "$jm_rpid" "$(jm_endpoint "$1/record")"
         case $? in 0) say record.state alive ;; 1) say record.state not-listening ;; *) say record.state taken ;; esac
     else
         say record.state exited

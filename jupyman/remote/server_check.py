@@ -1,8 +1,9 @@
 # ruff: noqa: UP006, UP032, UP035, UP045 - this runs on the host, on Python 3.6 as well
 """Runs on the host, by the environment's own Python (3.6+), before and after the start of a server.
 
-``prepare DIRECTORY PORT...``: can a kernel's socket be bound there; prints ``free PORT`` or ``taken PORT``.
-``answers PORT TOKENFILE``: the HTTP status of /api/status without and with the token.
+``prepare DIRECTORY APP PORT...``: can a kernel's socket be bound there; prints ``sock yes`` where the server itself can
+listen on one, and ``free PORT`` or ``taken PORT``.
+``answers ENDPOINT TOKENFILE``: the HTTP status of /api/status without and with the token.
 """
 
 import http.client
@@ -16,7 +17,20 @@ LONGEST = "kernel-00000000-0000-0000-0000-000000000000-ipc-99"
 PATH_MAX = 107  # sun_path in sys/un.h, less its NUL
 
 
-def prepare(directory: str, ports: List[str]) -> None:
+def can_socket(app: str) -> bool:
+    """Servers before jupyter_server 2 were not tried with sockets; notebook 6 is a server of its own."""
+    try:
+        from importlib.metadata import PackageNotFoundError, version
+    except ImportError:  # Python 3.7 and older: no such server runs there
+        return False
+    try:
+        major = int(version("jupyter_server").split(".")[0])
+        return major >= 2 and (app != "notebook" or int(version("notebook").split(".")[0]) >= 7)
+    except (PackageNotFoundError, ValueError):
+        return False
+
+
+def prepare(directory: str, app: str, ports: List[str]) -> None:
     path = os.path.join(directory, LONGEST)
     if len(os.fsencode(path)) > PATH_MAX:
         sys.exit("the path of the kernels' sockets is too long: " + directory)
@@ -28,6 +42,8 @@ def prepare(directory: str, ports: List[str]) -> None:
         sys.exit("no socket for kernels can be made in {}: {}".format(directory, error.strerror))
     finally:
         unix.close()
+    if can_socket(app):
+        print("sock yes")
     for port in ports:
         tcp = socket.socket()
         # As tornado binds: a port in TIME_WAIT is free, one that somebody listens on is not.
@@ -42,20 +58,35 @@ def prepare(directory: str, ports: List[str]) -> None:
             tcp.close()
 
 
-def ask(port: int, token: Optional[str]) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=25)
+class Local(http.client.HTTPConnection):
+    """HTTP over a UNIX socket."""
+
+    def __init__(self, path: str) -> None:
+        http.client.HTTPConnection.__init__(self, "localhost", timeout=25)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+def ask(endpoint: str, token: Optional[str]) -> int:
+    if endpoint.startswith("/"):
+        connection = Local(endpoint)  # type: http.client.HTTPConnection
+    else:
+        connection = http.client.HTTPConnection("127.0.0.1", int(endpoint), timeout=25)
     connection.request("GET", "/api/status", headers={"Authorization": "token " + token} if token else {})
     return connection.getresponse().status
 
 
 def main() -> None:
     if sys.argv[1] == "prepare":
-        prepare(sys.argv[2], sys.argv[3:])
+        prepare(sys.argv[2], sys.argv[3], sys.argv[4:])
     else:
         with open(sys.argv[3]) as file:
             token = file.read().strip()
-        port = int(sys.argv[2])
-        print(ask(port, None), ask(port, token))
+        print(ask(sys.argv[2], None), ask(sys.argv[2], token))
 
 
 main()

@@ -1,11 +1,14 @@
 # shellcheck shell=sh
 # End a server with its kernels and their children. Its identity is checked in here, directly before each signal.
-# JM_SERVER library  JM_PID JM_TICKS JM_BOOT  JM_DIRECTORY of the session, or ""  JM_GRACE seconds  JM_FORCE 1: SIGKILL
+# JM_SERVER library  JM_NODE where it was started  JM_PID JM_TICKS JM_BOOT  JM_DIRECTORY of the session, or ""  JM_GRACE seconds  JM_FORCE 1: SIGKILL
 # after the grace  JM_BY who, for the record.
 # JM_CANCEL 1: instead, undo the launch JM_ID of session JM_NAME, wherever it is.
 # Says: state stopped|gone|alive
 main() {
     eval "$JM_SERVER"
+    # A pid of another machine with the same home means nothing here, and its files are not ours to tidy.
+    [ -z "${JM_NODE-}" ] || [ "$JM_NODE" = "$(jm_node)" ] ||
+        fail remote-failed "the server runs on $JM_NODE, and this login reached $(jm_node)" "log in to $JM_NODE itself: name it in ~/.ssh/config, then jupyman kill there"
     if [ "${JM_CANCEL-}" = 1 ]; then
         jm_cancel || return 0
     elif [ -n "$JM_DIRECTORY" ]; then
@@ -30,7 +33,7 @@ main() {
         fi
     fi
     if [ -n "$JM_DIRECTORY" ]; then
-        rm -f -- "$JM_DIRECTORY/token" "$JM_DIRECTORY/cookie_secret" "$JM_DIRECTORY/jupyter_config.py" "$JM_DIRECTORY/port" "$JM_DIRECTORY/cancel"
+        rm -f -- "$JM_DIRECTORY/token" "$JM_DIRECTORY/cookie_secret" "$JM_DIRECTORY/jupyter_config.py" "$JM_DIRECTORY/endpoint" "$JM_DIRECTORY/cancel"
         [ -z "$jm_runtime" ] || jm_drop_runtime "$jm_runtime"
     fi
     say state "$jm_state"
@@ -44,18 +47,27 @@ stopped_by $(date -u +%Y-%m-%dT%H:%M:%SZ) $JM_BY"
 }
 jm_unmark() { [ -z "$JM_DIRECTORY" ] || jm_put "$JM_DIRECTORY/record" "$(jm_unmarked)"; }
 
+# shellcheck disable=SC2153 # JM_ID comes from jupyman
+jm_under_way() { [ "$(sed 's/.* //' "$JM_DIRECTORY/lock/owner" 2>/dev/null)" = "$JM_ID" ]; }
+
 # shellcheck disable=SC2153 # the JM_ variables come from jupyman
 # Find launch JM_ID: still under way (ask it to give up and wait) or done (then stop what it made). Status 1: nothing.
 jm_cancel() {
     umask 077
     JM_DIRECTORY=$(jm_root)/$JM_NAME
     jm_turn=0
-    while [ "$(sed 's/.* //' "$JM_DIRECTORY/lock/owner" 2>/dev/null)" = "$JM_ID" ]; do
-        : 2>/dev/null >"$JM_DIRECTORY/cancel" || break
+    while jm_under_way; do
+        # On a full disk it stays empty; the launch notices all the same that nobody listens to it any more.
+        echo "$JM_ID" 2>/dev/null >"$JM_DIRECTORY/cancel"
         [ "$jm_turn" -lt 300 ] || break
         jm_nap 0.1
         jm_turn=$((jm_turn + 1))
     done
+    # Written just when the launch ended, which had looked for the last time.
+    if [ "$(cat "$JM_DIRECTORY/cancel" 2>/dev/null)" = "$JM_ID" ] && ! jm_under_way; then
+        rm -f -- "$JM_DIRECTORY/cancel"
+        rmdir -- "$JM_DIRECTORY" 2>/dev/null
+    fi
     if ! jm_private "$JM_DIRECTORY/record" || [ "$(jm_get "$JM_DIRECTORY/record" id)" != "$JM_ID" ]; then
         say state gone
         return 1

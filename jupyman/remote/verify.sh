@@ -1,15 +1,21 @@
 # shellcheck shell=sh
-# Does this very server still run, and is the port's socket its own? Asked before any token travels.
-# JM_SERVER library  JM_PID JM_TICKS JM_BOOT JM_PORT  JM_DIRECTORY of the session, or ""
-# Says: state alive|exited|rebooted|taken|not-listening, stopped_by, log
+# Does this very server still run, and is the socket that it is reached by its own? Asked before any token travels.
+# JM_SERVER library  JM_NODE where it was started  JM_PID JM_TICKS JM_BOOT  JM_ENDPOINT port or UNIX socket  JM_DIRECTORY of the session, or ""
+# Says: node, state alive|exited|rebooted|taken|not-listening|elsewhere, stopped_by, oom, log
 main() {
     eval "$JM_SERVER"
+    # The login may have reached another machine with the same home: of a process over there nothing is known here.
+    say node "$(jm_node)"
+    if [ -n "$JM_NODE" ] && [ "$JM_NODE" != "$(jm_node)" ]; then
+        say state elsewhere
+        return 0
+    fi
     if [ "$(jm_boot_id)" != "$JM_BOOT" ]; then
         jm_state=rebooted
     elif ! jm_alive "$JM_PID" "$JM_TICKS"; then
         jm_state=exited
     else
-        jm_listens "$JM_PID" "$JM_PORT"
+        jm_serves "$JM_PID" "$JM_ENDPOINT"
         case $? in 0) jm_state=alive ;; 1) jm_state=not-listening ;; *) jm_state=taken ;; esac
     fi
     say state "$jm_state"
@@ -19,5 +25,6 @@ main() {
         [ "$(jm_get "$JM_DIRECTORY/record" pid)" = "$JM_PID" ] || return 0
         say stopped_by "$(jm_get "$JM_DIRECTORY/record" stopped_by)"
     fi
+    if [ "$jm_state" = exited ] && jm_oom "$JM_DIRECTORY" "$JM_PID"; then say oom yes; fi
     jm_tail 20 "$JM_DIRECTORY/log"
 }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 DEFAULT_KERNEL_LINE = '_kernel = ""  # jupyman: default kernel\n'
-_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,62}$")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}")
 
 
 class RuntimeFile(msgspec.Struct, frozen=True):
@@ -62,7 +62,7 @@ class Listening:
     @property
     def from_loopback(self) -> bool:
         """A connection to 127.0.0.1 reaches it."""
-        return self.address in {"127.0.0.1", "0.0.0.0", "::", "*"}
+        return self.address in {"127.0.0.1", "0.0.0.0", "::", "*"}  # noqa: S104 - compared, not bound
 
 
 def parse_listen(text: str) -> Listening | None:
@@ -108,7 +108,7 @@ def configuration(template: str, default_kernel: str | None) -> str:
 
 def valid_name(name: str) -> bool:
     """Tell whether a session's name is safe as a directory name on every host."""
-    return _NAME.match(name) is not None and not name.isdigit()
+    return _NAME.fullmatch(name) is not None and not name.isdigit()
 
 
 def base_url(text: str | None) -> str:

@@ -12,7 +12,7 @@ from jupyman.model import Environment, KernelSpec
 from jupyman.tools import activation
 
 # jupyter_client/kernelspec.py, _kernel_name_pat. It looks names up in lower case, so we write none other.
-_NAME = re.compile(r"^[A-Za-z0-9._-]+$")
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _LONGEST = 100
 _SHELLS = frozenset({"sh", "bash", "dash"})
 
@@ -37,7 +37,7 @@ def checked_name(name: str) -> str:
     Raises:
         UsageFault: it has other characters than Jupyter's rule allows.
     """
-    if not _NAME.match(name) or name.strip(".") == "" or len(name) > _LONGEST:
+    if not _NAME.fullmatch(name) or name.strip(".") == "" or len(name) > _LONGEST:
         raise errors.UsageFault(f"{name!r} is no kernel name", "letters, digits, and - . _ only, as Jupyter demands")
     return name.lower()
 

@@ -1,0 +1,413 @@
+# shellcheck shell=sh
+# One read-only look at the host. JM_DEPTH launch|full  JM_DIR the wanted root directory  JM_GPU_TIMEOUT seconds
+# JM_EXTRA further prefixes, one a line. No conda is run: it takes a second, and reading its files 20 ms.
+main() {
+    say uid "$(id -u)"
+    say user "$(id -un 2>/dev/null)"
+    say home "${HOME-}"
+    say shell "${SHELL-}"
+    say node "$(jm_node)"
+    say hostname "$(uname -n)"
+    say boot_id "$(jm_boot_id)"
+    jm_os
+    # A process stuck in the kernel (dead NFS, wedged driver) cannot be killed and would hold the channel open by its
+    # stdout. So the parts write to a cat, which can be killed: what has come by then counts, and no "part" line for
+    # what has not. dash waits for a whole pipeline, stuck parts too, so a signal ends the waiting.
+    trap : USR1
+    jm_parts | cat &
+    jm_cat=$!
+    (
+        trap 'kill "$jm_sleep"; exit 0' TERM
+        sleep $((JM_GPU_TIMEOUT + 5)) &
+        jm_sleep=$!
+        wait "$jm_sleep"
+        kill "$jm_cat"
+        kill -USR1 $$
+    ) >/dev/null 2>&1 &
+    jm_watch=$!
+    wait "$jm_cat" 2>/dev/null
+    kill "$jm_watch" 2>/dev/null
+    return 0
+}
+
+jm_parts() {
+    # By exec: for a redirection of the call alone the shell keeps a copy of stderr, and so do all that it forks.
+    exec 2>/dev/null
+    { jm_gpus; say part gpus; } &
+    { jm_disk; say part disk; } &
+    jm_logind &
+    if [ "$JM_DEPTH" = full ]; then { jm_toolkits; say part toolkits; } & fi
+    if command -v sbatch >/dev/null 2>&1; then { say slurm "$(within 3 sinfo -V || echo slurm)"; } & fi
+    jm_environments
+    say part environments
+    wait
+}
+
+jm_os() {
+    jm_pretty=
+    if [ -r /etc/os-release ]; then
+        while IFS='=' read -r jm_key jm_value; do
+            [ "$jm_key" != PRETTY_NAME ] || jm_pretty=$jm_value
+        done </etc/os-release
+    fi
+    case $jm_pretty in \"*\" | \'*\') jm_pretty=${jm_pretty#?} jm_pretty=${jm_pretty%?} ;; esac
+    say os "${jm_pretty:-$(uname -sr)}"
+}
+
+# --- GPUs ---------------------------------------------------------------------------------------------------------
+
+jm_gpus() {
+    jm_smi=$(command -v nvidia-smi) || jm_smi=
+    for jm_one in /usr/lib/wsl/lib/nvidia-smi /usr/local/nvidia/bin/nvidia-smi; do
+        [ -n "$jm_smi" ] || [ ! -x "$jm_one" ] || jm_smi=$jm_one
+    done
+    if [ -z "$jm_smi" ]; then
+        say gpu.status 127
+        [ ! -e /proc/driver/nvidia/version ] || say gpu.driver_file yes
+        return 0
+    fi
+    (
+        jm_out=$(within "$JM_GPU_TIMEOUT" "$jm_smi" 2>&1)
+        say gpu.header_status "$?"
+        printf '%s\n' "$jm_out" | head -n 12 | lines gpu.header
+    ) &
+    (
+        # shellcheck disable=SC2030,SC2031 # a subshell of its own: this one runs beside the next query
+        jm_out=$(within "$JM_GPU_TIMEOUT" "$jm_smi" --query-compute-apps=gpu_uuid,pid,process_name,used_gpu_memory --format=csv,noheader,nounits) || exit 0
+        printf '%s\n' "$jm_out" | head -n 500 | cut -c1-1000 | lines gpu.app
+        jm_pids=$(printf '%s\n' "$jm_out" | sed -n 's/^[^,]*, *\([0-9][0-9]*\),.*/\1/p' | sort -u | head -n 200 | tr '\n' ',')
+        # "user" alone is cut at eight characters.
+        [ -z "$jm_pids" ] || { ps -o pid= -o user:64= -p "${jm_pids%,}" || ps -o pid= -o user= -p "${jm_pids%,}"; } | lines gpu.user
+    ) &
+    jm_query 'index,uuid,name,driver_version,memory.total,memory.used,utilization.gpu,compute_cap,mig.mode.current'
+    # shellcheck disable=SC2031 # set by jm_query, in this shell
+    case $jm_status:$jm_out in
+        2:* | *'not a valid field'*) # one unknown field fails the whole query (old drivers have no compute_cap)
+            say gpu.minimal yes
+            jm_query 'index,uuid,name,driver_version,memory.total,memory.used'
+            ;;
+    esac
+    say gpu.status "$jm_status"
+    # shellcheck disable=SC2031 # as above
+    printf '%s\n' "$jm_out" | head -n 64 | cut -c1-1000 | lines gpu.row
+    wait
+}
+
+jm_query() {
+    jm_out=$(within "$JM_GPU_TIMEOUT" "$jm_smi" "--query-gpu=$1" --format=csv,noheader,nounits 2>&1)
+    jm_status=$?
+}
+
+# --- CUDA toolkits ------------------------------------------------------------------------------------------------
+
+jm_toolkits() {
+    jm_told=$JM_NL
+    for jm_path in /usr/local/cuda-* /usr/local/cuda /opt/cuda; do jm_toolkit "$jm_path"; done
+    jm_path=$(command -v nvcc) && jm_path=$(readlink -f "$jm_path") && jm_toolkit "${jm_path%/bin/nvcc}"
+    for jm_path in /usr/include/cudnn_version.h /usr/include/*/cudnn_version.h /usr/local/cuda*/include/cudnn_version.h \
+        /usr/local/cuda*/targets/*/include/cudnn_version.h; do
+        [ -r "$jm_path" ] || continue
+        say cudnn "$(sed -n -e 's/^#define CUDNN_MAJOR \([0-9]*\).*/\1/p' -e 's/^#define CUDNN_MINOR \([0-9]*\).*/\1/p' \
+            -e 's/^#define CUDNN_PATCHLEVEL \([0-9]*\).*/\1/p' "$jm_path" | head -n 3 | tr '\n' '.' | sed 's/\.$//')"
+        break
+    done
+}
+
+jm_toolkit() {
+    jm_home=$1
+    cd -P -- "$jm_home" || return 0
+    case $jm_told in *"$JM_NL$PWD$JM_NL"*) return 0 ;; esac
+    jm_told=$jm_told$PWD$JM_NL
+    jm_version=
+    [ ! -r version.json ] || jm_version=$(sed -n '/"cuda"[ ]*:/,/}/s/.*"version"[ ]*:[ ]*"\([0-9.]*\)".*/\1/p' version.json | head -n 1)
+    [ -n "$jm_version" ] || [ ! -r version.txt ] || jm_version=$(sed -n 's/^CUDA Version \([0-9.]*\).*/\1/p' version.txt | head -n 1)
+    [ -n "$jm_version" ] || [ ! -x bin/nvcc ] || jm_version=$(within 3 bin/nvcc --version | sed -n 's/.*release [0-9.]*, V\([0-9.]*\).*/\1/p')
+    # A wrapper on PATH names a toolkit that is listed already.
+    case $jm_told in *"$JM_NL $jm_version$JM_NL"*) return 0 ;; esac
+    jm_told="$jm_told $jm_version$JM_NL"
+    [ -z "$jm_version" ] || say toolkit "$jm_version $jm_home"
+}
+
+# --- logins ---------------------------------------------------------------------------------------------------------
+
+# Without an argument loginctl shows the properties of logind itself.
+jm_logind() {
+    command -v loginctl >/dev/null || return 0
+    within 2 loginctl show-session | grep -E '^Kill(UserProcesses|OnlyUsers|ExcludeUsers)=' | lines logind.manager
+    within 2 loginctl show-user "$(id -un)" | grep '^Linger=' | lines logind.account
+    ! command -v systemd-run >/dev/null || [ ! -S "/run/user/$(id -u)/bus" ] || say logind.bus yes
+}
+
+# --- home and disk ------------------------------------------------------------------------------------------------
+
+jm_disk() {
+    jm_one=no
+    [ ! -d "$HOME" ] || [ ! -w "$HOME" ] || jm_one=yes
+    say home_writable "$jm_one"
+    within 2 df -Pk -- "$HOME" | sed -n '2p' | lines disk
+    [ "$JM_DEPTH" = full ] || return 0
+    jm_one=$(within 2 stat -f -c %T -- "$HOME") && say filesystem "$jm_one"
+    ! command -v quota >/dev/null 2>&1 || within 2 quota -w | head -n 20 | lines quota
+}
+
+# --- environments -------------------------------------------------------------------------------------------------
+
+# Builtins and globs only, a fork costs a millisecond and a home may hold dozens of environments.
+jm_environments() {
+    jm_seen=$JM_NL
+    jm_roots=$JM_NL
+    # First what the user named: a prefix is listed by the path by which it was met first.
+    while IFS= read -r jm_one; do
+        jm_expand "$jm_one"
+        jm_any "$jm_path"
+    done <<EXTRA
+$JM_EXTRA
+EXTRA
+    jm_on_path
+    # Roots of conda and its kin: named by variables, by rc files, by habit.
+    for jm_one in "${CONDA_EXE-}" "${MAMBA_EXE-}"; do jm_root_of "${jm_one%/bin/*}"; done
+    for jm_one in "${_CONDA_ROOT-}" "${MAMBA_ROOT_PREFIX-}"; do jm_root_of "$jm_one"; done
+    jm_rc_roots
+    for jm_folder in miniconda3 anaconda3 miniforge3 mambaforge miniconda anaconda miniforge conda micromamba; do
+        for jm_one in "$HOME" /opt /usr/local; do jm_root_of "$jm_one/$jm_folder"; done
+    done
+    jm_root_of "$HOME/.local/share/mamba"
+    for jm_one in "$HOME"/.conda/envs/*; do jm_conda_env "$jm_one"; done
+    if [ -r "$HOME/.conda/environments.txt" ]; then
+        while IFS= read -r jm_one || [ -n "$jm_one" ]; do jm_conda_env "$jm_one"; done <"$HOME/.conda/environments.txt"
+    fi
+    jm_condarc
+    for jm_one in "${VIRTUAL_ENV-}" "$HOME"/.virtualenvs/* "$HOME"/.local/share/virtualenvs/* "$HOME"/venv* "$HOME"/venvs/* \
+        "$HOME"/.venv "$HOME"/.venvs/* "$HOME"/env "$HOME"/envs/* "$HOME"/*/.venv "$HOME"/*/venv; do
+        jm_venv "$jm_one"
+    done
+    jm_expand "$JM_DIR"
+    case $jm_path in /*) jm_venv "$jm_path/.venv" ;; *) jm_venv "$HOME/$jm_path/.venv" ;; esac
+}
+
+# jm_expand TEXT: sets jm_path, the text with the home where ~ or $HOME stands at its start.
+jm_expand() {
+    case $1 in
+        \~/*) jm_path=$HOME/${1#??} ;;
+        \$HOME/*) jm_path=$HOME/${1#??????} ;;
+        \$\{HOME\}/*) jm_path=$HOME/${1#????????} ;;
+        *) jm_path=$1 ;;
+    esac
+}
+
+jm_venv() { [ ! -f "$1/pyvenv.cfg" ] || jm_env "$1" venv ''; }
+
+# jm_any PREFIX: an environment of whatever kind; status 1: none.
+jm_any() {
+    case $1 in /?*) ;; *) return 1 ;; esac
+    if [ -d "$1/conda-meta" ]; then
+        jm_conda_env "$1"
+    elif [ -f "$1/pyvenv.cfg" ]; then
+        jm_env "$1" venv ''
+    elif [ -x "$1/bin/python" ] || [ -x "$1/bin/python3" ]; then
+        jm_env "$1" system ''
+    else
+        return 1
+    fi
+}
+
+# Programs on PATH. `pip install --user`, pipx and uv put theirs in ~/.local/bin, which sshd's PATH often lacks.
+jm_on_path() {
+    for jm_tool in jupyter-lab jupyter-server jupyter-notebook jupyter python3; do
+        jm_exe=$(command -v "$jm_tool") || continue
+        jm_program "$jm_exe"
+        [ "$jm_tool" = python3 ] || say on_path "$jm_real"
+    done
+    for jm_exe in "$HOME"/.local/bin/jupyter-lab "$HOME"/.local/bin/jupyter-server "$HOME"/.local/bin/jupyter-notebook; do
+        [ ! -x "$jm_exe" ] || jm_program "$jm_exe"
+    done
+}
+
+# jm_program FILE: the environment it belongs to: where it lies, where its link leads, whose Python its first line names.
+jm_program() {
+    jm_real=
+    if jm_of "$1"; then return; fi
+    if [ -L "$1" ] && jm_of "$(readlink -f "$1")"; then return; fi
+    jm_python=''
+    case $1 in *python3) ;; *) jm_shebang "$1" ;; esac
+    if [ -n "$jm_python" ] && jm_of "$jm_python"; then return; fi
+    case $1 in */bin/*) jm_env "${1%/bin/*}" system '' "$jm_python" ;; esac
+}
+
+# jm_of FILE: the conda environment or venv that FILE lies in.
+jm_of() {
+    case $1 in */bin/*) ;; *) return 1 ;; esac
+    [ -d "${1%/bin/*}/conda-meta" ] || [ -f "${1%/bin/*}/pyvenv.cfg" ] || return 1
+    jm_any "${1%/bin/*}"
+}
+
+# jm_shebang FILE: sets jm_python. A long path stands in the second line: '''exec' /path/python "$0" "$@"
+jm_shebang() {
+    { IFS= read -r jm_line && IFS= read -r jm_line2; } <"$1" || return 0
+    # shellcheck disable=SC2016
+    case $jm_line in
+        '#!'*/sh) jm_line=${jm_line2#"'''exec' "} jm_line=${jm_line%%' "$0"'*} jm_line=${jm_line#\"} jm_python=${jm_line%\"} ;;
+        '#!'*env\ *) jm_python=$(command -v "${jm_line##* }") ;;
+        '#!'*) jm_line=${jm_line#??} jm_line=${jm_line# } jm_python=${jm_line%% *} ;;
+    esac
+    case $jm_python in */python*) ;; *) jm_python='' ;; esac
+}
+
+# What `conda init` and `mamba shell init` wrote, and lines made by hand. The text is read, never run.
+jm_rc_roots() {
+    jm_rc=$(sed -n -e '/\/bin\/conda/p' -e '/\/bin\/mamba/p' -e '/\/etc\/profile\.d\/conda/p' -e '/MAMBA_ROOT_PREFIX/p' \
+        "$HOME/.bashrc" "$HOME/.bash_profile" "$HOME/.profile" "$HOME/.zshrc" "$HOME/.cshrc" "$HOME/.tcshrc" \
+        "$HOME/.config/fish/config.fish" "$HOME"/.config/fish/conf.d/*.fish | head -n 200)
+    while IFS= read -r jm_line; do
+        case $jm_line in
+            *MAMBA_ROOT_PREFIX[=\ ]*) jm_line=${jm_line##*MAMBA_ROOT_PREFIX?} jm_line=${jm_line%;} ;;
+            */bin/conda*) jm_line=${jm_line%%/bin/conda*} ;;
+            */bin/mamba*) jm_line=${jm_line%%/bin/mamba*} ;;
+            */etc/profile.d/conda*) jm_line=${jm_line%%/etc/profile.d/conda*} ;;
+            *) continue ;;
+        esac
+        # The path starts after the last quote (then it may hold spaces), or after the last space.
+        jm_line=${jm_line%[\"\']}
+        jm_one=${jm_line##*[\"\']}
+        case $jm_one in [/~\$]*) ;; *) jm_one=${jm_line##*[ =]} ;; esac
+        jm_expand "$jm_one"
+        jm_root_of "$jm_path"
+    done <<RC
+$jm_rc
+RC
+}
+
+# envs_dirs of .condarc, as a block or as [a, b]; and conda's variables for the same.
+jm_condarc() {
+    jm_folders="$(printf '%s\n' "${CONDA_ENVS_PATH-}:${CONDA_ENVS_DIRS-}" | tr ':' '\n')"
+    for jm_file in "$HOME/.condarc" "$HOME/.mambarc" "$HOME/.conda/.condarc"; do
+        [ -r "$jm_file" ] || continue
+        jm_in=
+        while IFS= read -r jm_line || [ -n "$jm_line" ]; do
+            jm_line=${jm_line%% #*}
+            case $jm_line in
+                envs_dirs:*\[* | envs_path:*\[*)
+                    jm_line=${jm_line#*\[}
+                    jm_folders=$jm_folders$JM_NL$(printf '%s\n' "${jm_line%%\]*}" | tr ',' '\n')
+                    ;;
+                envs_dirs:* | envs_path:*) jm_in=1 ;;
+                [A-Za-z_]*) jm_in= ;;
+                *-\ *) [ -z "$jm_in" ] || jm_folders=$jm_folders$JM_NL${jm_line#*- } ;;
+            esac
+        done <"$jm_file"
+    done
+    while IFS= read -r jm_line; do
+        jm_line=${jm_line#"${jm_line%%[! ]*}"}
+        jm_line=${jm_line%"${jm_line##*[! ]}"}
+        jm_line=${jm_line#[\"\']} jm_line=${jm_line%[\"\']}
+        jm_expand "$jm_line"
+        case $jm_path in /*) for jm_one in "${jm_path%/}"/*; do jm_conda_env "$jm_one"; done ;; esac
+    done <<DIRS
+$jm_folders
+DIRS
+}
+
+# jm_root_of ROOT: the base environment and all below envs/. micromamba's root has no environment of its own.
+jm_root_of() {
+    case $1 in /?*) ;; *) return 0 ;; esac
+    jm_base=${1%/}
+    jm_flavour=micromamba
+    [ ! -x "$jm_base/bin/mamba" ] || jm_flavour=mamba
+    [ ! -e "$jm_base/bin/conda" ] && [ ! -d "$jm_base/condabin" ] || jm_flavour=conda
+    case $jm_roots in *"$JM_NL$jm_base$JM_NL"*) return 0 ;; esac
+    jm_roots=$jm_roots$jm_base$JM_NL
+    [ ! -d "$jm_base/conda-meta" ] || jm_env "$jm_base" "$jm_flavour" "$jm_base"
+    for jm_sub in "$jm_base"/envs/*; do jm_member "$jm_sub" "$jm_flavour" "$jm_base"; done
+}
+
+# jm_conda_env PREFIX: with all of its root, where it has one.
+jm_conda_env() {
+    case $1 in /?*) ;; *) return 0 ;; esac
+    jm_base=
+    case $1 in */envs/*) jm_base=${1%/envs/*} ;; esac
+    if [ -n "$jm_base" ] && { [ -d "$jm_base/conda-meta" ] || [ -d "$jm_base/pkgs" ]; } && [ "$jm_base" != "$HOME/.conda" ]; then
+        jm_root_of "$jm_base"
+        jm_member "$1" "$jm_flavour" "$jm_base"
+    elif [ -d "$1/condabin" ] || [ -d "$1/envs" ]; then
+        jm_root_of "$1"
+    else
+        jm_member "$1" conda ''
+    fi
+}
+
+jm_member() {
+    [ ! -d "$1/conda-meta" ] || { jm_env "$1" "$2" "$3"; return; }
+    [ ! -d "$1" ] || [ -x "$1" ] || say closed "$1"
+}
+
+# jm_env PREFIX KIND ROOT [PYTHON]: say what it has. Sets jm_real.
+jm_env() {
+    jm_p=${1%/} jm_kind=$2
+    case $1 in *"$JM_NL"*) return 0 ;; esac
+    cd -P -- "${jm_p:-/}" || return 0
+    jm_real=$PWD
+    case $jm_seen in *"$JM_NL$jm_real$JM_NL"*) return 0 ;; esac
+    jm_seen=$jm_seen$jm_real$JM_NL
+    jm_version='' jm_exec=''
+    for jm_file in "$jm_p/bin/python" "$jm_p/bin/python3" "${4-}"; do
+        [ -n "$jm_exec" ] || [ ! -x "$jm_file" ] || jm_exec=$jm_file
+    done
+    case $jm_kind in
+        venv)
+            while IFS= read -r jm_line || [ -n "$jm_line" ]; do
+                case $jm_line in
+                    'version = '* | 'version_info = '*) jm_version=${jm_line#* = } ;;
+                    'uv = '*) jm_kind=uv ;;
+                esac
+            done <"$jm_p/pyvenv.cfg"
+            ;;
+        system)
+            # Version 2 tells it on stderr.
+            [ -z "$jm_exec" ] || jm_version=$(within 3 "$jm_exec" -V 2>&1)
+            case $jm_version in 'Python '*) jm_version=${jm_version#* } ;; *) jm_version='' ;; esac
+            ;;
+    esac
+    for jm_file in "$jm_p"/conda-meta/python-[0-9]*.json; do
+        [ -e "$jm_file" ] || continue
+        jm_version=${jm_file##*/python-}
+        jm_version=${jm_version%%-*}
+    done
+    say env.prefix "${jm_p:-/}"
+    say env.real "$jm_real"
+    say env.kind "$jm_kind"
+    say env.root "$3"
+    say env.executable "$jm_exec"
+    for jm_app in lab notebook server; do
+        [ ! -f "$jm_p/bin/jupyter-$jm_app" ] || [ ! -x "$jm_p/bin/jupyter-$jm_app" ] || say env.app "$jm_app"
+    done
+    # ~/.local has a folder for each Python that ever used it; its interpreter uses only its own.
+    jm_minor='3*'
+    case $jm_kind:$jm_version in system:3.*.*) jm_minor=${jm_version%.*} ;; esac
+    for jm_site in "$jm_p"/lib/python$jm_minor/site-packages "$jm_p"/lib/python$jm_minor/dist-packages \
+        "$jm_p"/local/lib/python$jm_minor/dist-packages "$jm_p"/lib/python3/dist-packages; do
+        [ ! -d "$jm_site" ] || jm_packages
+    done
+    for jm_file in "$jm_p"/conda-meta/pytorch-[0-9]*.json; do
+        [ ! -e "$jm_file" ] || say env.torch_conda "${jm_file##*/}"
+    done
+    say env.python "$jm_version"
+    [ ! -d "$jm_p/conda-meta" ] || [ -r "$jm_p/conda-meta" ] || say env.unreadable yes
+}
+
+jm_packages() {
+    jm_name=${jm_site%/*}
+    jm_name=${jm_name##*/python}
+    [ -n "$jm_version" ] || [ "$jm_name" = 3 ] || jm_version=$jm_name
+    for jm_file in "$jm_site"/jupyter_server-[0-9]*-info "$jm_site"/notebook-[0-9]*-info "$jm_site"/ipykernel-[0-9]*-info \
+        "$jm_site"/torch-[0-9]*-info; do
+        [ -e "$jm_file" ] || continue
+        jm_name=${jm_file##*/}
+        jm_file=${jm_name#*-}
+        jm_file=${jm_file%.*-info}
+        say "env.${jm_name%%-*}" "${jm_file%%-py3*}"
+    done
+    [ -r "$jm_site/torch/version.py" ] || return 0
+    while IFS= read -r jm_line || [ -n "$jm_line" ]; do
+        case $jm_line in '__version__'* | 'cuda'* | 'hip'*) say env.torch_line "$jm_line" ;; esac
+    done <"$jm_site/torch/version.py"
+}

@@ -1,0 +1,180 @@
+"""Environments: what the probe read of their files, and how a user's name finds one."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from jupyman import errors
+from jupyman.model import App, Environment, Torch
+from jupyman.tools.text import clean, harmless
+
+Kind = Literal["conda", "mamba", "micromamba", "venv", "uv", "system"]
+_KINDS: dict[str, Kind] = {
+    "conda": "conda",
+    "mamba": "mamba",
+    "micromamba": "micromamba",
+    "venv": "venv",
+    "uv": "uv",
+    "system": "system",
+}
+_APPS: tuple[App, ...] = ("lab", "notebook", "server")
+# torch/version.py, with and without annotations: cuda: Optional[str] = '12.6'
+_VERSION = re.compile(r"^__version__\s*(?::[^=]*)?=\s*['\"]([^'\"]+)['\"]")
+_CUDA = re.compile(r"^cuda\s*(?::[^=]*)?=\s*(?:['\"]([0-9]{1,3}(?:\.[0-9]{1,3}){0,2})['\"]|None\b)")
+_LOCAL = re.compile(r"\+cu([0-9]{2,3})$")
+# The file name of a conda record: pytorch-2.5.1-py3.12_cuda12.4_cudnn9.1.0_0.json (pytorch channel),
+# pytorch-2.6.0-cuda126_py312h…_300.json (conda-forge).
+_RECORD = re.compile(r"^pytorch-(?P<version>[0-9][^-]*)-(?P<build>.+)\.json$")
+_BUILD = re.compile(r"(?:^|_)cuda_?(?P<cuda>[0-9]{1,2}\.[0-9]{1,2}|[0-9]{2,3})")
+_TOLD_VERSION = re.compile(r"[0-9][0-9A-Za-z.+!_]{0,39}")
+
+
+def read(
+    one: Callable[[str], str | None], many: Callable[[str], list[str]], home: str | None = None
+) -> Environment | None:
+    """Make an environment of one record of the probe.
+
+    Args:
+        one: gives the first value of a key, None where absent.
+        many: gives all values of a key.
+        home: of the account.
+
+    Returns:
+        The environment; None where the record has no usable prefix (control characters, bytes that are not UTF-8).
+    """
+    prefix = one("prefix")
+    if prefix is None or not prefix.startswith("/") or not harmless(prefix):
+        return None
+    executable = one("executable")
+    if executable is not None and not (executable.startswith("/") and harmless(executable)):
+        executable = None
+    # Scripts of an environment whose Python is gone cannot run.
+    present = set(many("app")) if executable is not None else set()
+    apps = [app for app in _APPS if app in present]
+    server, notebook = _told(one("jupyter_server")), _told(one("notebook"))
+    # Notebook 6 is a server itself.
+    if "notebook" in apps and "server" not in apps and server is None:
+        apps.append("server")
+    root = one("root")
+    root = root if root is not None and harmless(root) else None
+    return Environment(
+        name=name_of(prefix, root, home),
+        prefix=prefix,
+        kind=_KINDS.get(one("kind") or "", "system"),
+        python=_told(one("python")),
+        jupyter=(server or notebook or "unknown") if apps else None,
+        ipykernel=_told(one("ipykernel")),
+        torch=torch(many("torch_line"), _told(one("torch")), one("torch_conda")),
+        apps=apps,
+        root=root,
+        executable=executable,
+    )
+
+
+def name_of(prefix: str, root: str | None, home: str | None = None) -> str:
+    """Name an environment as its tool does: ``base``, the directory below ``envs/``, else the directory's own name.
+
+    A hidden directory (``proj/.venv``, ``proj/.conda``) gets its parent's name, as uv shows it; ``~/.venv`` is
+    ``venv``; ``/usr`` is ``system`` and ``~/.local`` (``pip install --user``) is ``user``.
+
+    Args:
+        prefix: absolute.
+        root: the conda root that it belongs to.
+        home: of the account.
+    """
+    if root is not None and prefix.rstrip("/") == root.rstrip("/"):
+        return "base"
+    parts = [part for part in prefix.split("/") if part]
+    if not parts or prefix.rstrip("/") == "/usr":
+        return "system"
+    last = parts[-1]
+    if not last.startswith("."):
+        return clean(last, 100)
+    if last == ".local":
+        return "user"
+    parent = "/" + "/".join(parts[:-1])
+    if len(parts) == 1 or (home is not None and parent == home.rstrip("/")):
+        return clean(last.lstrip(".") or last, 100)
+    return clean(parts[-2], 100)
+
+
+def torch(lines: Sequence[str], dist: str | None, record: str | None) -> Torch | None:
+    """Read a torch build without importing it.
+
+    Args:
+        lines: of torch/version.py: ``__version__ = '2.5.1+cu124'`` and ``cuda = '12.4'`` (None for a CPU build).
+        dist: version of its dist-info.
+        record: file name of its conda-meta record.
+
+    Returns:
+        The build; None where there is no torch.
+    """
+    told = [match[1] for line in lines if (match := _VERSION.match(line)) is not None]
+    cudas = [match[1] for line in lines if (match := _CUDA.match(line)) is not None]
+    built = _RECORD.match(record or "")
+    version = told[0] if told else dist or (built["version"] if built is not None else None)
+    if version is None:
+        return None
+    cuda: str | None = None
+    local = _LOCAL.search(version)
+    if cudas:
+        cuda = cudas[0]
+    elif local is not None:
+        cuda = _dotted(local[1])
+    elif built is not None:
+        found = _BUILD.search(built["build"])
+        cuda = _dotted(found["cuda"]) if found is not None else None
+    return Torch(version=clean(version, 60), cuda=cuda)
+
+
+def find(environments: Sequence[Environment], wanted: str, home: str | None = None) -> Environment:
+    """Find an environment by prefix or by name.
+
+    Args:
+        environments: of the host.
+        wanted: what the user said; a prefix starts with ``/`` or ``~``.
+        home: of the account, for ``~``; where it is not known, ``~/x`` means the one prefix that ends in ``/x``.
+
+    Raises:
+        EnvironmentMissing: none; near names are offered.
+        UsageFault: several of that name.
+    """
+    bare = wanted.rstrip("/") or wanted
+    if bare.startswith("~/") and home is not None:
+        bare = home.rstrip("/") + bare[1:]
+    found = [one for one in environments if one.prefix.rstrip("/") == bare.rstrip("/")]
+    if found:
+        return found[0]
+    if bare.startswith("~/"):
+        found = [one for one in environments if one.prefix.endswith(bare[1:])]
+    elif not bare.startswith("/"):
+        # The name that we show, else what conda calls it: the last part of its path.
+        found = [one for one in environments if one.name == wanted]
+        found = found or [one for one in environments if one.prefix.rsplit("/", 1)[-1] == wanted]
+    if len(found) == 1:
+        return found[0]
+    shown = clean(wanted, 80)
+    if found:
+        prefixes = [one.prefix for one in found]
+        hint = f"say the prefix of one: {', '.join(prefixes)}"
+        raise errors.UsageFault(f"several environments are called {shown!r}", hint, prefixes=prefixes)
+    names = list(dict.fromkeys(one.prefix if bare.startswith(("/", "~")) else one.name for one in environments))
+    near = difflib.get_close_matches(bare, names, n=3, cutoff=0.5)
+    rest = ", ".join(sorted(names)[:20])
+    hint = f"there are: {rest}" if rest else "the host has none at all"
+    if near:
+        hint = f"did you mean {' or '.join(near)}?"
+    raise errors.EnvironmentMissing(f"no environment {shown!r} on the host", hint, near=near)
+
+
+def _dotted(digits: str) -> str:
+    """``124`` and ``12.4`` are both 12.4."""
+    return digits if "." in digits else f"{digits[:-1]}.{digits[-1]}"
+
+
+def _told(text: str | None) -> str | None:
+    """A version; None where the text is none."""
+    return text if text is not None and _TOLD_VERSION.fullmatch(text) else None

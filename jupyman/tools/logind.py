@@ -1,0 +1,40 @@
+"""Does a process outlive its login? systemd-logind may end them all (logind.conf(5), KillUserProcesses)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+# plain: nohup is enough. scope: only in one of the user manager, which lingers. logout: it ends with the login.
+Survival = Literal["plain", "scope", "logout"]
+
+
+def survival(user: str, manager: Sequence[str], account: Sequence[str], *, bus: bool) -> Survival:
+    """Tell how a server can outlive the login that started it.
+
+    Args:
+        user: the account's name.
+        manager: lines of ``loginctl show-session`` without an argument, ``KillUserProcesses=yes`` and the like; none
+            where there is no logind.
+        account: lines of ``loginctl show-user USER``, ``Linger=yes`` among them.
+        bus: the user's own manager can be reached, and systemd-run is there.
+    """
+    settings = _settings(manager)
+    if settings.get("KillUserProcesses") != "yes":
+        return "plain"
+    # Both are lists of names; an empty KillOnlyUsers means everybody.
+    only, spared = settings.get("KillOnlyUsers", "").split(), settings.get("KillExcludeUsers", "").split()
+    if user in spared or (only and user not in only):
+        return "plain"
+    if _settings(account).get("Linger") == "yes" and bus:
+        return "scope"
+    return "logout"
+
+
+def _settings(lines: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for line in lines:
+        name, equals, value = line.partition("=")
+        if equals:
+            found[name.strip()] = value.strip()
+    return found

@@ -1,0 +1,130 @@
+"""Listening TCP sockets as the kernel and `ss` show them: these see other users' sockets, which lsof does not."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from jupyman.tools.text import clean
+
+_LISTEN = "0A"  # include/net/tcp_states.h
+_SS_UID = re.compile(r"\suid:([0-9]{1,10})\b")
+_SS_PROCESS = re.compile(r"\",pid=([0-9]{1,9}),fd=[0-9]+\)")
+_SS_NAME = re.compile(r"users:\(\(\"(.*?)\",pid=")
+_SS_INODE = re.compile(r"\sino:([0-9]{1,18})\b")
+# Addresses on which a listener takes the port from 127.0.0.1, the likeliest to be reached there first. Measured: a
+# listener on ::1 or 127.0.0.2 does not. One on :: may be for IPv6 only, which /proc does not tell: it counts as taken.
+_LOOPBACK = ("127.0.0.1", "::ffff:127.0.0.1", "0.0.0.0", "*", "::ffff:0.0.0.0", "::")  # noqa: S104 - compared, not bound
+
+
+@dataclass(frozen=True)
+class Socket:
+    """A listening socket."""
+
+    address: str
+    port: int
+    uid: int | None
+    inode: int | None = None
+    pid: int | None = None
+    command: str | None = None
+
+
+def proc_net(lines: Sequence[str]) -> Iterator[Socket]:
+    """Read lines of /proc/net/tcp and tcp6 (proc(5)): ``sl local remote state … uid timeout inode``.
+
+    Yields:
+        Sockets in state LISTEN; lines that cannot be read are skipped.
+    """
+    for line in lines:
+        cells = line.split()
+        if len(cells) < 10 or cells[3] != _LISTEN:
+            continue
+        address, _, port = cells[1].partition(":")
+        decoded = decode(address)
+        if decoded is None or not re.fullmatch(r"[0-9A-Fa-f]{4}", port) or port == "0000":
+            continue
+        if re.fullmatch(r"[0-9]{1,10}", cells[7]) and re.fullmatch(r"[0-9]{1,18}", cells[9]):
+            yield Socket(address=decoded, port=int(port, 16), uid=int(cells[7]), inode=int(cells[9]))
+
+
+def decode(text: str) -> str | None:
+    """Decode an address of /proc/net: 32-bit words in the host's order, little-endian wherever GPUs are.
+
+    Returns:
+        It in its usual form; None where the text is none.
+    """
+    if not re.fullmatch(r"[0-9A-Fa-f]{8}|[0-9A-Fa-f]{32}", text):
+        return None
+    raw = bytes.fromhex(text)
+    words = b"".join(raw[index : index + 4][::-1] for index in range(0, len(raw), 4))
+    return _usual(ipaddress.ip_address(words))
+
+
+def ss(lines: Sequence[str]) -> Iterator[Socket]:
+    """Read the output of ``ss -ltnpe``: state, queues, local, peer, then users, uid (left out for root) and inode.
+
+    Yields:
+        Listening sockets, one for each process that has it open; lines that cannot be read are skipped. A process
+        names itself and may so forge a pid: `signal.sh` looks again before it signals one.
+    """
+    for line in lines:
+        cells = line.split()
+        if len(cells) < 5 or cells[0] != "LISTEN":
+            continue
+        place = split_endpoint(cells[3])
+        if place is None:
+            continue
+        # What a process says in its name must not pass for the fields behind it.
+        quoted = line.rfind('"') + 1
+        uid, inode, name = _SS_UID.search(line, quoted), _SS_INODE.search(line, quoted), _SS_NAME.search(line)
+        pids: list[int | None] = [int(pid) for pid in _SS_PROCESS.findall(line)]
+        for pid in pids or [None]:
+            yield Socket(
+                address=place[0],
+                port=place[1],
+                uid=int(uid[1]) if uid is not None else 0 if inode is not None else None,
+                inode=int(inode[1]) if inode is not None else None,
+                pid=pid,
+                command=clean(name[1], 120) or None if name is not None and pid is not None else None,
+            )
+
+
+def split_endpoint(text: str) -> tuple[str, int] | None:
+    """Split ``127.0.0.1:8888``, ``[::1]:8888``, ``*:8888`` or ``127.0.0.1%lo:53``.
+
+    Returns:
+        Address and port; None where the text is none of these.
+    """
+    address, _, port = text.rpartition(":")
+    if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+        return None
+    if address.startswith("[") and address.endswith("]"):
+        address = address[1:-1]
+    address = address.partition("%")[0]
+    if address == "*":
+        return address, int(port)
+    try:
+        return _usual(ipaddress.ip_address(address)), int(port)
+    except ValueError:
+        return None
+
+
+def rank(address: str) -> int | None:
+    """Tell how surely a listener on this address is the one that 127.0.0.1 reaches.
+
+    Returns:
+        0 for 127.0.0.1 itself, more for wider ones, None where it does not take the port from 127.0.0.1.
+    """
+    return _LOOPBACK.index(address) if address in _LOOPBACK else None
+
+
+def blocks_loopback(address: str) -> bool:
+    """Tell whether a listener on this address takes the port from 127.0.0.1."""
+    return rank(address) is not None
+
+
+def _usual(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return f"::ffff:{mapped}" if mapped is not None else str(address)
