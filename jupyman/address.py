@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -11,9 +12,9 @@ import msgspec
 class Address(msgspec.Struct, frozen=True, kw_only=True):
     """The file's content."""
 
-    pid: int
+    pid: Annotated[int, msgspec.Meta(gt=0)]
     create_time: float  # psutil's, tells a reused pid apart
-    port: int
+    port: Annotated[int, msgspec.Meta(gt=0, lt=65536)]
     token: str
     version: str
 
@@ -34,5 +35,5 @@ def read(path: Path) -> Address | None:
     """Read the file; None where it is absent or broken."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Address)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError):  # no JSON, another shape, or no text at all
         return None

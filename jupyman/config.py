@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +16,10 @@ from jupyman import errors
 from jupyman.model import App, OnConflict, Restart
 
 # A session's name becomes a directory on the host and a word on the command line.
-_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,62}$")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}")
+# As OpenSSH 9.6 refuses them (ssh.c, valid_hostname and valid_ruser): an older ssh hands them to a shell by way of
+# the user's own `Match exec` or `ProxyCommand` with %h, %n or %r.
+_SHELL = frozenset("'`\"$;&<>|(){}")
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,7 +77,7 @@ def load(path: Path) -> Config:
         ConfigFault: it cannot be read, is no TOML, or has an unknown key or a wrong value; file and line are named.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Notepad writes a mark before the first letter
     except FileNotFoundError:
         return Config()
     except (OSError, UnicodeDecodeError) as error:
@@ -84,33 +89,89 @@ def load(path: Path) -> Config:
         line = found[1] if found else str(text.count("\n") + 1)
         raise errors.ConfigFault(f"{path} line {line} is no TOML: {error}", file=str(path), line=int(line)) from error
     try:
-        config = msgspec.convert(content, Config)
-        for name, entry in config.hosts.items():
-            _port(entry.port, f"hosts.{name}.port")
-            _port(entry.local_port, f"hosts.{name}.local_port")
-        _port(config.defaults.port, "defaults.port")
-    except msgspec.ValidationError as error:
-        line = _line(text, str(error))
+        _check_values(content)
+        return msgspec.convert(content, Config)
+    except _Wrong as error:
+        line = _line(text, error.keys)
         raise errors.ConfigFault(f"{path} line {line}: {error}", file=str(path), line=line) from error
-    return config
 
 
-def _port(port: int | None, place: str) -> None:
-    if port is not None and not 1 <= port <= 65535:
-        raise msgspec.ValidationError(f"Port {port} is not between 1 and 65535 - at `$.{place}`")
+class _Wrong(Exception):
+    """A value that cannot be: where it stands, and why."""
+
+    def __init__(self, keys: tuple[str, ...], why: str) -> None:
+        super().__init__(f"{'.'.join(keys)}: {why}" if keys else why)
+        self.keys = keys
 
 
-def _line(text: str, complaint: str) -> int:
-    """Find the line that msgspec complains about: it names an unknown field, or a path like ``$.hosts[...].env``."""
-    field = re.search(r"unknown field `([^`]+)`", complaint)
-    place = re.search(r"at `(?:key in )?\$\.?([^`]*)`", complaint)
-    keys = [key for key in re.split(r"[.\[\]]+", place[1] if place else "") if key and key != "..."]
-    key = field[1] if field else (keys[-1] if keys else "")
-    if key:
-        for number, line in enumerate(text.splitlines(), 1):
-            if re.match(rf"^\s*(\[.*\b)?{re.escape(key)}\b", line):
-                return number
-    return 1
+def _check_values(content: dict[str, Any]) -> None:
+    """Check table by table: msgspec names the field but not the host that it belongs to."""
+    _check_table({**content, "hosts": {}, "defaults": {}}, Config, ())
+    defaults, hosts = content.get("defaults", {}), content.get("hosts", {})
+    _check_table(defaults, Defaults, ("defaults",))
+    if not isinstance(hosts, dict):
+        raise _Wrong(("hosts",), "must be tables: [hosts.NAME]")
+    for name, table in hosts.items():
+        try:
+            check_name(name, "host")
+        except errors.UsageFault as error:
+            raise _Wrong(("hosts", name), f"{error.message}: {error.hint}") from error
+        _check_table(table, HostEntry, ("hosts", name))
+        _check_destination(table.get("ssh"), ("hosts", name, "ssh"))
+    _check_destination(content.get("default_host"), ("default_host",))
+
+
+def _check_table(table: Any, shape: type[Table], keys: tuple[str, ...]) -> None:
+    if not isinstance(table, dict):
+        raise _Wrong(keys, "must be a table")
+    known = shape.__struct_fields__
+    for key, value in table.items():
+        if key not in known:
+            raise _Wrong((*keys, key), f"is not known; known here: {', '.join(known)}")
+        try:
+            msgspec.convert({key: value}, shape)
+        except msgspec.ValidationError as error:
+            raise _Wrong((*keys, key), str(error).split(" - at `")[0]) from error
+        if key in {"port", "local_port"} and not 1 <= value <= 65535:
+            raise _Wrong((*keys, key), f"port {value} is not between 1 and 65535")
+
+
+def _check_destination(text: str | None, keys: tuple[str, ...]) -> None:
+    try:
+        if text is not None:
+            check_destination(text)
+    except errors.UsageFault as error:
+        raise _Wrong(keys, f"{error.message}; {error.hint}") from error
+
+
+def _line(text: str, keys: tuple[str, ...]) -> int:
+    """Find the line of a key; the nearest table around it where it is written in an unusual way; else the first."""
+    best, length = 1, 0
+    for number, found in _places(text):
+        common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(found, keys, strict=False)))
+        if common > length:
+            best, length = number, common
+    return best
+
+
+def _places(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Yield each line that names a table or a key, with the full path of what it names."""
+    table: tuple[str, ...] = ()
+    for number, line in enumerate(text.splitlines(), 1):
+        header = re.match(r"\s*\[\[?([^\]]+)\]", line)
+        assignment = re.match(r"\s*((?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*'|[\s.])+?)\s*=(.*)", line)
+        if header is not None:
+            table = _keys(header[1])
+            yield number, table
+        elif assignment is not None:
+            key = (*table, *_keys(assignment[1]))
+            yield number, key
+            for inner in re.finditer(r"[{,]\s*([A-Za-z0-9_-]+)\s*=", assignment[2]):
+                yield number, (*key, inner[1])
+
+
+def _keys(dotted: str) -> tuple[str, ...]:
+    return tuple("".join(found) for found in re.findall(r"\"([^\"]*)\"|'([^']*)'|([A-Za-z0-9_-]+)", dotted))
 
 
 def check_name(name: str, what: str = "session") -> str:
@@ -123,12 +184,28 @@ def check_name(name: str, what: str = "session") -> str:
     Raises:
         UsageFault: it cannot be a name.
     """
-    if not _NAME.match(name) or name.isdigit():
+    if not _NAME.fullmatch(name) or name.isdigit():
         raise errors.UsageFault(
             f"{name[:80]!r} cannot be a {what} name",
             "letters, digits, dot, underscore and dash; at most 63; not only digits; not starting with a dash or a dot",
         )
     return name
+
+
+def check_destination(text: str) -> str:
+    """Return an SSH alias or address unchanged.
+
+    Args:
+        text: what the user said: ``server1``, ``alice@10.0.0.7:22``.
+
+    Raises:
+        UsageFault: ssh or a shell could take it for something else, or no host can be called so.
+    """
+    user, _, name = text.rpartition("@")
+    plain = text and len(text) <= 255 and not text.startswith("-") and all(ord(c) > 32 and ord(c) != 127 for c in text)
+    if not plain or "\\" in name or not _SHELL.isdisjoint(name) or not (_SHELL - {"$"}).isdisjoint(user):
+        raise errors.UsageFault(f"{text[:80]!r} is not a host", "write an alias of ~/.ssh/config or user@host[:port]")
+    return text
 
 
 def check_port(port: int) -> int:
@@ -142,7 +219,7 @@ def check_port(port: int) -> int:
     return port
 
 
-def add_host(path: Path, name: str, values: dict[str, str]) -> None:
+def add_host(path: Path, name: str, values: dict[str, str | int]) -> None:
     """Write a table ``[hosts.NAME]``; everything else in the file stays as the user wrote it.
 
     Args:
@@ -152,24 +229,34 @@ def add_host(path: Path, name: str, values: dict[str, str]) -> None:
 
     Raises:
         ConfigFault: the file cannot be read or written.
-        UsageFault: the host is there already.
+        UsageFault: the host is there already, or a value cannot be.
     """
     import tomlkit
 
+    check_name(name, "host")
     if name in load(path).hosts:
         raise errors.UsageFault(f"host {name} is in {path} already", f"edit the file, or jupyman host rm {name}")
-    document = tomlkit.parse(path.read_text(encoding="utf-8") if path.exists() else "")
+    try:
+        _check_table(values, HostEntry, ("hosts", name))
+    except _Wrong as error:
+        raise errors.UsageFault(str(error)) from error
+    document = tomlkit.parse(_text(path))
     if "hosts" not in document:
         document["hosts"] = tomlkit.table(is_super_table=True)
-    table = tomlkit.table()
+    hosts: Any = document["hosts"]
+    table: Any = tomlkit.table() if isinstance(hosts, tomlkit.items.Table) else tomlkit.inline_table()
     for key, value in values.items():
         table[key] = value
-    document["hosts"][name] = table
+    hosts[name] = table
     _write(path, tomlkit.dumps(document))
 
 
 def remove_host(path: Path, name: str) -> None:
     """Remove a table ``[hosts.NAME]``.
+
+    Args:
+        path: config.toml.
+        name: of the host.
 
     Raises:
         UnknownHost: there is none.
@@ -179,22 +266,40 @@ def remove_host(path: Path, name: str) -> None:
 
     if name not in load(path).hosts:
         raise errors.UnknownHost(f"no host {name!r} in {path}", "hosts of ~/.ssh/config are removed there")
-    document = tomlkit.parse(path.read_text(encoding="utf-8"))
-    document["hosts"].pop(name)
+    document = tomlkit.parse(_text(path))
+    hosts: Any = document["hosts"]
+    hosts.pop(name)
     _write(path, tomlkit.dumps(document))
 
 
+def _text(path: Path) -> str:
+    """Read the file with its line ends as they are."""
+    if not path.exists():
+        return ""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return file.read()
+
+
 def _write(path: Path, text: str) -> None:
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
-    fresh = path.with_name(f"{path.name}.new")
+    """Replace the file in one step; its mode stays, and a link to a file elsewhere stays a link."""
+    import tempfile
+
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except OSError as error:
-        fresh.unlink(missing_ok=True)
-        raise errors.ConfigFault(f"{path} cannot be written: {error.strerror}") from error
+        tomllib.loads(text)
+        target = path.resolve()
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mode = target.stat().st_mode & 0o777 if target.exists() else 0o600
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        fresh = Path(name)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.chmod(mode)
+            fresh.replace(target)
+        except BaseException:
+            fresh.unlink(missing_ok=True)
+            raise
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise errors.ConfigFault(f"{path} cannot be written: {error}") from error

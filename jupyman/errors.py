@@ -268,3 +268,25 @@ def from_info(info: ErrorInfo) -> JupymanError:
     by_code = {cls.code: cls for cls in every() if cls is not JupymanError and cls is not InternalError}
     cls = by_code.get(info.code, InternalError)
     return cls(info.message, info.hint, **info.details)
+
+
+def table() -> str:
+    """Return docs/errors.md."""
+    lines = [
+        "# Errors",
+        "",
+        "Every error is two lines on stderr, `error:` and `hint:`, or with `--json` one object on stdout. The table is",
+        "made by `python -m jupyman.errors > docs/errors.md`; a test compares it.",
+        "",
+        "| status | code | when | what to do |",
+        "|---|---|---|---|",
+    ]
+    shown = [cls for cls in every() if cls is not JupymanError and cls.__module__ == JupymanError.__module__]
+    for cls in sorted(shown, key=lambda one: (one.status, one.code)):
+        when = " ".join((cls.__doc__ or "").split()).rstrip(".")
+        lines.append(f"| {cls.status} | `{cls.code}` | {when} | {cls.default_hint} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())  # noqa: T201 - a generator's output

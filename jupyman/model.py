@@ -104,7 +104,7 @@ class FoundServer(Noun, frozen=True, kw_only=True):
     """A server on a host that no session owns (`ps --all`)."""
 
     host: str
-    pid: int
+    pid: int | None  # None: it was started on another node, of whose processes nothing is known here
     port: int | None
     user: str
     root_dir: str | None
@@ -205,6 +205,7 @@ class PortHolder(Noun, frozen=True, kw_only=True):
     command: str | None
     ours: bool  # the socket belongs to the account that we logged in with
     start_ticks: int | None = None  # field 22 of /proc/PID/stat, for the check just before a signal
+    boot_id: str | None = None  # of the host when it was looked at, likewise
 
 
 class Disk(Noun, frozen=True, kw_only=True):
@@ -239,6 +240,7 @@ class HostReport(Noun, frozen=True, kw_only=True):
     node: str | None = None
     uid: int | None = None
     boot_id: str | None = None
+    survival: Literal["plain", "scope", "logout"] = "plain"  # how a server outlives the login (tools/logind.py)
 
 
 class KernelSpec(Noun, frozen=True, kw_only=True):
@@ -309,16 +311,18 @@ class SessionSpec(Noun, frozen=True, kw_only=True):
     timeout: float = 120.0
     wanted: bool = True
     pid: int | None = None  # the server we last knew: to tell `exited` from "never started"
-    adopt_pid: int | None = None
+    node: str | None = None  # the machine on which it runs: an alias may lead to several with the same home
+    adopted: bool = False  # that server was taken over, not launched
 
 
 class TunnelSpec(Noun, frozen=True, kw_only=True):
     """A forward that the user wants: kept on disk."""
 
     host: str
-    local_port: int
+    local_port: int  # the one that was bound; kept for good
     address: str
     port: int
+    asked: int | None = None  # the local port that was asked for
 
 
 class LaunchSpec(Noun, frozen=True, kw_only=True):
@@ -329,10 +333,12 @@ class LaunchSpec(Noun, frozen=True, kw_only=True):
     kernel_env: Environment | None
     dir: str | None
     app: App
-    ports: list[int]  # candidates, in order of preference
+    ports: list[int]  # candidates, in order of preference; unused where it listens on a socket
     cuda_visible_devices: str | None
     timeout: float
     kernel_name: str | None = None  # the default kernel
+    sock: bool = False  # on a private UNIX socket, where the server can
+    scope: bool = False  # in a scope of the user's own systemd, which outlives the login
     gpus: list[int] | None = None
 
 
@@ -346,4 +352,12 @@ class Running(Noun, frozen=True, kw_only=True):
     base_url: str
     boot_id: str
     start_ticks: int
+    sock: str | None = None  # path of the UNIX socket that it listens on, instead of a port
     problems: list[Problem] = []
+
+    @property
+    def endpoint(self) -> tuple[str, int] | str | None:
+        """Where forwards lead: the path of its socket, else its port on the host's loopback."""
+        if self.sock is not None:
+            return self.sock
+        return ("127.0.0.1", self.server.port) if self.server.port is not None else None

@@ -63,7 +63,7 @@ def find(environ: dict[str, str] | None = None) -> Paths:
     env = dict(os.environ) if environ is None else environ
     home = env.get("JUPYMAN_HOME")
     if home:
-        base = Path(home).expanduser().absolute()
+        base = Path(os.path.expanduser(home)).absolute()  # noqa: PTH111 - Path's own raises for ~nobody
         return Paths(config=base, state=base / "state", runtime=base / "run")
     # platformdirs takes 10 ms to import: only where no JUPYMAN_HOME says it.
     from platformdirs import PlatformDirs

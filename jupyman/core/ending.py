@@ -59,16 +59,12 @@ def kill(request: Kill, hosts: Hosts, sessions: Sessions, operation: Operation) 
             raise
         except errors.JupymanError as error:
             if len(targets) > 1:
-                with _quiet(operation, target) as progress:
+                with step(operation, f"kill {target}", target) as progress:
                     progress.warn(f"{target}: {error.message}")
             first = first or error
     if first is not None:
         raise first
     return Kills(killed=killed)
-
-
-def _quiet(operation: Operation, target: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
-    return step(operation, f"kill {target}", target)
 
 
 def _only(sessions: Sessions) -> str:
@@ -90,7 +86,7 @@ def _one(target: str, request: Kill, hosts: Hosts, sessions: Sessions, operation
         sessions.get(target)  # raises, naming the sessions
         raise AssertionError(target)
     port = int(match["port"])
-    if not 1 <= port <= 65535:  # noqa: PLR2004 - TCP's range
+    if not 1 <= port <= 65535:
         raise errors.UsageFault(f"port {port} is not between 1 and 65535", "name a session or a port; see jupyman ps")
     known = [live.spec.host for live in sessions.live.values()]
     busy = [live.spec.host for live in sessions.live.values() if live.state == "running"]
@@ -105,11 +101,17 @@ def _session(live: Live, request: Kill, hosts: Hosts, sessions: Sessions, operat
         running = live.running
         if running is None:
             found = nohup.find(link)
-            record = next((one for one in found.records if one.alive and one.name == name), None)
+            if (node := found.other_node(name, live.spec.node)) is not None:
+                raise errors.RemoteFailed(
+                    f"the server of {name} runs on {node}, and this login reached {found.node}",
+                    f"name {node} itself in ~/.ssh/config, then jupyman kill it there",
+                )
+            record = next((one for one in found.records if one.name == name), None)
             running = nohup.adopt(link, record) if record is not None else None
-        if running is None:
-            progress.text = f"{name}: no server runs on {host} any more"
-        else:
+        lives = running is not None and not nohup.verify(link, running).dead
+        progress.text = f"{name}: no server runs on {host} any more"
+        if running is not None:
+            # Also where it is dead: its kernels and files may be there still.
             ended = nohup.stop(link, running, force=request.force)
             if not ended:
                 question = f"the server of {name} (pid {running.server.pid}) does not end. Kill it (SIGKILL)?"
@@ -119,13 +121,14 @@ def _session(live: Live, request: Kill, hosts: Hosts, sessions: Sessions, operat
                     )
                 _confirm(request, operation, question)
                 nohup.stop(link, running, force=True)
-            progress.text = f"{name}: server stopped (pid {running.server.pid})"
+            if lives:
+                progress.text = f"{name}: server stopped (pid {running.server.pid})"
     sessions.remove(name)
     supervisor = hosts.known(host)
     if supervisor is not None:
         supervisor.want(wanted=sessions.wanted(host))
-    pid = running.server.pid if running is not None else None
-    port = running.server.port if running is not None else None
+    pid = running.server.pid if running is not None and lives else None
+    port = running.server.port if running is not None and lives else None
     return Killed(target=name, session=name, host=host, pid=pid, port=port)
 
 
@@ -148,7 +151,8 @@ def _port(
     _confirm(request, operation, f"End {what} on {host}?")
     with step(operation, f"end {target}", f"ending pid {holder.pid}") as progress:
         found = nohup.find(link)
-        server = next((one for one in [*found.records, *found.servers] if one.pid == holder.pid), None)
+        servers: list[nohup.Record | nohup.Foreign] = [*found.records, *found.servers]
+        server = next((one for one in servers if one.pid == holder.pid), None)
         if server is not None:
             ended = nohup.stop(link, nohup.adopt(link, server, record=False), force=request.force)
         else:

@@ -99,11 +99,12 @@ class Hosts:
             client = ClientContext(
                 ssh_auth_sock=client.ssh_auth_sock, ssh_config=config.ssh_config, interactive=client.interactive
             )
-        destination = self.entry(host).ssh or host
+        entry = self.entry(host)
+        destination = entry.ssh or host
         with self._lock:
             found = self._supervisors.get(host)
             if found is None:
-                found = Supervisor(host, destination, self._keyring, self._on_up, self._on_down, client)
+                found = Supervisor(host, destination, self._keyring, self._on_up, self._on_down, client, entry.engine)
                 self._supervisors[host] = found
         found.client = client
         found.destination = destination

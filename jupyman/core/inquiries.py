@@ -51,10 +51,13 @@ def check(request: api.Check, host: str, hosts: Hosts, sessions: Sessions, opera
     if request.env is not None:
         environment = conda.find(seen.environments, request.env)
         keys = {environment.prefix, environment.name}
+        verdicts = [verdict for verdict in seen.verdicts if verdict.env in keys]
+        told = tuple(verdict.text for verdict in verdicts)
         seen = msgspec.structs.replace(
             seen,
             environments=[environment],
-            verdicts=[verdict for verdict in seen.verdicts if verdict.env in keys],
+            verdicts=verdicts,
+            problems=[one for one in seen.problems if one.code != "torch-driver" or one.text.endswith(told)],
         )
     problems = [*seen.problems, *(problem for server in servers for problem in server.problems)]
     return msgspec.structs.replace(seen, jupyter=servers, ports=listening, problems=problems)
@@ -79,22 +82,18 @@ def kernel_add(
         _remember(host, report, sessions)
         environment = conda.find(report.environments, request.env)
         progress.text = f"environment {environment.name or environment.prefix}: Python {environment.python}"
-    install = request.install
-    if environment.ipykernel is None and install is None and operation.client.interactive:
-        question = Prompt(
-            id="", kind="confirm", text=f"environment {environment.name} has no ipykernel. Install it there?", default="y"
-        )
-        install = operation.ask(question).lower() in {"y", "yes"}
+    install = kernel_work.may_install(environment, request.install, operation)
     with step(operation, "kernel", "registering the kernel") as progress:
         added = kernel_work.add(
             link,
             environment,
             name=request.name,
             display_name=request.display_name,
-            install=bool(install),
+            install=install,
             replace=request.replace,
             proof=True,
             progress=progress.now,
+            cancelled=operation.cancelled,
         )
         progress.text = f"kernel {added.kernel.name} runs {added.executable}"
     return added
@@ -138,7 +137,12 @@ def logs(request: api.Logs, hosts: Hosts, sessions: Sessions, operation: Operati
 
     directory = live.running.directory if live.running is not None else None
     nohup.logs(
-        link, live.spec.name, directory, lines=request.lines, follow=request.follow, on_line=send,
+        link,
+        live.spec.name,
+        directory,
+        lines=request.lines,
+        follow=request.follow,
+        on_line=send,
         cancelled=operation.cancelled,
     )
     return {"name": live.spec.name}
@@ -190,18 +194,22 @@ def host_trust(request: api.HostTrust, hosts: Hosts, operation: Operation) -> An
         if operation.ask(Prompt(id="", kind="confirm", text=text, default="n")).lower() not in {"y", "yes"}:
             raise errors.Interrupted("the key was not written")
     written = hostkeys.append(configuration, key)
+    if written is None:
+        raise errors.HostKeyFault(
+            f"the SSH configuration of {request.host} names no known_hosts file to write to",
+            "set UserKnownHostsFile to a file, or leave it out",
+        )
     return {"host": request.host, "fingerprint": hostkeys.fingerprint(key), "written": str(written)}
 
 
-def in_ssh_config(host: str, hosts: Hosts) -> bool:
+def in_ssh_config(host: str, hosts: Hosts, operation: Operation) -> bool:
     """Tell whether an alias stands in the user's SSH config."""
-    return host in _aliases(hosts, None)
+    return host in _aliases(hosts, operation)
 
 
-def _aliases(hosts: Hosts, operation: Operation | None) -> list[str]:
+def _aliases(hosts: Hosts, operation: Operation) -> list[str]:
     """Names on `Host` lines without patterns; included files are not read (ssh -G cannot list)."""
-    named = operation.client.ssh_config if operation is not None else None
-    path = Path(named or hosts.config.ssh_config or "~/.ssh/config").expanduser()
+    path = Path(operation.client.ssh_config or hosts.config.ssh_config or "~/.ssh/config").expanduser()
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -9,6 +9,7 @@ from importlib.resources import files
 import msgspec
 
 from jupyman import errors, remote
+from jupyman.api import Operation, Prompt
 from jupyman.core import shell as script
 from jupyman.core.shell import Facts, Shell
 from jupyman.model import Environment, KernelAdded, Kernels, KernelSpec
@@ -105,6 +106,20 @@ def add(
         python=facts.one("version") or env.python,
         refreshed=facts.one("refreshed") is not None,
     )
+
+
+def may_install(env: Environment, wanted: bool | None, operation: Operation) -> bool:
+    """Tell whether a missing ipykernel may be installed, asking where that was not said.
+
+    Args:
+        env: the environment.
+        wanted: ``--install/--no-install``; None: not said.
+        operation: whom to ask.
+    """
+    if env.ipykernel is not None or wanted is not None or not operation.client.interactive:
+        return bool(wanted)
+    text = f"environment {env.name or env.prefix} has no ipykernel. Install it there?"
+    return operation.ask(Prompt(id="", kind="confirm", text=text, default="y")).lower() in {"y", "yes"}
 
 
 def ls(shell: Shell, prefixes: list[str], *, check: bool = False) -> Kernels:

@@ -15,6 +15,7 @@ import msgspec
 from jupyman import api, config, errors
 from jupyman.api import ClientContext, Operation
 from jupyman.core import ending, inquiries, tunnels
+from jupyman.core.background import Background
 from jupyman.core.hosts import Hosts
 from jupyman.core.restore import Restorer, link_gone
 from jupyman.core.sessions import Live, Sessions
@@ -22,7 +23,7 @@ from jupyman.core.shared import Shared
 from jupyman.core.store import Store
 from jupyman.core.supervisor import Supervisor
 from jupyman.core.up import UpFlow
-from jupyman.model import FoundServer, Ps, SessionSpec
+from jupyman.model import FoundServer, Problem, Ps, SessionSpec
 from jupyman.paths import Paths
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,8 @@ class Manager:
             log.warning("%s", store.recovered)
         self.sessions = Sessions(store)
         self.hosts = Hosts(paths.config_file, self._on_up, self._on_down)
-        self._restorer = Restorer(self.hosts, self.sessions)
+        self._restorer = Restorer(self.hosts, self.sessions, self._restart)
+        self._client = ClientContext()  # the newest way to log in
         self._codes: dict[str, tuple[str, float]] = {}
         self._works: dict[str, tuple[api.Up, Shared]] = {}  # the `up` under way (or the last one) by session
         self._lock = threading.Lock()
@@ -80,10 +82,12 @@ class Manager:
         Args:
             client: how the daemon itself would log in: the environment that it was started with.
         """
+        self._client = client
         self._restorer.start(client)
 
     def handle(self, request: api.AnyRequest, operation: Operation) -> Any:
         """Do one request: see `api.Backend.handle`."""
+        self._client = operation.client
         self._restorer.fresh_client(operation.client)
         return self._handlers[type(request)](request, operation)
 
@@ -108,17 +112,43 @@ class Manager:
         with self.sessions.lock:
             same = msgspec.structs.replace(request, open_browser=False)
             work = self._works.get(spec.name)
-            if work is None or work[1].ended or work[0] != same:
+            if work is None or work[1].ended or work[1].cancelled.is_set() or work[0] != same:
                 previous = work[1] if work is not None and not work[1].ended else None
-                flow = UpFlow(self.hosts, self.sessions, request, spec, explicit_name=request.name is not None)
+                flow = UpFlow(self.hosts, self.sessions, request, spec, self._restorer.look)
                 shared = Shared(_after(previous, flow.run), operation.client)
                 self._works[spec.name] = (same, shared)
             else:
                 shared = work[1]
-        session = shared.join(operation)
+        try:
+            session = shared.join(operation)
+        except errors.Interrupted:
+            if operation.cancelled.is_set() or not shared.cancelled.is_set():
+                raise
+            # The last client before us left just as we joined: that was not our Ctrl-C.
+            return self._up(request, operation)
         if request.open_browser:
             operation.emit(api.OpenBrowser(url=f"/go?code={self._code(spec.name)}"))
         return session
+
+    def _restart(self, live: Live, why: str) -> None:
+        """Start a server that died again: same port, token and directory."""
+        name, last = live.spec.name, live.running
+        port = last.server.port if last is not None else None
+        request = api.Up(host=live.spec.host, name=name, port=port, timeout=live.spec.timeout)
+
+        def work() -> None:
+            try:
+                self._up(request, Background(self._client))
+            except errors.JupymanError as error:
+                text = f"{why}; it could not be started again: {error.message}"
+                problem = Problem(code="restart-failed", severity="error", text=text, fix=error.hint)
+            else:
+                text, fix = f"restarted {len(live.restarts)} times, the last time because {why}", f"jupyman logs {name}"
+                problem = Problem(code="server-restarted", severity="info", text=text, fix=fix)
+            log.info("session %s: %s", name, problem.text)
+            live.problems = [*live.problems, problem]
+
+        threading.Thread(target=work, name=f"restart {name}", daemon=True).start()
 
     def _wish(self, request: api.Up) -> SessionSpec:
         """Merge what was said, the stored session, and config.toml."""
@@ -156,10 +186,12 @@ class Manager:
             gpu=_first(request.gpu, old and old.gpu, entry.gpu, defaults.gpu),
             port=_first(request.port, old and old.port, entry.port, defaults.port),
             local_port=_first(old and old.local_port, request.local_port, entry.local_port),
-            on_conflict=_first(request.on_conflict, defaults.on_conflict) or "next",
+            on_conflict=_first(request.on_conflict, entry.on_conflict, defaults.on_conflict) or "next",
             restart=_first(request.restart, old and old.restart, defaults.restart) or "never",
             timeout=request.timeout,
             pid=old.pid if old is not None else None,
+            node=old.node if old is not None else None,
+            adopted=old is not None and old.adopted,
         )
 
     def _down(self, request: api.Down, operation: Operation) -> Any:
@@ -185,11 +217,11 @@ class Manager:
             lives = list(self.sessions.live.values())
         for live in lives:
             # A question that needs no network is answered from memory: only a daemon just started has to wait.
-            if live.spec.wanted and not live.settled.is_set():
+            if live.spec.wanted and live.state != "starting" and not live.settled.is_set():
                 live.settled.wait(max(0.0, deadline - time.monotonic()))
-        for host in request.hosts:
+        for host in [] if request.all else request.hosts:  # with --all a host is asked, and need not be known
             if not any(live.spec.host == host for live in lives) and self.hosts.known(host) is None:
-                self._know(host)
+                self._know(host, operation)
         chosen = [live for live in lives if not request.hosts or live.spec.host in request.hosts]
         forwards = [v for v in self.sessions.tunnel_views(self.hosts) if not request.hosts or v.host in request.hosts]
         servers: list[FoundServer] = []
@@ -242,10 +274,13 @@ class Manager:
 
     def _known_hosts(self) -> list[str]:
         with self.sessions.lock:
-            return [*(live.spec.host for live in self.sessions.live.values()), *(key[0] for key in self.sessions.tunnels)]
+            return [
+                *(live.spec.host for live in self.sessions.live.values()),
+                *(key[0] for key in self.sessions.tunnels),
+            ]
 
-    def _know(self, host: str) -> None:
-        if host not in self.hosts.config.hosts and not inquiries.in_ssh_config(host, self.hosts):
+    def _know(self, host: str, operation: Operation) -> None:
+        if host not in self.hosts.config.hosts and not inquiries.in_ssh_config(host, self.hosts, operation):
             raise errors.UnknownHost(f"no session is on a host called {host!r}")
 
     def _view(self, live: Live) -> Any:
@@ -276,7 +311,9 @@ def _after(previous: Shared | None, work: Callable[[Operation], Any]) -> Callabl
         return work
 
     def wait_then_work(operation: Operation) -> Any:
-        previous.wait(operation.cancelled)
+        operation.emit(api.Step(key="wait", text="waiting for another up of this session", state="run"))
+        # Also where the client leaves meanwhile: else the next one would find nothing under way.
+        previous.wait()
         return work(operation)
 
     return wait_then_work

@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
-
-import msgspec
+from collections.abc import Callable
 
 from jupyman import errors
 from jupyman.api import ClientContext
+from jupyman.core import restarts, tunnels
 from jupyman.core.hosts import Hosts
 from jupyman.core.launchers import nohup
+from jupyman.core.launchers.liveness import judge
 from jupyman.core.sessions import Live, Sessions
 from jupyman.core.supervisor import Supervisor
-from jupyman.model import Problem
+from jupyman.model import Problem, Running
 from jupyman.ssh.link import Link
 
 log = logging.getLogger(__name__)
@@ -29,12 +30,15 @@ class Restorer:
     Args:
         hosts: their links.
         sessions: the registry.
+        restart: starts a session's server again, in a thread of its own; told why.
     """
 
-    def __init__(self, hosts: Hosts, sessions: Sessions) -> None:
+    def __init__(self, hosts: Hosts, sessions: Sessions, restart: Callable[[Live, str], None]) -> None:
         self._hosts = hosts
         self._sessions = sessions
+        self._restart = restart
         self._closed = threading.Event()
+        self._due = threading.Event()
         self._client = ClientContext()
         self._looking = threading.Lock()
         self._watch = threading.Thread(target=self._run, name="watch servers", daemon=True)
@@ -49,14 +53,14 @@ class Restorer:
         hosts: set[str] = set()
         with self._sessions.lock:
             lives = [live for live in self._sessions.live.values() if live.spec.wanted]
-            tunnels = list(self._sessions.tunnels.values())
+            wanted = list(self._sessions.tunnels.values())
         for live in self._sessions.live.values():
             if not live.spec.wanted:
                 live.settled.set()
         for live in lives:
             hosts.add(live.spec.host)
             self._bind(live)
-        for spec, listener in tunnels:
+        for spec, listener in wanted:
             hosts.add(spec.host)
             if listener is None:
                 supervisor = self._hosts.supervisor(spec.host, client)
@@ -65,6 +69,7 @@ class Restorer:
                 except errors.JupymanError as error:
                     log.warning("forward %s of %s: %s", spec.local_port, spec.host, error.message)
                     continue
+                tunnels.explain(bound, spec, supervisor)
                 with self._sessions.lock:
                     self._sessions.tunnels[(spec.host, spec.local_port)] = (spec, bound)
         for host in hosts:
@@ -86,9 +91,14 @@ class Restorer:
         """A link came up: look at each of its sessions."""
         self._look(supervisor)
 
+    def look(self) -> None:
+        """Look at the servers now instead of later."""
+        self._due.set()
+
     def close(self) -> None:
         """End the watching."""
         self._closed.set()
+        self._due.set()
 
     def _bind(self, live: Live) -> None:
         """Bind the session's local port before its link is there; connections wait."""
@@ -98,7 +108,9 @@ class Restorer:
         supervisor = self._hosts.supervisor(spec.host, self._client)
         try:
             # The target is corrected when the server is found.
-            listener = supervisor.forwarder.listen(spec.local_port, ("127.0.0.1", spec.port or spec.local_port), strict=True)
+            listener = supervisor.forwarder.listen(
+                spec.local_port, ("127.0.0.1", spec.port or spec.local_port), strict=True
+            )
         except errors.JupymanError as error:
             log.warning("session %s: %s", spec.name, error.message)
             live.problems = [
@@ -110,11 +122,14 @@ class Restorer:
                 )
             ]
             return
-        listener.gate = lambda: live.verified
-        live.listener = listener
+        live.take(listener, lambda: supervisor.status, self.look)
 
     def _run(self) -> None:
-        while not self._closed.wait(LOOK):
+        while True:
+            self._due.wait(LOOK)
+            self._due.clear()
+            if self._closed.is_set():
+                return
             for supervisor in self._hosts.all().values():
                 if supervisor.link is not None and self._sessions.on(supervisor.name):
                     self._look(supervisor)
@@ -124,8 +139,8 @@ class Restorer:
         if link is None:
             return
         for live in self._sessions.on(supervisor.name):
-            if live.state == "starting" or (live.state == "exited" and live.running is None):
-                continue
+            if live.state in {"starting", "exited"}:
+                continue  # an `up` is under way, or only an `up` makes it run again
             try:
                 self._session(supervisor, link, live)
             except errors.JupymanError as error:
@@ -134,7 +149,7 @@ class Restorer:
                 log.exception("session %s could not be looked up", live.spec.name)
 
     def _session(self, supervisor: Supervisor, link: Link, live: Live) -> None:
-        running = live.running
+        before = running = live.running
         if running is None:
             found = nohup.find(link)
             record = next((one for one in found.records if one.name == live.spec.name and one.alive), None)
@@ -142,39 +157,62 @@ class Restorer:
                 record = next((one for one in found.records if one.pid == live.spec.pid and one.alive), None)
             server = record or next((one for one in found.servers if one.pid == live.spec.pid), None)
             if server is None:
-                self._exited(supervisor, live, "no server of this session runs on the host any more")
+                # The record of the dead one says how it ended.
+                server = next((one for one in found.records if one.name == live.spec.name), None)
+            if server is None:
+                gone = nohup.Liveness("exited", "no server of this session runs on the host any more")
+                if (node := found.other_node(live.spec.name, live.spec.node)) is not None:
+                    gone = judge("elsewhere", pid=live.spec.pid or 0, log=[], nodes=(node, found.node))
+                if not overtaken(live, before):
+                    self._absent(supervisor, live, gone)
                 return
-            running = nohup.adopt(link, server, record=False)
+            running = live.known(nohup.adopt(link, server, record=False))
         liveness = nohup.verify(link, running)
+        if overtaken(live, before):
+            return
         if not liveness.ok:
             live.running = running
-            self._exited(supervisor, live, liveness.text)
+            self._absent(supervisor, live, liveness)
             return
         with self._sessions.lock:
-            live.running = running
+            if live.listener is not None and running.endpoint is not None:
+                live.listener.retarget(running.endpoint)
+            live.proven(running)
             live.state = "running"
-            live.down_since = None
-            if live.listener is not None and running.server.port is not None:
-                live.listener.retarget(("127.0.0.1", running.server.port))
-            live.verified = True
-            live.spec = msgspec.structs.replace(live.spec, pid=running.server.pid)
+            live.note(running)
+        supervisor.forwarder.wake()
         live.settled.set()
 
-    def _exited(self, supervisor: Supervisor, live: Live, text: str) -> None:
-        log.info("session %s: exited: %s", live.spec.name, text)
+    def _absent(self, supervisor: Supervisor, live: Live, seen: nohup.Liveness) -> None:
+        """Note that the session has no server that may be used, and why; start another where the user asked for it."""
+        log.info("session %s: %s", live.spec.name, seen.text)
+        name = live.spec.name
+        fix = f"jupyman up {name} starts it again; jupyman logs {name} shows its end"
+        if seen.state == "elsewhere":
+            fix = f"name that machine in ~/.ssh/config and use it instead of {live.spec.host}"
+        elif not seen.dead:
+            fix = f"jupyman check {live.spec.host} shows the port; jupyman kill {name} ends it"
+        again = live.spec.restart == "always" and seen.dead and seen.stopped_by is None and live.spec.wanted
+        limited = again and not restarts.allowed(live.restarts, time.monotonic())
         with self._sessions.lock:
-            live.state = "exited"
+            # Only proof of its end is an end: a process that runs is not to be replaced.
+            live.state = "exited" if seen.dead else "lost"
             live.verified = False
-            live.problems = [
-                Problem(
-                    code="server-exited",
-                    severity="error",
-                    text=text,
-                    fix=f"jupyman up {live.spec.name} starts it again; jupyman logs {live.spec.name} shows its end",
-                )
-            ]
+            live.problems = [Problem(code=seen.code, severity="error", text=seen.text, fix=fix)]
+            if limited:
+                text = f"not restarted: it ended {restarts.LIMIT} times in {restarts.SPAN / 60:.0f} minutes"
+                live.problems.append(Problem(code="restart-limit", severity="error", text=text, fix=fix))
         live.settled.set()
-        supervisor.want(wanted=self._sessions.wanted(live.spec.host))
+        if again and not limited:
+            live.restarts.append(time.monotonic())
+            self._restart(live, seen.text)
+        else:
+            supervisor.want(wanted=self._sessions.wanted(live.spec.host))
+
+
+def overtaken(live: Live, before: Running | None) -> bool:
+    """Whether an `up` began, or found another server, since we looked: what we saw is old then."""
+    return live.state == "starting" or live.running is not before
 
 
 def link_gone(sessions: Sessions, host: str) -> None:

@@ -5,17 +5,31 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from jupyman import errors
+from jupyman.core import away
 from jupyman.core.store import Store
-from jupyman.model import Forward, HostForward, LinkStatus, Problem, Running, ServerState, Session, SessionSpec, TunnelSpec
-from jupyman.ssh.forward import Listener
+from jupyman.model import (
+    Forward,
+    HostForward,
+    LinkStatus,
+    Problem,
+    Running,
+    ServerState,
+    Session,
+    SessionSpec,
+    TunnelSpec,
+)
+from jupyman.ssh.engine import Listening
 
 if TYPE_CHECKING:
     from jupyman.core.hosts import Hosts
-    from jupyman.core.shared import Shared
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +44,62 @@ class Live:
     spec: SessionSpec
     running: Running | None = None
     state: ServerState = "lost"
-    listener: Listener | None = None
+    listener: Listening | None = None
     verified: bool = False  # the server's identity was proven since the link last came up
     down_since: float | None = None  # monotonic, while the link is away
+    seen: str | None = None  # when the server was last proven to run
     problems: list[Problem] = field(default_factory=list)
     settled: threading.Event = field(default_factory=threading.Event)  # its state was looked up since the start
-    work: Shared | None = None  # the `up` under way
+    restarts: list[float] = field(default_factory=list)  # monotonic
+
+    def take(self, listener: Listening, status: Callable[[], LinkStatus], suspect: Callable[[], None]) -> None:
+        """Forward by this listener: connections wait until the server is proven, and browsers are told why.
+
+        Args:
+            listener: bound.
+            status: of the host's link.
+            suspect: told that the host refused a connection, so that somebody looks at the server; must not wait.
+        """
+
+        def refused() -> None:
+            # Whoever gets the port next is not the server that was proven.
+            self.verified = False
+            suspect()
+
+        listener.gate = lambda: self.verified
+        listener.respond = lambda head, waited: away.answer(head, self._away(status()), waited)
+        listener.on_refused = refused
+        self.listener = listener
+
+    def known(self, running: Running) -> Running:
+        """Return a server that was found again as this session had it: launched by it, or taken over."""
+        if running.server.pid != self.spec.pid:
+            return running
+        server = msgspec.structs.replace(running.server, adopted=self.spec.adopted)
+        return msgspec.structs.replace(running, server=server)
+
+    def note(self, running: Running) -> None:
+        """Remember which server it is: for a daemon that comes after this one."""
+        server = running.server
+        self.spec = msgspec.structs.replace(self.spec, pid=server.pid, node=server.node, adopted=server.adopted)
+
+    def proven(self, running: Running) -> None:
+        """Note that the server is the one we know: its listener's gate opens."""
+        self.running = running
+        self.verified = True
+        self.down_since = None
+        self.seen = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def _away(self, link: LinkStatus) -> away.Facts:
+        if self.state == "exited":
+            return away.Facts(
+                self.spec.name,
+                self.spec.host,
+                "the server has ended",
+                command=f"jupyman up {self.spec.name}",
+                seen=_clock(self.seen),
+            )
+        return link_away(self.spec.name, self.spec.host, link, again=f"jupyman up {self.spec.name}", seen=self.seen)
 
     def view(self, link: LinkStatus) -> Session:
         """Return the session as `ps` prints it.
@@ -56,8 +120,14 @@ class Live:
             server=running.server if running is not None else None,
             url=self.url,
             forwards=forwards,
-            problems=[*(running.problems if running is not None else []), *self.problems],
+            problems=self._all_problems(),
         )
+
+    def _all_problems(self) -> list[Problem]:
+        """Join what the server's record says and what this computer saw; one of each kind."""
+        told = self.running.problems if self.running is not None else []
+        codes = {problem.code for problem in told}
+        return [*told, *(problem for problem in self.problems if problem.code not in codes)]
 
     @property
     def url(self) -> str | None:
@@ -70,7 +140,38 @@ class Live:
         return f"http://127.0.0.1:{self.listener.local_port}{base}/{page}{query}"
 
 
-def forward(listener: Listener, *, up: bool) -> Forward:
+def link_away(title: str, host: str, link: LinkStatus, *, again: str, seen: str | None = None) -> away.Facts:
+    """Say what a browser should know of a link that is not up.
+
+    Args:
+        title: the session or forward.
+        host: its host.
+        link: the state.
+        again: the command by which a person logs in again.
+        seen: when the far end was last seen alive.
+    """
+    words = {
+        "up": "looking whether the server still runs",
+        "needs-auth": "the host asks for a login",
+        "failed": "the host's key is not the known one",
+    }
+    return away.Facts(
+        title,
+        host,
+        words.get(link.state, "the link is lost, reconnecting"),
+        since=_clock(link.since) if link.state != "up" else None,
+        seen=_clock(seen),
+        next_attempt=_clock(link.next_attempt),
+        command=again if link.state in {"needs-auth", "failed"} else None,
+    )
+
+
+def _clock(moment: str | None) -> str | None:
+    """Return a time as this computer's clock shows it."""
+    return datetime.fromisoformat(moment).astimezone().strftime("%H:%M:%S") if moment else None
+
+
+def forward(listener: Listening, *, up: bool) -> Forward:
     """Return a listener as it is printed.
 
     Args:
@@ -107,7 +208,7 @@ class Sessions:
         self.store = store
         self.lock = threading.RLock()
         self.live: dict[str, Live] = {name: Live(spec=spec) for name, spec in store.state.sessions.items()}
-        self.tunnels: dict[tuple[str, int], tuple[TunnelSpec, Listener | None]] = {
+        self.tunnels: dict[tuple[str, int], tuple[TunnelSpec, Listening | None]] = {
             (spec.host, spec.local_port): (spec, None) for spec in store.state.tunnels
         }
 
@@ -197,6 +298,8 @@ class Sessions:
             else:
                 local = f"127.0.0.1:{spec.local_port}"
                 views.append(
-                    HostForward(host=spec.host, local=local, remote=endpoint((spec.address, spec.port)), state="waiting")
+                    HostForward(
+                        host=spec.host, local=local, remote=endpoint((spec.address, spec.port)), state="waiting"
+                    )
                 )
         return views

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jupyman import errors
-from jupyman.api import AnyEvent, ClientContext, Operation, OpenBrowser, Prompt
+from jupyman.api import AnyEvent, ClientContext, OpenBrowser, Operation, Prompt
 
 
 class Shared:
@@ -86,11 +86,9 @@ class Shared:
         for callback in callbacks:
             callback()
 
-    def wait(self, cancelled: threading.Event) -> None:
-        """Wait for the work's end, or until `cancelled` is set."""
-        while not self._ended.wait(0.1):
-            if cancelled.is_set():
-                return
+    def wait(self) -> None:
+        """Wait for the work's end."""
+        self._ended.wait()
 
     # --- Operation, as the work sees it -----------------------------------------------------------------------------
 
@@ -136,7 +134,7 @@ class Shared:
     def _run(self) -> None:
         try:
             self._result = self._work(self)
-        except BaseException as error:  # noqa: BLE001 - it is raised again in every client's own thread
+        except BaseException as error:
             self._error = error
         with self._changed:
             self._ended.set()

@@ -68,6 +68,27 @@ class Shell(Protocol):
 
 
 @dataclass(frozen=True)
+class Looking:
+    """A shell to look around with: whatever it runs is given up as soon as `cancelled` is set."""
+
+    shell: Shell
+    cancelled: threading.Event
+
+    def run(
+        self,
+        script: str,
+        *,
+        timeout: float,
+        limit: int = ANSWER_LIMIT,
+        on_line: Callable[[str], None] | None = None,
+        cancelled: threading.Event | None = None,
+    ) -> Completed:
+        """Run it: see `Shell.run`."""
+        end = cancelled or self.cancelled
+        return self.shell.run(script, timeout=timeout, limit=limit, on_line=on_line, cancelled=end)
+
+
+@dataclass(frozen=True)
 class Facts:
     """The answer of a script: names and values in their order; a name may come many times."""
 

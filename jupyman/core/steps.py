@@ -30,6 +30,16 @@ class Progress:
         self.text, self.state = text, "warn"
 
 
+def go_on(operation: Operation) -> None:
+    """Return where the operation was not cancelled.
+
+    Raises:
+        Interrupted: it was.
+    """
+    if operation.cancelled.is_set():
+        raise errors.Interrupted("interrupted")
+
+
 @contextmanager
 def step(operation: Operation, key: str, text: str) -> Iterator[Progress]:
     """Show a step: at once, and again with its seconds when it is over.
@@ -42,8 +52,7 @@ def step(operation: Operation, key: str, text: str) -> Iterator[Progress]:
     Raises:
         Interrupted: the operation was cancelled before the step.
     """
-    if operation.cancelled.is_set():
-        raise errors.Interrupted("interrupted")
+    go_on(operation)
     progress = Progress(operation, key, text)
     operation.emit(Step(key=key, text=text, state="run"))
     start = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from dataclasses import dataclass, field
@@ -61,7 +62,7 @@ class Store:
                         "use that version, or move the file away; your servers keep running",
                     )
                 self.state = msgspec.json.decode(content, type=State)
-            except msgspec.DecodeError as error:
+            except ValueError as error:  # no JSON, another shape, or no text at all
                 aside = path.with_name(f"{path.name}.broken-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
                 path.replace(aside)
                 self.recovered = f"{path} could not be read ({error}); kept as {aside.name}"
@@ -88,10 +89,9 @@ class Store:
                 raise
             if self.path.exists():
                 self._backup.unlink(missing_ok=True)
-                try:
+                # A file system without hard links: the atomic replace below still holds.
+                with contextlib.suppress(OSError):
                     os.link(self.path, self._backup)
-                except OSError:  # a file system without hard links: the atomic replace below still holds
-                    pass
             fresh.replace(self.path)
 
     @property

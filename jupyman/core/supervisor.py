@@ -7,7 +7,9 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 from jupyman import errors
 from jupyman.api import ClientContext, Operation, Prompt
@@ -15,8 +17,8 @@ from jupyman.core import backoff, lifecycle
 from jupyman.core.awake import Awake
 from jupyman.model import LinkStatus
 from jupyman.ssh import config as ssh_config
+from jupyman.ssh import engine
 from jupyman.ssh.auth import Credentials, Keyring
-from jupyman.ssh.forward import Forwarder
 from jupyman.ssh.link import Link
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,9 @@ TICK = 1.0
 # An idle link that nothing wants is kept for the next command for this long, seconds.
 LINGER = 300.0
 CONNECT_TIMEOUT = 10.0
+# A background attempt gives TCP less: the kernel asks again after 1, 3 and 7 s, and a network that returns in between
+# would be noticed late.
+REACH = 3.0
 
 
 def now() -> str:
@@ -45,6 +50,7 @@ class Supervisor:
         on_up: called in a thread of its own whenever the link came up.
         on_down: called at once whenever it went away; must not wait.
         client: how to log in (agent socket, ssh_config); replaced by each request.
+        engine_name: what carries the forwards.
     """
 
     def __init__(
@@ -55,11 +61,13 @@ class Supervisor:
         on_up: Callable[[Supervisor], None],
         on_down: Callable[[Supervisor], None],
         client: ClientContext,
+        engine_name: engine.EngineName = "native",
     ) -> None:
         self.name = name
         self.destination = destination
         self.client = client
-        self.forwarder = Forwarder(name)
+        self.sockets = engine_name == "native"  # UNIX sockets of the host can be reached, as far as is known
+        self.forwarder = engine.make(name, engine_name)
         self._keyring = keyring
         self._on_up = on_up
         self._on_down = on_down
@@ -67,6 +75,9 @@ class Supervisor:
         self._link: Link | None = None
         self._since = now()
         self._error: str | None = None
+        self._lost_at: float | None = None  # monotonic
+        self._unreached = False  # the last attempt got no connection at all
+        self._peer: str | None = None
         self._due: float | None = None
         self._due_at: str | None = None
         self._used = time.monotonic()
@@ -106,7 +117,7 @@ class Supervisor:
                     self._feed("want")
                 else:
                     # Not "release": the link stays warm for the next command, for LINGER seconds.
-                    self._policy = lifecycle.replace(self._policy, wanted=False)
+                    self._policy = replace(self._policy, wanted=False)
                     self._used = time.monotonic()
                     if self._policy.state != "up":
                         self._feed("release")
@@ -137,7 +148,7 @@ class Supervisor:
                 self._feed("begin")
 
             def ask(kind: str, text: str) -> str:
-                return operation.ask(Prompt(id="", kind=_kind(kind), text=text))
+                return operation.ask(Prompt(id="", kind=_KINDS.get(kind, "text"), text=text))
 
             interactive = operation.client.interactive
             return self._open(ask if interactive else None, operation.cancelled)
@@ -168,7 +179,14 @@ class Supervisor:
         try:
             configuration = ssh_config.read(self.destination, ssh_config=client.ssh_config)
             credentials = Credentials(ssh_auth_sock=client.ssh_auth_sock, ask=ask)
-            link = Link.open(configuration, credentials, self._keyring, timeout=CONNECT_TIMEOUT, cancelled=cancelled)
+            link = Link.open(
+                configuration,
+                credentials,
+                self._keyring,
+                timeout=CONNECT_TIMEOUT,
+                reach=REACH if cancelled is None else None,
+                cancelled=cancelled,
+            )
         except errors.AuthenticationFailed as error:
             self._feed("auth", error.message)
             raise
@@ -179,6 +197,7 @@ class Supervisor:
             self._feed("abandoned")
             raise
         except errors.JupymanError as error:
+            self._unreached = bool(error.details.get("unreached"))
             self._feed("unreachable", error.message)
             raise
         except BaseException:
@@ -186,6 +205,8 @@ class Supervisor:
             raise
         with self._mutex:
             self._link = link
+            self._peer = link.peer
+            self._lost_at = None
             self._beat = self._used = time.monotonic()
             self._feed("connected")
         link.on_lost(lambda reason: self._lost(link, reason))
@@ -196,6 +217,7 @@ class Supervisor:
             if self._link is not link or self._closed:
                 return
             self._link = None
+            self._lost_at = time.monotonic()
             self._feed("lost", reason)
 
     def _feed(self, event: lifecycle.EventName, reason: str | None = None) -> None:
@@ -205,8 +227,14 @@ class Supervisor:
             self._policy, actions = lifecycle.step(before, event)
             if self._policy.state != before.state:
                 self._since = now()
-                log.info("%s: %s -> %s (%s%s)", self.name, before.state, self._policy.state, event,
-                         f": {reason}" if reason else "")
+                log.info(
+                    "%s: %s -> %s (%s%s)",
+                    self.name,
+                    before.state,
+                    self._policy.state,
+                    event,
+                    f": {reason}" if reason else "",
+                )
             if reason is not None:
                 self._error = reason
             for action in actions:
@@ -228,10 +256,16 @@ class Supervisor:
         elif action == "heartbeat":
             self._beat = 0.0
         elif action in {"schedule", "schedule-now"}:
-            # Jitter, not secrecy.
-            wait = 0.0 if action == "schedule-now" else backoff.delay(self._policy.attempt, random.random())  # noqa: S311
+            wait = 0.0 if action == "schedule-now" else self._backoff()
             self._due = time.monotonic() + wait
             self._due_at = (datetime.now(UTC) + timedelta(seconds=wait)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def _backoff(self) -> float:
+        unreached = None
+        if self._unreached and self._lost_at is not None:
+            unreached = time.monotonic() - self._lost_at
+        # Jitter, not secrecy.
+        return backoff.delay(self._policy.attempt, random.random(), unreached)  # noqa: S311
 
     def _run(self) -> None:
         awake = Awake()
@@ -245,7 +279,7 @@ class Supervisor:
                 self._wake.wait(wait)
                 if self._closed:
                     return
-                peer = self._link.peer if self._link is not None else None
+                peer = self._peer
             if wait is not None and awake.disturbed(wait, peer):
                 self._feed("nudge")
             self._heartbeat_if_due()
@@ -294,5 +328,4 @@ class Supervisor:
             self._login.release()
 
 
-def _kind(kind: str) -> str:
-    return kind if kind in {"secret", "text", "confirm"} else "text"
+_KINDS: dict[str, Literal["secret", "text", "confirm"]] = {"secret": "secret", "confirm": "confirm"}

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 
+import msgspec
+
 from jupyman import errors
 from jupyman.api import Operation, Tunnel
+from jupyman.core import away
 from jupyman.core.hosts import Hosts
-from jupyman.core.sessions import Sessions, endpoint
+from jupyman.core.sessions import Sessions, endpoint, link_away
 from jupyman.core.steps import step
 from jupyman.core.supervisor import Supervisor
 from jupyman.model import HostForward, TunnelSpec
+from jupyman.ssh.engine import Listening
 
 _SPEC = re.compile(r"^(?P<local>[0-9]+)(?::(?:(?P<address>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):)?(?P<remote>[0-9]+))?$")
 
@@ -31,7 +35,7 @@ def parse(text: str, host: str) -> TunnelSpec:
     local = int(match["local"])
     remote = int(match["remote"] or match["local"])
     for port in (local, remote):
-        if not 1 <= port <= 65535:  # noqa: PLR2004 - TCP's range
+        if not 1 <= port <= 65535:
             raise errors.UsageFault(f"port {port} is not between 1 and 65535", "choose another port")
     address = (match["address"] or "127.0.0.1").strip("[]")
     return TunnelSpec(host=host, local_port=local, address=address, port=remote)
@@ -59,18 +63,33 @@ def open_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions, opera
     supervisor = hosts.supervisor(host, operation.client)
     result = []
     for spec in specs:
-        with sessions.lock:
-            standing = sessions.tunnels.get((host, spec.local_port))
-        if standing is not None and (standing[0].address, standing[0].port) == (spec.address, spec.port):
-            local = spec.local_port
+        standing = next((kept for kept in _asked(spec, sessions) if _target(kept) == _target(spec)), None)
+        if standing is not None and sessions.tunnels[host, standing.local_port][1] is not None:
+            local = standing.local_port
         else:
             local = _open(spec, supervisor, sessions, operation)
+            if standing is not None and standing.local_port != local:
+                # It waited for its port, which somebody else has had since the daemon's start.
+                sessions.tunnels.pop((host, standing.local_port), None)
+                sessions.save()
         result.append(next(v for v in sessions.tunnel_views(hosts) if v.host == host and v.local.endswith(f":{local}")))
     return result
 
 
+def _asked(spec: TunnelSpec, sessions: Sessions) -> list[TunnelSpec]:
+    """Find the forwards that a local port means: the one that has it, then those that got another in its place."""
+    with sessions.lock:
+        kept = [one for one, _ in sessions.tunnels.values() if one.host == spec.host]
+    has = [one for one in kept if one.local_port == spec.local_port]
+    return has + [one for one in kept if one.asked == spec.local_port and one not in has]
+
+
+def _target(spec: TunnelSpec) -> tuple[str, int]:
+    return spec.address, spec.port
+
+
 def _open(spec: TunnelSpec, supervisor: Supervisor, sessions: Sessions, operation: Operation) -> int:
-    target = (spec.address, spec.port)
+    target = _target(spec)
     with step(operation, "tunnel", f"forwarding {spec.local_port} to {endpoint(target)} on {spec.host}") as progress:
         link = supervisor.acquire(operation)
         try:
@@ -86,7 +105,8 @@ def _open(spec: TunnelSpec, supervisor: Supervisor, sessions: Sessions, operatio
             progress.warn(f"local port {spec.local_port} is taken{listener.holder_text}: using {local}")
         elif progress.state == "done":
             progress.text = f"127.0.0.1:{local} leads to {endpoint(target)} on {spec.host}"
-        kept = TunnelSpec(host=spec.host, local_port=local, address=spec.address, port=spec.port)
+        explain(listener, spec, supervisor)
+        kept = msgspec.structs.replace(spec, local_port=local, asked=spec.local_port)
         with sessions.lock:
             sessions.tunnels[(spec.host, local)] = (kept, listener)
     sessions.save()
@@ -94,8 +114,18 @@ def _open(spec: TunnelSpec, supervisor: Supervisor, sessions: Sessions, operatio
     return local
 
 
+def explain(listener: Listening, spec: TunnelSpec, supervisor: Supervisor) -> None:
+    """Let a browser that comes while the link is away hear why."""
+    title, again = f"port {spec.local_port}", f"jupyman tunnel {spec.local_port} --host {spec.host}"
+
+    def respond(head: bytes, waited: float | None) -> bytes | None:
+        return away.answer(head, link_away(title, spec.host, supervisor.status, again=again), waited)
+
+    listener.respond = respond
+
+
 def close_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions) -> list[HostForward]:
-    """Close the forwards that are named by their local port.
+    """Close the forwards that are named by their local port, or by the one that was asked for and taken.
 
     Args:
         request: the verb's arguments; all are looked up before one is closed.
@@ -111,16 +141,19 @@ def close_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions) -> l
     """
     specs = [parse(text, host) for text in request.specs]
     views = {view.local: view for view in sessions.tunnel_views(hosts) if view.host == host}
+    chosen: dict[int, None] = {}  # said twice is closed once
     for spec in specs:
-        if (host, spec.local_port) not in sessions.tunnels:
+        asked = _asked(spec, sessions)
+        if not asked:
             raise errors.UsageFault(f"no forward of {host} has local port {spec.local_port}", "see jupyman ps")
+        chosen[asked[0].local_port] = None
     closed = []
-    for spec in specs:
+    for local in chosen:
         with sessions.lock:
-            _, listener = sessions.tunnels.pop((host, spec.local_port))
+            _, listener = sessions.tunnels.pop((host, local))
         if listener is not None:
             listener.close()
-        closed.append(views[f"127.0.0.1:{spec.local_port}"])
+        closed.append(views[f"127.0.0.1:{local}"])
     sessions.save()
     supervisor = hosts.known(host)
     if supervisor is not None:

@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 import logging
+import posixpath
 import threading
+from collections.abc import Callable
 
 import msgspec
 
 from jupyman import errors
-from jupyman.api import Operation, Prompt, Up
-from jupyman.core import answer, kernels, ports, probe
+from jupyman.api import Operation, Up
+from jupyman.core import answer, probe
 from jupyman.core.hosts import Hosts
 from jupyman.core.launchers import nohup
+from jupyman.core.prepare import DEFAULT_PORT, Preparation
 from jupyman.core.sessions import Live, Sessions
-from jupyman.core.steps import step
+from jupyman.core.shell import Looking
+from jupyman.core.steps import go_on, step
 from jupyman.core.supervisor import Supervisor
-from jupyman.model import (
-    Environment,
-    HostReport,
-    LaunchSpec,
-    PortHolder,
-    Problem,
-    Running,
-    Session,
-    SessionSpec,
-    Verdict,
-)
+from jupyman.model import HostReport, Problem, Running, Session, SessionSpec
+from jupyman.ssh.engine import Listening
 from jupyman.ssh.link import Link
-from jupyman.tools import gpu_choice
 
 log = logging.getLogger(__name__)
-
-DEFAULT_PORT = 8888
-# As many as Jupyter itself would try (ServerApp.port_retries).
-CANDIDATES = 50
 
 
 class UpFlow:
@@ -44,17 +34,19 @@ class UpFlow:
         sessions: where the result is kept.
         request: what the user said; None fields were not said.
         spec: the wish: what was said, then the stored session, then config.toml.
-        explicit_name: the user said ``--name``.
+        suspect: told later that the host refused a connection to the server; must not wait.
     """
 
     def __init__(
-        self, hosts: Hosts, sessions: Sessions, request: Up, spec: SessionSpec, *, explicit_name: bool
+        self, hosts: Hosts, sessions: Sessions, request: Up, spec: SessionSpec, suspect: Callable[[], None]
     ) -> None:
         self._hosts = hosts
         self._sessions = sessions
         self._request = request
         self._spec = spec
-        self._explicit_name = explicit_name
+        self._suspect = suspect
+        self._fresh = False  # a new session may take over a server; a known one gets its own back, or a new one
+        self._explicit_name = request.name is not None
         self._problems: list[Problem] = []
 
     def run(self, operation: Operation) -> Session:
@@ -73,48 +65,62 @@ class UpFlow:
         supervisor = self._hosts.supervisor(spec.host, operation.client)
         with self._sessions.lock:
             live = self._sessions.live.get(spec.name)
-            fresh = live is None
+            self._fresh = live is None
             if live is None:
                 live = Live(spec=spec, state="starting")
                 self._sessions.live[spec.name] = live
-        before = live.spec, live.state
-        launched: Running | None = None
-        link: Link | None = None
         try:
             with step(operation, "connect", f"connecting to {spec.host}") as progress:
                 link = supervisor.acquire(operation)
                 progress.text = f"connected to {spec.host}"
-            running = self._resume(link, live, operation)
-            if running is None:
-                self._permitted(link, spec)
-                report, found = self._look(link, operation)
-                running = self._adopt(link, found, operation)
-                if running is None:
-                    live.state = "starting"
-                    running = launched = self._launch(link, supervisor, report, found, operation)
-            self._forward(supervisor, live, running, operation)
-            self._prove(link, live, running, operation)
+            running = self._serve(link, supervisor, live, operation)
         except BaseException:
-            if launched is not None and link is not None:
-                self._undo(link, launched)
-            if fresh:
+            if self._fresh:
                 self._sessions.remove(spec.name)
-                if not self._sessions.wanted(spec.host):
-                    supervisor.want(wanted=False)
-            else:
-                live.spec, live.state = before
+                supervisor.want(wanted=self._sessions.wanted(spec.host))
             raise
         live.spec = msgspec.structs.replace(
             spec,
             wanted=True,
-            pid=running.server.pid,
             local_port=live.listener.local_port if live.listener is not None else None,
         )
+        live.note(running)
         live.problems = self._problems
         live.settled.set()
         supervisor.want(wanted=True)
         self._sessions.save()
         return live.view(supervisor.status)
+
+    def _serve(self, link: Link, supervisor: Supervisor, live: Live, operation: Operation) -> Running:
+        """Bring server and forward about; what this run made of them is undone where it fails."""
+        launched: Running | None = None
+        running = self._resume(link, live, operation)
+        state, listener = live.state, live.listener
+        try:
+            if running is None:
+                self._permitted(link)
+                report, found = self._look(link, operation)
+                self._same_node(live, found)
+                running = self._adopt(link, live, found, operation)
+                if running is None:
+                    live.state = "starting"
+                    running = self._launch(link, supervisor, report, found, operation)
+                    launched = None if running.server.adopted else running
+            self._forward(supervisor, live, running, operation)
+            self._prove(link, live, running, operation, launched=launched is not None)
+            self._not_killed(live)
+            go_on(operation)  # no step follows that would see it
+        except BaseException:
+            if launched is not None:
+                self._undo(link, launched)
+                live.running = None
+            if live.state == "starting":  # else it was looked up meanwhile
+                live.state = state
+            if live.listener is not None and live.listener is not listener:
+                live.listener.close()
+                live.listener = None
+            raise
+        return running
 
     # --- the steps ------------------------------------------------------------------------------------------------
 
@@ -124,37 +130,57 @@ class UpFlow:
             return None
         with step(operation, "verify", "looking for the session's server") as progress:
             liveness = nohup.verify(link, live.running)
-            if liveness.ok:
-                self._unchanged(live, live.running)
-                progress.text = f"server runs (pid {live.running.server.pid})"
-                return live.running
-            progress.warn(f"the session's server is gone: {liveness.text}")
-        live.running = None
+            progress.text = f"server runs (pid {live.running.server.pid})"
+            if not liveness.ok:
+                progress.warn(f"the session's server is gone: {liveness.text}")
+        if liveness.ok:
+            self._unchanged(live.running, live.spec)
+            return live.running
+        if liveness.state == "elsewhere":
+            raise self._astray(liveness.text)
+        live.running, live.state, live.verified = None, "exited", False
         return None
 
-    def _unchanged(self, live: Live, running: Running) -> None:
-        """Refuse options that the running server does not have."""
-        server = running.server
-        asked = self._request
+    def _unchanged(self, running: Running, stored: SessionSpec | None) -> None:
+        """Refuse options that the running server does not have.
+
+        Args:
+            running: the server.
+            stored: what this computer asked for when it was made; None: another one made it.
+        """
+        server, asked = running.server, self._request
+        works_in = server.kernel_env or server.env
         differs: list[str] = []
-        if asked.env is not None and not _same_env(asked.env, server.kernel_env or server.env, live.spec.env):
-            differs.append(f"--env {asked.env} (it runs {server.kernel_env or server.env})")
-        if asked.dir is not None and asked.dir != live.spec.dir and asked.dir != server.root_dir:
+        if asked.env is not None and not _same_env(asked.env, works_in) and not (stored and stored.env == asked.env):
+            differs.append(f"--env {asked.env} (it runs {works_in or 'another'})")
+        if asked.dir is not None and not _same_dir(asked.dir, running) and not (stored and stored.dir == asked.dir):
             differs.append(f"--dir {asked.dir} (it runs in {server.root_dir})")
         if asked.app is not None and asked.app != server.app:
             differs.append(f"--app {asked.app} (it runs {server.app})")
-        if asked.gpu is not None and asked.gpu != live.spec.gpu:
-            differs.append(f"--gpu {asked.gpu} (it runs with {live.spec.gpu or 'none set'})")
+        if asked.gpu is not None and stored is not None and asked.gpu != stored.gpu:
+            differs.append(f"--gpu {asked.gpu} (it runs with {stored.gpu or 'none set'})")
         if differs:
+            name = self._spec.name
             raise errors.UsageFault(
-                f"session {live.spec.name} already runs otherwise: {'; '.join(differs)}",
-                f"leave the option out, use another --name, or jupyman kill {live.spec.name} first",
+                f"session {name} already runs otherwise: {'; '.join(differs)}",
+                f"leave the option out, use another --name, or jupyman kill {name} first",
             )
 
-    def _permitted(self, link: Link, spec: SessionSpec) -> None:
+    def _same_node(self, live: Live, found: nohup.Found) -> None:
+        if (node := found.other_node(live.spec.name, live.spec.node)) is not None:
+            raise self._astray(f"it runs on {node}, and this login reached {found.node}")
+
+    def _astray(self, text: str) -> errors.UsageFault:
+        host, name = self._spec.host, self._spec.name
+        return errors.UsageFault(
+            f"{host} leads to several machines; of the server of {name}: {text}",
+            "name that machine itself in ~/.ssh/config, or start another server with --name",
+        )
+
+    def _permitted(self, link: Link) -> None:
         """Find out before anything is started whether sshd lets us forward."""
         try:
-            link.open_channel(("127.0.0.1", spec.port or DEFAULT_PORT)).close()
+            link.open_channel(("127.0.0.1", self._spec.port or DEFAULT_PORT)).close()
         except errors.ForwardingRefused as error:
             # Refused by the target is an answer too: sshd let us try.
             if not error.details.get("target_refused"):
@@ -162,55 +188,61 @@ class UpFlow:
 
     def _look(self, link: Link, operation: Operation) -> tuple[HostReport, nohup.Found]:
         spec = self._spec
+        shell = Looking(link, operation.cancelled)
         with step(operation, "probe", "looking at the host") as progress:
             found: list[nohup.Found | BaseException] = []
 
             def search() -> None:
                 try:
-                    found.append(nohup.find(link))
-                except BaseException as error:  # noqa: BLE001 - raised again below, in the thread that waits
+                    found.append(nohup.find(shell))
+                except BaseException as error:  # raised again below, in the thread that waits
                     found.append(error)
 
             # Both at once: a probe is a round trip and some 100 ms of shell.
             helper = threading.Thread(target=search, name="find servers", daemon=True)
             helper.start()
-            report = probe.probe(link, spec.host, depth="launch", directory=spec.dir)
+            report = probe.probe(shell, spec.host, depth="launch", directory=spec.dir)
             helper.join()
             if isinstance(found[0], BaseException):
                 raise found[0]
             conda = sum(environment.kind in {"conda", "mamba", "micromamba"} for environment in report.environments)
-            progress.text = (
-                f"{report.os or 'unknown system'}, {report.user}, {len(report.environments)} environments ({conda} conda)"
-            )
+            count = len(report.environments)
+            environments = f"{count} environment{'' if count == 1 else 's'} ({conda} conda)"
+            progress.text = f"{report.os or 'unknown system'}, {report.user}, {environments}"
         with step(operation, "cuda", "CUDA") as progress:
             progress.text = _cuda_text(report)
-        self._problems += [problem for problem in report.problems if problem.severity != "info"]
+        # What other environments' torch lacks is for `check`; that of the chosen one is told when it is chosen.
+        told = (problem for problem in report.problems if problem.severity != "info" and problem.code != "torch-driver")
+        self._problems += told
         return report, found[0]
 
-    def _adopt(self, link: Link, found: nohup.Found, operation: Operation) -> Running | None:
+    def _adopt(self, link: Link, live: Live, found: nohup.Found, operation: Operation) -> Running | None:
         """Take over a server that already runs: this session's from another computer, or one that is asked for."""
         spec = self._spec
         taken = {
-            live.running.server.pid for live in self._sessions.on(spec.host) if live.running and live.spec.name != spec.name
+            live.running.server.pid
+            for live in self._sessions.on(spec.host)
+            if live.running and live.spec.name != spec.name
         }
         records = [record for record in found.records if record.alive and record.pid not in taken]
         chosen = next((record for record in records if record.name == spec.name), None)
-        if chosen is None and not self._explicit_name and len(records) == 1:
+        if chosen is None and self._fresh and not self._explicit_name and len(records) == 1:
             chosen = records[0]
         if chosen is not None:
             with step(operation, "adopt", "adopting the running server") as progress:
-                running = nohup.adopt(link, chosen)
+                running = live.known(nohup.adopt(link, chosen))
                 progress.text = f"adopted the server that runs on {spec.host} (pid {running.server.pid})"
-            live = Live(spec=spec, running=running)
-            self._unchanged(live, running)
+            self._unchanged(running, live.spec if running.server.pid == live.spec.pid else None)
             return running
+        if not (self._fresh and self._explicit_name):
+            return None
         asked = self._request
         shaping = (asked.env, asked.dir, asked.app, asked.gpu)
         foreign = [server for server in found.servers if server.pid not in taken]
         wanted = [server for server in foreign if asked.port is not None and server.port == asked.port]
-        if not wanted and self._explicit_name and asked.port is None and all(option is None for option in shaping):
+        if not wanted and asked.port is None and all(option is None for option in shaping):
             wanted = foreign
-        if self._explicit_name and len(wanted) == 1:
+        if len(wanted) == 1:
             with step(operation, "adopt", "adopting your running server") as progress:
                 running = nohup.adopt(link, wanted[0], name=spec.name)
                 progress.text = f"adopted your server on port {running.server.port} (pid {running.server.pid})"
@@ -220,181 +252,86 @@ class UpFlow:
     def _launch(
         self, link: Link, supervisor: Supervisor, report: HostReport, found: nohup.Found, operation: Operation
     ) -> Running:
-        spec = self._spec
-        with step(operation, "environment", "choosing the environment") as progress:
-            default = self._hosts.entry(spec.host).env or self._hosts.config.defaults.env
-            server_env, kernel_env = probe.choose(report, spec.env, default, spec.app)
-            progress.text = f"environment {_label(server_env)}: Jupyter {server_env.jupyter}, Python {server_env.python}"
-            if kernel_env is not None:
-                progress.text = f"environment {_label(kernel_env)}; Jupyter {server_env.jupyter} from {_label(server_env)}"
-            shown = kernel_env or server_env
-            verdict = next((v for v in report.verdicts if v.env in {shown.name, shown.prefix}), None)
-            if verdict is not None and verdict.ok is False:
-                progress.warn(f"{progress.text}; {verdict.text}")
-                self._problems.append(_unfit(verdict))
-        indices, visible = self._gpus(report, operation)
-        candidates, adopted = self._ports(link, found, operation)
-        if adopted is not None:
-            return adopted
-        kernel_name = self._kernel(link, kernel_env, operation) if kernel_env is not None else None
+        config = self._hosts.config
+        default = self._hosts.entry(self._spec.host).env or config.defaults.env
+        preparation = Preparation(link, self._spec, self._request, report, found, operation, sockets=supervisor.sockets)
+        ready = preparation.run(default)
+        self._problems += preparation.problems
+        for other in self._sessions.on(self._spec.host):
+            if other.running is not None and other.running.server.pid == preparation.ended:
+                # It was its server that had the port: what gets it now is not to be had under its address.
+                other.verified = False
+                self._suspect()
+        if isinstance(ready, Running):
+            return ready
         with step(operation, "launch", "starting Jupyter under nohup") as progress:
-            running = nohup.launch(
-                link,
-                LaunchSpec(
-                    name=spec.name,
-                    env=server_env,
-                    kernel_env=kernel_env,
-                    dir=spec.dir,
-                    app=spec.app,
-                    ports=candidates,
-                    cuda_visible_devices=visible,
-                    timeout=spec.timeout,
-                    kernel_name=kernel_name,
-                    gpus=indices,
-                ),
-                progress=progress.now,
-                cancelled=operation.cancelled,
-            )
-            progress.text = f"Jupyter runs on {spec.host} port {running.server.port} (pid {running.server.pid})"
+            running = nohup.launch(link, ready, progress=progress.now, cancelled=operation.cancelled)
+            if running.sock is not None and not running.server.adopted and not self._reaches(link, running):
+                supervisor.sockets = False
+                progress.now("sshd does not forward UNIX sockets: starting again on a port")
+                ready = msgspec.structs.replace(ready, sock=False)
+                running = nohup.launch(link, ready, progress=progress.now, cancelled=operation.cancelled)
+            where = f"port {running.server.port}" if running.sock is None else "a private socket"
+            progress.text = f"Jupyter runs on {self._spec.host}, {where} (pid {running.server.pid})"
         return running
 
-    def _gpus(self, report: HostReport, operation: Operation) -> tuple[list[int] | None, str | None]:
-        text = self._spec.gpu
-        if text is None:
-            return None, None
-        with step(operation, "gpu", "choosing the GPU") as progress:
-            indices, visible, reason = gpu_choice.choose(gpu_choice.parse(text), report.gpus)
-            progress.text = reason
-        return indices, visible
-
-    def _ports(
-        self, link: Link, found: nohup.Found, operation: Operation
-    ) -> tuple[list[int], Running | None]:
-        """Choose the candidate ports; a conflict is settled as the user said."""
-        spec = self._spec
-        preferred = spec.port or DEFAULT_PORT
-        with step(operation, "port", f"port {preferred} on {spec.host}") as progress:
-            held = {holder.port: holder for holder in ports.who(link)}
-            policy = spec.on_conflict
-            free = [port for port in range(preferred, min(preferred + CANDIDATES, 65536)) if port not in held]
-            holder = held.get(preferred)
-            if holder is None:
-                progress.text = f"port {preferred} is free on {spec.host}"
-                return (free if policy != "fail" else [preferred]), None
-            jupyter = next((server for server in found.servers if server.pid == holder.pid), None)
-            record = next((one for one in found.records if one.alive and one.pid == holder.pid), None)
-            what = ports.describe(holder, jupyter=jupyter is not None or record is not None)
-            if policy == "ask" and operation.client.interactive:
-                policy, adopt = self._ask_port(what, holder, operation, adoptable=jupyter is not None)
-                if adopt and jupyter is not None:
-                    return free, nohup.adopt(link, jupyter, name=spec.name)
-            if policy == "fail":
-                raise errors.PortInUse(f"port {preferred} on {spec.host} is taken: {what}", holder=msgspec.to_builtins(holder))
-            if policy == "kill" and holder.ours:
-                if not ports.stop_process(link, holder, force=True):
-                    raise errors.PortInUse(f"port {preferred} on {spec.host} could not be freed: {what} does not end")
-                progress.text = f"port {preferred} was held by {what}: ended it"
-                return [preferred, *free], None
-            if not free:
-                raise errors.PortInUse(f"ports {preferred} to {preferred + CANDIDATES - 1} on {spec.host} are all taken")
-            note = ", not yours" if not holder.ours else ""
-            progress.warn(f"port {preferred} is held by {what}{note}: using {free[0]}")
-        return free, None
-
-    def _ask_port(
-        self, what: str, holder: PortHolder, operation: Operation, *, adoptable: bool
-    ) -> tuple[str, bool]:
-        choices = ["next", "cancel"]
-        if holder.ours:
-            choices.insert(1, "kill")
-        if adoptable:
-            choices.insert(0, "adopt")
-        said = operation.ask(
-            Prompt(
-                id="",
-                kind="choice",
-                text=f"port {holder.port} on {self._spec.host} is held by {what}",
-                choices=choices,
-                default=choices[0],
-            )
-        )
-        if said == "cancel":
-            return "fail", False
-        return (said if said in {"next", "kill"} else "next"), said == "adopt"
-
-    def _kernel(self, link: Link, environment: Environment, operation: Operation) -> str | None:
-        """Register the working environment as a kernel; return its name."""
-        with step(operation, "kernel", f"kernel of {_label(environment)}") as progress:
-            install = self._request.install
-            if environment.ipykernel is None and install is None and operation.client.interactive:
-                said = operation.ask(
-                    Prompt(
-                        id="",
-                        kind="confirm",
-                        text=f"environment {_label(environment)} has no ipykernel. Install it there?",
-                        default="y",
-                    )
-                )
-                install = said.lower() in {"y", "yes"}
-            if environment.ipykernel is None and not install:
-                text = f"environment {_label(environment)} has no ipykernel, so it is no kernel yet"
-                self._problems.append(
-                    Problem(
-                        code="kernel-missing",
-                        severity="warning",
-                        text=text,
-                        fix=f"jupyman kernel add {environment.name} --host {self._spec.host} --install",
-                    )
-                )
-                progress.warn(text)
-                return None
-            added = kernels.add(
-                link, environment, name=None, display_name=None, install=bool(install), replace=False, proof=False,
-                progress=progress.now,
-            )
-            progress.text = f"kernel {added.kernel.name} runs {environment.prefix}"
-            return added.kernel.name
+    def _reaches(self, link: Link, running: Running) -> bool:
+        """Whether sshd leads to the server's socket; where not, the server is stopped."""
+        try:
+            link.open_channel(running.sock or "").close()
+        except errors.ForwardingRefused:
+            self._undo(link, running)
+            return False
+        except BaseException:
+            self._undo(link, running)
+            raise
+        return True
 
     def _forward(self, supervisor: Supervisor, live: Live, running: Running, operation: Operation) -> None:
         spec = self._spec
-        port = running.server.port
-        if port is None:
-            raise errors.InternalError("the server has no port")
-        preferred = self._request.local_port or spec.local_port or port
+        target = running.endpoint
+        if target is None:
+            raise errors.InternalError("the server has neither port nor socket")
+        preferred = self._request.local_port or spec.local_port or running.server.port or DEFAULT_PORT
         with step(operation, "forward", f"forwarding to 127.0.0.1:{preferred}") as progress:
-            target = ("127.0.0.1", port)
-            if live.listener is not None:
-                live.listener.retarget(target)
+            asked = self._request.local_port
+            if live.listener is not None and asked not in {None, live.listener.local_port}:
+                live.listener.close()
+                live.listener = None
+            if live.listener is None:
+                live.take(supervisor.forwarder.listen(preferred, target), lambda: supervisor.status, self._suspect)
             else:
-                live.listener = supervisor.forwarder.listen(preferred, target)
-            local = live.listener.local_port
+                live.listener.retarget(target)
+            listener = _bound(live)
+            local = listener.local_port
             progress.text = f"forwarded to 127.0.0.1:{local}"
             if local != preferred:
-                progress.warn(f"local port {preferred} is taken{live.listener.holder_text}: using {local}")
+                progress.warn(f"local port {preferred} is taken{listener.holder_text}: using {local}")
 
-    def _prove(self, link: Link, live: Live, running: Running, operation: Operation) -> None:
+    def _prove(self, link: Link, live: Live, running: Running, operation: Operation, *, launched: bool) -> None:
         """The right server answers through the forward, to us and to nobody without the token."""
-        assert live.listener is not None  # noqa: S101 - set by _forward
-        local = live.listener.local_port
+        local = _bound(live).local_port
         with step(operation, "verify", "checking the server's identity") as progress:
             # The socket's owner is proven on the host before our token travels there.
             liveness = nohup.verify(link, running)
             if not liveness.ok:
                 raise errors.ServerExited(f"the server is gone: {liveness.text}", log=liveness.log)
-            live.running = running
-            live.verified = True
-            live.down_since = None
-            if answer.status(local, running.base_url, None) not in {401, 403} and running.token:
-                nohup.stop(link, running, force=True)
-                raise errors.ServerExited(
-                    "the server let a request without a token in, so it was stopped",
-                    "look for token or password settings in ~/.jupyter on the host",
-                )
+            live.proven(running)
+            if running.token and answer.status(local, running.base_url, None) not in {401, 403}:
+                text = "the server lets requests without a token in"
+                fix = "look for token or password settings in ~/.jupyter on the host"
+                if launched:
+                    raise errors.ServerExited(f"{text}, so it was stopped", fix)
+                self._problems.append(Problem(code="server-open", severity="error", text=text, fix=fix))
             seen = answer.status(local, running.base_url, running.token or None)
-            if seen != 200:  # noqa: PLR2004 - HTTP OK
+            if seen != 200:
                 raise errors.LinkLost(f"the server did not answer through the forward (HTTP status {seen})")
             live.state = "running"
             progress.text = "the right server answers"
+
+    def _not_killed(self, live: Live) -> None:
+        if self._sessions.live.get(live.spec.name) is not live:
+            raise errors.Interrupted(f"session {live.spec.name} was killed meanwhile")
 
     def _undo(self, link: Link, running: Running) -> None:
         try:
@@ -403,19 +340,34 @@ class UpFlow:
             log.exception("a server that was started could not be stopped again")
 
 
-def _label(environment: Environment) -> str:
-    return environment.name or environment.prefix
+def _bound(live: Live) -> Listening:
+    """Return the session's listener once `_forward` has bound it."""
+    if live.listener is None:  # `down` at the same moment
+        raise errors.Interrupted(f"session {live.spec.name} was taken down meanwhile")
+    return live.listener
 
 
-def _same_env(asked: str, prefix: str | None, stored: str | None) -> bool:
-    if asked == stored or asked == prefix:
-        return True
-    return prefix is not None and prefix.rstrip("/").rsplit("/", 1)[-1] == asked
+def _same_env(asked: str, prefix: str | None) -> bool:
+    """Whether an environment's name or prefix means the one of that prefix."""
+    if prefix is None:
+        return False
+    if asked == "base":
+        return "/envs/" not in prefix
+    return asked.rstrip("/") in {prefix.rstrip("/"), posixpath.basename(prefix.rstrip("/"))}
+
+
+def _same_dir(asked: str, running: Running) -> bool:
+    """Whether a directory, as the user writes it, is the one in which the server runs."""
+    home = running.directory.partition("/.local/state/jupyman/")[0]
+    below = asked[2:] if asked.startswith("~/") else "" if asked == "~" else asked
+    return posixpath.normpath(posixpath.join(home, below)) == posixpath.normpath(running.server.root_dir or "/")
 
 
 def _cuda_text(report: HostReport) -> str:
     if not report.gpus:
-        trouble = next((problem.text for problem in report.problems if problem.code.startswith(("gpu", "nvidia", "driver"))), None)
+        trouble = next(
+            (problem.text for problem in report.problems if problem.code.startswith(("gpu", "nvidia", "driver"))), None
+        )
         return trouble or "no NVIDIA GPU"
     driver = report.driver
     names = ", ".join(sorted({gpu.name or "GPU" for gpu in report.gpus}))
@@ -423,7 +375,3 @@ def _cuda_text(report: HostReport) -> str:
     if driver is not None:
         text += f", driver {driver.version or 'unknown'}, CUDA up to {driver.cuda or 'unknown'}"
     return text
-
-
-def _unfit(verdict: Verdict) -> Problem:
-    return Problem(code="torch-driver", severity="warning", text=verdict.text, fix="see jupyman check for the build that fits")

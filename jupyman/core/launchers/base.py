@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from jupyman.core.shell import Shell
 from jupyman.model import App, LaunchSpec, Running
 
-ProcessState = Literal["alive", "not-listening", "taken", "exited", "rebooted"]
+ProcessState = Literal["alive", "not-listening", "taken", "exited", "rebooted", "elsewhere"]
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,15 @@ class Found:
     servers: list[Foreign] = field(default_factory=list)
     elsewhere: list[tuple[str, str]] = field(default_factory=list)
 
+    def other_node(self, name: str, node: str | None) -> str | None:
+        """Return the other machine that has the session's server, None where this is the one.
+
+        Args:
+            name: of the session.
+            node: where its server was started, as far as is known.
+        """
+        return node if node not in {None, self.node} and (node, name) in self.elsewhere else None
+
 
 @dataclass(frozen=True)
 class Liveness:
@@ -108,12 +117,19 @@ class Liveness:
         text: one line for people.
         log: its last lines where it is not alive, tokens blotted out.
         stopped_by: time and person, where somebody killed it on purpose.
+        code: of the problem that `ps` shows.
     """
 
     state: ProcessState
     text: str
     log: list[str] = field(default_factory=list)
     stopped_by: str | None = None
+    code: str = "server-exited"
+
+    @property
+    def dead(self) -> bool:
+        """Its process is proven gone."""
+        return self.state in {"exited", "rebooted"}
 
     @property
     def ok(self) -> bool:

@@ -14,9 +14,11 @@ from importlib.resources import files
 import msgspec
 
 from jupyman import errors, remote
+from jupyman.core import probe
 from jupyman.core import shell as script
-from jupyman.core.launchers import records
-from jupyman.core.launchers.base import Foreign, Found, Liveness, ProcessState, Record
+from jupyman.core.launchers import liveness, records
+from jupyman.core.launchers.base import Foreign, Found, Liveness, Record
+from jupyman.core.launchers.logs import logs
 from jupyman.core.launchers.records import rows
 from jupyman.core.shell import Shell
 from jupyman.model import LaunchSpec, Running, Server
@@ -28,14 +30,6 @@ log = logging.getLogger(__name__)
 
 LOOK_TIMEOUT = 30.0  # seconds for a look at /proc and small files, on a slow network home
 GRACE = 10  # seconds between SIGTERM and SIGKILL; a server with kernels needs about 3
-_FOLLOW_FOR = 30 * 24 * 3600.0
-_WORDS: dict[ProcessState, str] = {
-    "alive": "it runs",
-    "exited": "its process is gone",
-    "rebooted": "the host was restarted",
-    "taken": "its port belongs to another process now",
-    "not-listening": "its process runs but does not listen",
-}
 
 
 def launch(
@@ -66,7 +60,7 @@ def launch(
     """
     if not jupyter.valid_name(spec.name):
         raise errors.UsageFault(f"{spec.name!r} is no session name", "letters, digits, - . _; not only digits")
-    if not spec.ports:
+    if not spec.ports and not spec.sock:
         raise errors.PortInUse("no port to try")
     launch_id = secrets.token_hex(8)
     limit = max(1, math.ceil(spec.timeout))
@@ -82,6 +76,8 @@ def launch(
         "ENV": spec.env.name or spec.env.prefix,
         "APP": spec.app,
         "DIR": spec.dir or "",
+        "SOCK": "1" if spec.sock else "0",
+        "SCOPE": "1" if spec.scope else "0",
         "PORTS": " ".join(str(port) for port in spec.ports),
         "TIMEOUT": str(limit),
         "CUDA_SET": "0" if spec.cuda_visible_devices is None else "1",
@@ -95,9 +91,7 @@ def launch(
 
     try:
         # Twice: it may first wait for another launch of the same session.
-        facts = script.run(
-            shell, "launch", arguments, timeout=2 * limit + 90, on_fact=told, cancelled=cancelled
-        )
+        facts = script.run(shell, "launch", arguments, timeout=2 * limit + 90, on_fact=told, cancelled=cancelled)
     except errors.JupymanError as error:
         if isinstance(error, errors.Interrupted) or "facts" not in error.details:
             # The channel was closed; the script notices that too, but only this way do we know.
@@ -110,6 +104,9 @@ def launch(
     running = record.running
     if facts.one("existing"):
         return _adopted(running)
+    if facts.one("scope") is not None:
+        problem = probe.ends_at_logout(facts.one("user") or "")
+        running = msgspec.structs.replace(running, problems=[*running.problems, problem])
     if cancelled is not None and cancelled.is_set():
         _cancel(shell, spec.name, launch_id)
         raise errors.Interrupted("interrupted")
@@ -132,9 +129,7 @@ def find(shell: Shell) -> Found:
     return records.read(facts)
 
 
-def adopt(
-    shell: Shell, found: Record | Foreign, *, name: str | None = None, record: bool = True
-) -> Running:
+def adopt(shell: Shell, found: Record | Foreign, *, name: str | None = None, record: bool = True) -> Running:
     """Take over a server that runs.
 
     Args:
@@ -147,14 +142,17 @@ def adopt(
         The server with its token; to be proven by `verify` before the token is used.
 
     Raises:
-        UsageFault: it listens on no TCP port of 127.0.0.1, or speaks TLS, or wants a password.
+        UsageFault: 127.0.0.1 does not reach it and it has no socket, or it speaks TLS, or wants a password.
         ServerExited: it is gone.
     """
     if isinstance(found, Record):
         return _adopted(found.running)
     label = name or f"port-{found.port}"
-    if record and (found.port is None or found.secure or found.token is None):
-        why = "speaks TLS" if found.secure else "wants a password" if found.token is None else "has no port on 127.0.0.1"
+    sock = found.sock if found.port is None else None
+    if record and ((found.port is None and sock is None) or found.secure or found.token is None):
+        why = "has no port on 127.0.0.1"
+        if found.secure or found.token is None:
+            why = "speaks TLS" if found.secure else "wants a password"
         raise errors.UsageFault(
             f"the server with pid {found.pid} {why}, so it cannot be taken over",
             "stop it and let jupyman start one, or start it without that setting",
@@ -177,6 +175,7 @@ def adopt(
         base_url=found.base_url,
         boot_id=found.boot_id,
         start_ticks=found.start_ticks,
+        sock=sock,
         problems=records.problems(found),
     )
     if not record:
@@ -188,7 +187,8 @@ def adopt(
         "name": label,
         "pid": str(found.pid),
         "start_ticks": str(found.start_ticks),
-        "port": str(found.port),
+        "port": str(found.port or ""),
+        "sock": sock or "",
         "base_url": found.base_url,
         "app": found.app,
         "root_dir": found.root_dir or "",
@@ -206,7 +206,7 @@ def adopt(
             "PID": str(found.pid),
             "TICKS": str(found.start_ticks),
             "BOOT": found.boot_id,
-            "PORT": str(found.port),
+            "ENDPOINT": sock or str(found.port),
             "RECORD": _lines(lines),
         },
         timeout=LOOK_TIMEOUT,
@@ -234,23 +234,22 @@ def verify(shell: Shell, running: Running) -> Liveness:
         {
             "SERVER": remote.script("server"),
             **_identity(running),
-            "PORT": str(running.server.port or ""),
+            "ENDPOINT": running.sock or str(running.server.port or ""),
             "DIRECTORY": running.directory,
         },
         timeout=LOOK_TIMEOUT,
     )
-    state = records.state(facts.one("state"))
-    stopped = facts.one("stopped_by")
-    text = f"{_WORDS[state]} (pid {running.server.pid})"
-    if stopped is not None and state != "alive":
-        when, _, who = stopped.partition(" ")
-        text = f"it was stopped by {who or 'somebody'} at {when} (pid {running.server.pid})"
-    return Liveness(state=state, text=text, log=facts.all("log"), stopped_by=stopped)
+    return liveness.judge(
+        records.state(facts.one("state")),
+        pid=running.server.pid,
+        log=facts.all("log"),
+        oom=facts.one("oom") is not None,
+        stopped_by=facts.one("stopped_by"),
+        nodes=(running.server.node or "?", facts.one("node") or "?"),
+    )
 
 
-def stop(
-    shell: Shell, running: Running, *, force: bool = False, grace: int = GRACE, by: str | None = None
-) -> bool:
+def stop(shell: Shell, running: Running, *, force: bool = False, grace: int = GRACE, by: str | None = None) -> bool:
     """End a server with its kernels and what they started; a process that is not the known one is not touched.
 
     Args:
@@ -282,54 +281,6 @@ def stop(
     return facts.one("state") != "alive"
 
 
-def logs(
-    shell: Shell,
-    name: str,
-    directory: str | None,
-    *,
-    lines: int,
-    follow: bool,
-    on_line: Callable[[str], None],
-    cancelled: threading.Event | None = None,
-) -> None:
-    """Read a server's log, tokens blotted out.
-
-    Args:
-        shell: the host.
-        name: the session.
-        directory: its directory on the host; found by its name where None or "".
-        lines: how many of the last.
-        follow: go on until `cancelled`.
-        on_line: called with each line.
-        cancelled: ends it.
-
-    Raises:
-        UsageFault: there is no log.
-        Interrupted: `cancelled` was set.
-    """
-    if not jupyter.valid_name(name):
-        raise errors.UsageFault(f"{name!r} is no session name", "see jupyman ps")
-
-    def told(key: str, value: str) -> None:
-        if key == "line":
-            on_line(value)
-
-    script.run(
-        shell,
-        "logs",
-        {
-            "SERVER": remote.script("server"),
-            "NAME": name,
-            "DIRECTORY": directory or "",
-            "LINES": str(max(0, lines)),
-            "FOLLOW": "1" if follow else "0",
-        },
-        timeout=_FOLLOW_FOR if follow else LOOK_TIMEOUT,
-        on_fact=told,
-        cancelled=cancelled,
-    )
-
-
 # --- small things -------------------------------------------------------------------------------------------------
 
 
@@ -338,7 +289,12 @@ def _program(name: str) -> str:
 
 
 def _identity(running: Running) -> dict[str, str]:
-    return {"PID": str(running.server.pid), "TICKS": str(running.start_ticks), "BOOT": running.boot_id}
+    return {
+        "NODE": running.server.node or "",
+        "PID": str(running.server.pid),
+        "TICKS": str(running.start_ticks),
+        "BOOT": running.boot_id,
+    }
 
 
 def _record_lines(spec: LaunchSpec) -> str:
@@ -347,7 +303,7 @@ def _record_lines(spec: LaunchSpec) -> str:
             "env_name": spec.env.name,
             "kernel_env": spec.kernel_env.prefix if spec.kernel_env is not None else "",
             "kernel_name": spec.kernel_name or "",
-            "gpus": ",".join(str(index) for index in spec.gpus) if spec.gpus else "",
+            "gpus": "" if spec.gpus is None else ",".join(str(index) for index in spec.gpus) or "none",
             "client": _me(),
         }
     )

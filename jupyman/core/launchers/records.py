@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import get_args
 
 from jupyman import errors
@@ -43,7 +44,7 @@ def rows(host: str, found: Found) -> list[FoundServer]:
         found: from `find`.
 
     Returns:
-        Living servers of records, then the user's own; no tokens.
+        Living servers of records, those of other machines with the same home, then the user's own; no tokens.
     """
     listed = [
         FoundServer(
@@ -61,6 +62,19 @@ def rows(host: str, found: Found) -> list[FoundServer]:
         )
         for record in found.records
         if record.alive
+    ]
+    listed += [
+        FoundServer(
+            host=host,
+            pid=None,
+            port=None,
+            user=found.user,
+            root_dir=None,
+            started=None,
+            node=node,
+            session=name,
+        )
+        for node, name in found.elsewhere
     ]
     listed += [
         FoundServer(
@@ -96,7 +110,7 @@ def _records(facts: Facts) -> list[Record]:
             env=entry.one("env"),
             root_dir=entry.one("root_dir"),
             started=entry.one("started"),
-            gpus=[int(index) for index in gpus.split(",") if index.isdigit()] if gpus else None,
+            gpus=[int(index) for index in gpus.split(",") if re.fullmatch(r"[0-9]{1,4}", index)] if gpus else None,
             adopted=entry.one("runtime_file") is not None,
             node=entry.one("node"),
             kernel_env=entry.one("kernel_env"),
@@ -109,6 +123,7 @@ def _records(facts: Facts) -> list[Record]:
             base_url=jupyter.base_url(entry.one("base_url")),
             boot_id=entry.one("boot_id") or "",
             start_ticks=ticks,
+            sock=entry.one("sock"),
             problems=_as_root(facts.one("user")),
         )
         found.append(
@@ -156,6 +171,7 @@ def _foreign(facts: Facts, boot_id: str, node: str) -> list[Foreign]:
 
 
 def problems(server: Foreign) -> list[Problem]:
+    """Say what is dangerous about a server that the user started: reachable from other machines, or without a token."""
     found: list[Problem] = []
     if server.exposed:
         found.append(
@@ -171,7 +187,7 @@ def problems(server: Foreign) -> list[Problem]:
             Problem(
                 code="server-open",
                 severity="error",
-                text=f"the Jupyter server with pid {server.pid} asks for no token: every user of the host may run code in it",
+                text=f"the Jupyter server with pid {server.pid} asks for no token: any user there may run code in it",
                 fix="stop it and start it with jupyman up",
             )
         )

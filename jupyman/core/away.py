@@ -1,0 +1,129 @@
+"""PURE: what a browser hears from us while the link to its server is away.
+
+A page gets our own small page, which loads itself again; everything else (API calls, websockets) gets 503 with
+Retry-After. What is no HTTP gets nothing: it may wait for the link.
+
+Two exceptions for requests that a page of JupyterLab makes, read in its source (4.6, services/kernel/default.ts and
+services/*/manager.ts) and seen in a browser. For its lists of what runs, 503 or a closed connection is a reason to
+cover the page with a dialog that stays: they get 504. Of one kernel's model, which it asks for when the websocket has
+closed, 503 means another look in 10 to 30 s, and anything else a dead kernel: that request waits, as do websockets.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import re
+from dataclasses import dataclass
+
+RETRY = 2  # seconds
+PATIENCE = 15.0  # seconds that requests about one kernel wait; connections are held for 20 at most
+# RFC 9112, section 3: method, target, version. Only what a browser or a Jupyter client sends.
+_REQUEST = re.compile(rb"^(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) ([^ \r\n]+) HTTP/1\.[01]\r\n")
+_HEAD_LIMIT = 16384  # bytes; a longer head is judged by its beginning
+_LIST = re.compile(r"/api/(kernels|sessions|terminals)$")
+_ONE = re.compile(r"/api/kernels/[^/]+(/channels)?$|/terminals/websocket/[^/]+$")
+_LOCAL = re.compile(r"^(127\.0\.0\.1|localhost|\[::1\])(:[0-9]+)?$")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of the far end.
+
+    Attributes:
+        title: the session or forward, as the user calls it.
+        host: its host.
+        state: one sentence without a full stop: what is the matter.
+        since: local time at which it began, None where not known.
+        seen: local time at which the server was last seen alive.
+        next_attempt: local time of the next login, None where none is due.
+        command: what the user can do about it, None where only waiting helps.
+    """
+
+    title: str
+    host: str
+    state: str
+    since: str | None = None
+    seen: str | None = None
+    next_attempt: str | None = None
+    command: str | None = None
+
+
+def answer(head: bytes, facts: Facts, waited: float | None = math.inf) -> bytes | None:
+    """Answer a request for a server that is away.
+
+    Args:
+        head: the first bytes that the program said since it was last answered.
+        facts: what is known.
+        waited: seconds for which its connection has waited for the host; None: the host was lost in the middle.
+
+    Returns:
+        A whole HTTP response after which the connection is to be closed, b"" where it is to be closed without; None to
+        let it wait: the request's head is not complete, or it is no HTTP, or it can be asked of the host later.
+    """
+    request = _REQUEST.match(head)
+    if request is None or (b"\r\n\r\n" not in head and len(head) < _HEAD_LIMIT):
+        return b"" if waited is None else None
+    fields = _fields(head)
+    # Another name for this computer may be somebody's trick (DNS rebinding): it learns nothing.
+    local = _LOCAL.match(fields.get("host", "")) is not None
+    navigation = request[1] == b"GET" and "text/html" in fields.get("accept", "") and "upgrade" not in fields
+    if not local:
+        return _response("application/json", json.dumps({"message": "the server is away"}))
+    if navigation:
+        return _response("text/html; charset=utf-8", _page(facts))
+    status = "503 Service Unavailable"
+    if request[1] == b"GET" and ("sec-fetch-mode" in fields or "sec-websocket-key" in fields):
+        path = request[2].decode("latin-1").partition("?")[0]
+        if _ONE.search(path) and (waited is None or waited < PATIENCE):
+            return None
+        if _LIST.search(path):
+            status = "504 Gateway Timeout"
+    body = json.dumps({"message": f"{facts.title}: {facts.state}", "reason": "link"})
+    return _response("application/json", body, status)
+
+
+def _fields(head: bytes) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for line in head.split(b"\r\n\r\n", 1)[0].decode("latin-1").split("\r\n")[1:]:
+        name, colon, value = line.partition(":")
+        if colon:
+            found.setdefault(name.strip().lower(), value.strip().lower())
+    return found
+
+
+def _response(kind: str, body: str, status: str = "503 Service Unavailable") -> bytes:
+    content = body.encode()
+    lines = [
+        f"HTTP/1.1 {status}",
+        f"Content-Type: {kind}",
+        f"Content-Length: {len(content)}",
+        f"Retry-After: {RETRY}",
+        "Cache-Control: no-store",
+        "Connection: close",
+        "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'",
+        "X-Content-Type-Options: nosniff",
+        "Referrer-Policy: no-referrer",
+    ]
+    return "\r\n".join([*lines, "", ""]).encode() + content
+
+
+def _page(facts: Facts) -> str:
+    rows = [("Host", facts.host), ("Since", facts.since), ("Server last seen alive", facts.seen)]
+    rows.append(("Next attempt", facts.next_attempt))
+    listed = "".join(f"<dt>{name}</dt><dd>{html.escape(value)}</dd>" for name, value in rows if value)
+    advice = "This page loads again by itself. Kernels keep running: there is no need to restart them."
+    if facts.command is not None:
+        advice = f"In a terminal: <code>{html.escape(facts.command)}</code>. This page loads again by itself."
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="{RETRY}">
+<title>{html.escape(facts.title)}: waiting</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 38em; margin: 15vh auto; padding: 0 1em }}
+body {{ color: #222; background: #fff }}
+dt {{ float: left; clear: left; width: 12em; color: #666 }} dd {{ margin-left: 12em }}
+@media (prefers-color-scheme: dark) {{ body {{ color: #ddd; background: #1c1c1c }} dt {{ color: #999 }} }}
+</style></head>
+<body><h1>{html.escape(facts.title)}: {html.escape(facts.state)}</h1><dl>{listed}</dl><p>{advice}</p></body></html>
+"""

@@ -1,0 +1,58 @@
+"""PURE: what has become of a server, told from what was seen on its host."""
+
+from __future__ import annotations
+
+import re
+
+from jupyman.core.launchers.base import Liveness, ProcessState
+
+# What a Jupyter server writes when it ends in order (jupyter_server serverapp.py, notebook 6 notebookapp.py).
+_GOODBYE = re.compile(
+    r"received signal|Shutting down|Shutdown confirmed|Shutdown request|Interrupted|^\w*(Error|Exception|Exit)\b"
+)
+_TEXT: dict[ProcessState, tuple[str, str]] = {
+    "alive": ("server-running", "it runs"),
+    "exited": ("server-exited", "its process is gone"),
+    "rebooted": ("host-rebooted", "the host was restarted"),
+    "taken": ("port-taken", "its port belongs to another process now, so nothing is sent there"),
+    "not-listening": ("server-mute", "its process runs but does not listen"),
+    "elsewhere": ("other-node", "it was started on another machine with the same home"),
+}
+_LAST = 120  # characters of the log's last line
+
+
+def judge(
+    state: ProcessState,
+    *,
+    pid: int,
+    log: list[str],
+    oom: bool = False,
+    stopped_by: str | None = None,
+    nodes: tuple[str, str] | None = None,
+) -> Liveness:
+    """Say what has become of a server.
+
+    Args:
+        state: of its process.
+        pid: its number.
+        log: the last lines of its log.
+        oom: the kernel's OOM killer was seen to end it.
+        stopped_by: time and person, where somebody killed it on purpose.
+        nodes: where it was started, and which machine the login reached.
+    """
+    code, text = _TEXT[state]
+    if state == "elsewhere" and nodes is not None:
+        text = f"it runs on {nodes[0]}, and this login reached {nodes[1]}"
+    elif stopped_by is not None and state != "alive":
+        when, _, who = stopped_by.partition(" ")
+        code, text = "server-stopped", f"it was stopped by {who or 'somebody'} at {when}"
+    elif oom:
+        code, text = "server-killed", "the host ran out of memory and killed it (OOM killer)"
+    elif state == "exited":
+        lines = [line.strip() for line in log if line.strip()]
+        if lines and not any(_GOODBYE.search(line) for line in lines):
+            text += " without a word in its log: it was killed (memory or time limit, or kill -9)"
+            code = "server-killed"
+        elif lines:
+            text += f"; the last line of its log: {lines[-1][:_LAST]}"
+    return Liveness(state=state, text=f"{text} (pid {pid})", log=log, stopped_by=stopped_by, code=code)

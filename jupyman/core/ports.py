@@ -1,0 +1,172 @@
+"""Ports of a host: who listens, and ending what is ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from jupyman import errors
+from jupyman.core import shell as script
+from jupyman.core.shell import Facts, Shell
+from jupyman.model import PortHolder
+from jupyman.tools import lsof, sockets
+from jupyman.tools.text import clean
+
+TIMEOUT = 30.0
+GRACE = 5  # seconds between SIGTERM and SIGKILL
+
+
+def who(shell: Shell, ports: Iterable[int] | None = None) -> list[PortHolder]:
+    """Find the listeners that take a port from 127.0.0.1.
+
+    Args:
+        shell: the host.
+        ports: only these; None: all.
+
+    Returns:
+        One holder for each taken port, by number. Another user's has no pid: only root could see it.
+
+    Raises:
+        LinkLost, RemoteFailed: as `script.run`.
+    """
+    wanted = sorted(set(ports)) if ports is not None else None
+    if wanted == []:
+        return []
+    facts = script.run(shell, "ports", {"PORTS": " ".join(map(str, wanted or []))}, timeout=TIMEOUT)
+    return [holder for holder in read(facts) if wanted is None or holder.port in wanted]
+
+
+def read(facts: Facts) -> list[PortHolder]:
+    """Merge what the kernel's table, lsof, ss and /proc say. Pure; tests feed it recorded facts.
+
+    Where several listen on one port, the one that 127.0.0.1 reaches is taken; where several processes share its
+    socket (a server and its workers), the oldest: that is the one to end.
+    """
+    own = facts.number("uid")
+    boot = facts.one("boot_id")
+    accounts = _pairs(facts.all("account"))
+    ticks = {pid: int(text) for pid, text in _pairs(facts.all("ticks")).items() if re.fullmatch(r"[0-9]{1,18}", text)}
+    commands = _pairs(facts.all("cmdline"))
+    pids: dict[int, list[int]] = {}
+    for line in facts.all("fd"):
+        pid, _, inode = line.partition(" ")
+        if re.fullmatch(r"[0-9]{1,18} [0-9]{1,18}", line):
+            pids.setdefault(int(inode), []).append(int(pid))
+    by_port: dict[int, list[sockets.Socket]] = {}
+    for socket in _seen(facts):
+        by_port.setdefault(socket.port, []).append(socket)
+        if socket.inode is not None and socket.pid is not None:
+            pids.setdefault(socket.inode, []).append(socket.pid)
+
+    def age(pid: int) -> tuple[int, int]:
+        return ticks.get(pid, 2**62), pid
+
+    found = []
+    for port in sorted(by_port):
+        same = by_port[port]
+        first = min(same, key=lambda one: sockets.rank(one.address) or 0)
+        alike = [one for one in same if one.inode == first.inode] if first.inode is not None else [first]
+        holders = {one.pid for one in alike if one.pid is not None}
+        if first.inode is not None:
+            holders.update(pids.get(first.inode, ()))
+        elder = min(holders, key=age, default=None)
+        uid = next((one.uid for one in alike if one.uid is not None), None)
+        said = next((one.command for one in alike if one.command is not None), None)
+        found.append(
+            PortHolder(
+                port=port,
+                address=first.address,
+                uid=uid,
+                user=clean(accounts[uid], 60) if uid in accounts else None,
+                pid=elder,
+                command=(clean(commands.get(elder, "").strip()) or said) if elder is not None else None,
+                ours=uid is not None and uid == own,
+                start_ticks=ticks.get(elder) if elder is not None else None,
+                boot_id=boot,
+            )
+        )
+    return found
+
+
+def _seen(facts: Facts) -> Iterator[sockets.Socket]:
+    """Yield each sight of a socket that takes its port from 127.0.0.1."""
+    table = list(sockets.proc_net(facts.all("tcp")))
+    known = {(socket.inode, socket.port): socket for socket in table}
+    told = [sockets.Socket(o.address, o.port, o.uid, o.inode, o.pid, o.command) for o in lsof.parse(facts.all("lsof"))]
+    for one in [*table, *sockets.ss(facts.all("ss")), *told]:
+        # lsof writes "*" for 0.0.0.0 and ::, ss for ::; the kernel's table knows better. An inode of lsof's that is
+        # not in it is none: what lsof calls a device is the inode on Linux only.
+        same = known.get((one.inode, one.port))
+        address, uid, inode = (same.address, same.uid, same.inode) if same is not None else (one.address, one.uid, None)
+        if sockets.blocks_loopback(address):
+            yield sockets.Socket(address, one.port, uid, inode, one.pid, one.command)
+
+
+def describe(holder: PortHolder, *, jupyter: bool = False) -> str:
+    """Say in words who holds a port.
+
+    Args:
+        holder: of the port.
+        jupyter: it is known to be a Jupyter server.
+    """
+    if not holder.ours:
+        if holder.user is not None:
+            return f"{holder.user} (uid {holder.uid})"
+        return f"uid {holder.uid}" if holder.uid is not None else "another user"
+    what = "your own Jupyter" if jupyter else "your own process"
+    command = f" {clean(holder.command, 60)}" if holder.command and not jupyter else ""
+    return f"{what}{command} (pid {holder.pid})" if holder.pid is not None else what
+
+
+def stop_process(shell: Shell, holder: PortHolder, *, force: bool = False, grace: int = GRACE) -> bool:
+    """End the process that holds a port, if it still is the one that was looked at.
+
+    Uid, start time, boot and listening socket are compared on the host just before the signal.
+
+    Args:
+        shell: the host.
+        holder: from `who`.
+        force: SIGKILL after the grace period.
+        grace: seconds after SIGTERM.
+
+    Returns:
+        True: it has ended; False: it still runs.
+
+    Raises:
+        NotOurs: it belongs to another user, cannot be seen, or is another process by now.
+        LinkLost, RemoteFailed: as `script.run`.
+    """
+    if not holder.ours:
+        raise errors.NotOurs(f"port {holder.port} is held by {describe(holder)}: it was left alone")
+    if holder.pid is None or holder.start_ticks is None or holder.boot_id is None:
+        raise errors.NotOurs(
+            f"the process behind port {holder.port} cannot be seen: it was left alone",
+            "it may run in a container or another namespace: end it there, or choose another port",
+        )
+    facts = script.run(
+        shell,
+        "signal",
+        {
+            "PID": str(holder.pid),
+            "TICKS": str(holder.start_ticks),
+            "BOOT": holder.boot_id,
+            "PORT": str(holder.port),
+            "GRACE": str(grace),
+            "FORCE": "1" if force else "0",
+        },
+        timeout=grace + TIMEOUT,
+    )
+    state = facts.one("state")
+    if state == "foreign":
+        raise errors.NotOurs(f"pid {holder.pid} belongs to another user by now: it was left alone")
+    if state == "changed":
+        raise errors.NotOurs(
+            f"pid {holder.pid} does not hold port {holder.port} any more: it was left alone", "look again and repeat"
+        )
+    return state == "gone"
+
+
+def _pairs(lines: Iterable[str]) -> dict[int, str]:
+    """Read lines ``NUMBER TEXT``."""
+    pairs = (line.partition(" ") for line in lines)
+    return {int(key): value for key, _, value in pairs if value and key.isascii() and key.isdigit() and len(key) < 19}

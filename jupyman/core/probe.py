@@ -1,0 +1,272 @@
+"""The probe: one read-only look at a host, and the choice of environments from it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from jupyman import errors
+from jupyman.core import shell as script
+from jupyman.core.shell import Facts, Shell
+from jupyman.model import App, Disk, Environment, Gpu, HostReport, Problem, Severity, Toolkit, Verdict
+from jupyman.tools import conda, logind, nvidia_smi, torch_cuda
+from jupyman.tools.text import clean
+
+TIMEOUT = 30.0
+GPU_TIMEOUT = {"launch": 3, "full": 5}  # seconds; without persistence mode nvidia-smi takes one or two
+LOW_SPACE = 500 * 1024 * 1024  # bytes; a checkpoint of a notebook with plots needs some
+# What `stat -f` calls file systems that several machines share: their locks are slow or missing.
+_SHARED = frozenset({"nfs", "nfs4", "lustre", "gpfs", "beegfs", "fhgfs", "cifs", "smb", "smb2", "afs", "ceph", "panfs"})
+_TORCH_FIX = "install a build that fits into that environment"
+
+
+def probe(
+    shell: Shell,
+    host: str,
+    *,
+    depth: Literal["launch", "full"],
+    directory: str | None = None,
+    timeout: float = TIMEOUT,
+    extra: Sequence[str] = (),
+) -> HostReport:
+    """Look at a host.
+
+    Args:
+        shell: the host.
+        host: its name, for the report.
+        depth: "launch" leaves out what `up` does not need: toolkits, cuDNN, quota.
+        directory: the wanted root directory; its own ``.venv`` counts as an environment.
+        timeout: seconds; the script itself ends after 8 ("launch") or 10, whatever hangs.
+        extra: further prefixes, absolute or from ``~``: what the user named.
+
+    Returns:
+        The report; each thing that could not be seen is None or a problem.
+
+    Raises:
+        LinkLost, RemoteFailed: as `script.run`.
+    """
+    arguments = {
+        "DEPTH": depth,
+        "DIR": directory or "",
+        "GPU_TIMEOUT": str(GPU_TIMEOUT[depth]),
+        "EXTRA": "\n".join(prefix for prefix in extra if "\n" not in prefix),
+    }
+    return read(script.run(shell, "probe", arguments, timeout=timeout), host)
+
+
+def read(facts: Facts, host: str) -> HostReport:
+    """Make a report of the script's facts. Pure; tests feed it recorded ones."""
+    gpus, status = _gpus(facts)
+    rows, header = facts.all("gpu.row"), facts.all("gpu.header")
+    driver = nvidia_smi.driver(rows if gpus else [], header if facts.number("gpu.header_status") in {0, 14, 15} else [])
+    environments = _environments(facts)
+    verdicts = [verdict for one in environments if (verdict := torch_cuda.verdict(one, driver, gpus)) is not None]
+    trouble = nvidia_smi.problem(status, [*rows, *header], driver_file=facts.one("gpu.driver_file") is not None)
+    disk = _disk(facts)
+    user = clean(facts.one("user") or "", 60)
+    manager, account = facts.all("logind.manager"), facts.all("logind.account")
+    survival = logind.survival(user, manager, account, bus=facts.one("logind.bus") is not None)
+    problems = _problems(facts, disk, environments, verdicts)
+    if survival == "logout":
+        problems.append(ends_at_logout(user))
+    return HostReport(
+        host=host,
+        os=_clean(facts.one("os")),
+        user=user,
+        shell=_clean(facts.one("shell")),
+        gpus=gpus,
+        driver=driver,
+        cuda_toolkits=[_toolkit(line) for line in facts.all("toolkit")],
+        cudnn=_clean(facts.one("cudnn")),
+        environments=environments,
+        disk=disk,
+        slurm=_clean(facts.one("slurm")),
+        verdicts=verdicts,
+        problems=[*([trouble] if trouble is not None else []), *problems],
+        survival=survival,
+        home=facts.one("home"),
+        node=_clean(facts.one("node")),
+        uid=facts.number("uid"),
+        boot_id=facts.one("boot_id"),
+    )
+
+
+def ends_at_logout(user: str) -> Problem:
+    """Say that nothing on this host outlives a login."""
+    return Problem(
+        code="ends-at-logout",
+        severity="warning",
+        text="this host ends all processes of a user with the last login (KillUserProcesses): the server runs only as "
+        "long as the link, or another login of yours, is there",
+        fix=f"run loginctl enable-linger there; where it is refused, ask the admin: loginctl enable-linger {user}",
+    )
+
+
+def choose(
+    report: HostReport, wanted: str | None, default: str | None, app: App
+) -> tuple[Environment, Environment | None]:
+    """Choose where the server runs and where the user works.
+
+    Args:
+        report: of the host; the order of its environments counts.
+        wanted: what the user said for this session.
+        default: of config.toml; unlike `wanted` it may be absent on this host.
+        app: that must be able to run.
+
+    Returns:
+        The server's environment, and the working one where it is another (its kernel is to be registered).
+
+    Raises:
+        EnvironmentMissing: no environment `wanted`.
+        UsageFault: several environments have that name.
+        JupyterMissing: none can run Jupyter.
+    """
+    environments = report.environments
+    working: Environment | None = None
+    if wanted is not None:
+        working = conda.find(environments, wanted, report.home)
+    elif default is not None:
+        try:
+            working = conda.find(environments, default, report.home)
+        except errors.EnvironmentMissing:
+            working = None
+    able = [one for one in environments if app in one.apps]
+    if working is not None and working in able:
+        return working, None
+    if able:
+        return able[0], working
+    others = sorted({other for one in environments for other in one.apps})
+    if others:
+        raise errors.JupyterMissing(
+            f"no environment of {report.host} can run Jupyter {app}", f"say --app {others[0]}, or install it there"
+        )
+    raise errors.JupyterMissing(f"none of the {len(environments)} environments of {report.host} can run Jupyter")
+
+
+def _gpus(facts: Facts) -> tuple[list[Gpu], int | None]:
+    """Return the GPUs with their processes, and the status of the query (None: it never answered)."""
+    accounts = nvidia_smi.users(facts.all("gpu.user"))
+    held = nvidia_smi.processes(facts.all("gpu.app"), accounts)
+    minimal = facts.one("gpu.minimal") is not None
+    gpus = nvidia_smi.gpus(facts.all("gpu.row"), minimal=minimal)
+    with_processes = [msgspec.structs.replace(gpu, processes=held.get(gpu.uuid or "", [])) for gpu in gpus]
+    return with_processes, facts.number("gpu.status")
+
+
+def _environments(facts: Facts) -> list[Environment]:
+    """Read the environments, each once, the likeliest first: on PATH with Jupyter, base, others with it, the rest."""
+    on_path = facts.all("on_path")
+    home = facts.one("home")
+    found: list[tuple[tuple[object, ...], Environment]] = []
+    for record in facts.records("env", "prefix"):
+        one = conda.read(record.one, record.all, home)
+        if one is None:
+            continue
+        able = bool(one.apps)
+        real = record.one("real") or one.prefix
+        path = on_path.index(real) if able and real in on_path else len(on_path)
+        order = (not able, path, one.name != "base", "lab" not in one.apps, one.kind == "system", one.name, one.prefix)
+        found.append((order, one))
+    return [one for _, one in sorted(found, key=lambda pair: pair[0])]
+
+
+def _toolkit(line: str) -> Toolkit:
+    version, _, path = line.partition(" ")
+    return Toolkit(version=clean(version, 40), path=clean(path))
+
+
+def _disk(facts: Facts) -> Disk | None:
+    home = facts.one("home")
+    if home is None:
+        return None
+    total = free = None
+    # POSIX df -Pk: device, blocks of 1024, used, available, capacity, mount point; the device may hold spaces.
+    found = re.search(r"\s([0-9]{1,18})\s+([0-9]{1,18})\s+([0-9]{1,18})\s+[0-9]{1,3}%", facts.one("disk") or "")
+    if found is not None:
+        total, free = int(found[1]) * 1024, int(found[3]) * 1024
+    quota = _quota(facts)
+    return Disk(
+        path=clean(home),
+        total=total,
+        free=free,
+        quota=quota[1] if quota is not None else None,
+        filesystem=_clean(facts.one("filesystem")),
+    )
+
+
+def _quota(facts: Facts) -> tuple[int, int] | None:
+    """Find use and limit, bytes, of the fullest file system in `quota -w`: filesystem, blocks, quota, limit."""
+    rows = []
+    for line in facts.all("quota"):
+        cells = line.split()
+        if len(cells) >= 4 and all(re.fullmatch(r"[0-9]{1,18}\*?", cell) for cell in cells[1:4]):
+            used, soft, hard = (int(cell.rstrip("*")) * 1024 for cell in cells[1:4])
+            if soft or hard:
+                rows.append((used, soft or hard))
+    return max(rows, key=lambda row: row[0] / row[1], default=None)
+
+
+def _problems(
+    facts: Facts, disk: Disk | None, environments: Sequence[Environment], verdicts: Sequence[Verdict]
+) -> list[Problem]:
+    found: list[Problem] = []
+
+    def say(code: str, text: str, fix: str, severity: Severity = "warning") -> None:
+        found.append(Problem(code=code, severity=severity, text=text, fix=fix))
+
+    parts = set(facts.all("part"))
+    home = clean(facts.one("home") or "?")
+    if facts.one("home_writable") == "no":
+        say("home-read-only", f"the home directory {home} is not there or cannot be written", "ask the admin", "error")
+    if disk is not None and disk.free is not None and disk.free < LOW_SPACE:
+        say("disk-full", f"only {disk.free // (1024 * 1024)} MiB are free in {home}", "delete something there")
+    quota = _quota(facts)
+    if quota is not None and quota[0] > 0.95 * quota[1]:
+        say("quota-full", f"{100 * quota[0] // quota[1]} % of your quota are used", "delete something in your home")
+    if "disk" not in parts or disk is None or disk.total is None:
+        say("disk-hangs", f"the file system of {home} does not answer", "ask the admin: it may be a dead network mount")
+    if disk is not None and disk.filesystem in _SHARED:
+        text = f"the home is on {disk.filesystem}, shared by several machines"
+        say("network-home", text, "nothing: what jupyman keeps there is kept per machine", "info")
+    if "environments" not in parts:
+        text = "looking for environments took too long: the list is not complete"
+        say("environments-hang", text, "a network mount may be slow or dead: try again, or ask the admin")
+    if facts.number("uid") == 0:
+        text = "you log in as root: a mistake in a notebook can damage the host"
+        say("server-as-root", text, "log in with an ordinary account")
+    if not any(one.apps for one in environments):
+        say("no-jupyter", "no environment can run Jupyter", errors.JupyterMissing.default_hint)
+    _say_environments(facts, say)
+    names = {one.prefix: one.name for one in environments}
+    for verdict in verdicts:
+        if verdict.ok is False:
+            say("torch-driver", f"{names.get(verdict.env, verdict.env)}: {verdict.text}", _TORCH_FIX)
+    return found
+
+
+class _Say(Protocol):
+    def __call__(self, code: str, text: str, fix: str, severity: Severity = "warning") -> None:
+        """Add a problem."""
+
+
+def _say_environments(facts: Facts, say: _Say) -> None:
+    """Name environments that could not be read, or whose Python is gone."""
+    closed = [*facts.all("closed")]
+    for record in facts.records("env", "prefix"):
+        prefix = clean(record.one("prefix") or "")
+        if record.one("unreadable") is not None:
+            closed.append(prefix)
+        if record.one("executable") is None and record.all("app"):
+            text = f"the Python of {prefix} is gone: nothing in it can run"
+            say("env-broken", text, "make that environment again, or delete it", "info")
+    if closed:
+        more = f" and {len(closed) - 3} more" if len(closed) > 3 else ""
+        text = f"closed to your account: {', '.join(clean(one, 100) for one in sorted(set(closed))[:3])}{more}"
+        say("env-unreadable", text, "ask their owner for read access (chmod -R a+rX), if you want to use them", "info")
+
+
+def _clean(text: str | None) -> str | None:
+    return clean(text) if text else None
