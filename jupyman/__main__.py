@@ -1,6 +1,24 @@
-"""Run the command line with `python -m jupyman`."""
+"""The program `jupyman`, also as `python -m jupyman`."""
 
-from jupyman.cli.main import main
+from __future__ import annotations
+
+import sys
+
+
+def main() -> int:
+    """Run the command line; Ctrl-C finds somebody from the first import on.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        from jupyman.cli.main import main as command_line
+
+        return command_line()
+    except KeyboardInterrupt:
+        sys.stderr.write("error: interrupted\nhint: nothing was begun\n")
+        return 130
+
 
 if __name__ == "__main__":
     raise SystemExit(main())

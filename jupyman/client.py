@@ -12,11 +12,15 @@ from typing import Any
 import msgspec
 
 from jupyman import __version__, address, errors
-from jupyman.api import Answer, AnyEvent, AnyRequest, Call, ClientContext, Done, Failed, Prompt
+from jupyman.api import Answer, AnyEvent, AnyRequest, Call, ClientContext, DaemonStop, Done, Failed, Prompt
 from jupyman.paths import Paths
 
 START_TIMEOUT = 15.0  # seconds for a daemon to answer; a cold disk can be slow
+HELLO_TIMEOUT = 5.0  # seconds for one that runs
+SILENCE = 60.0  # seconds; the daemon sends an empty line every ten
 _STEP = 0.02
+_AGAIN = 0.3  # seconds after which a daemon that found the lock held is started again
+_LOCKED = errors.DaemonUnavailable.status
 
 _EVENT = msgspec.json.Decoder(AnyEvent)
 
@@ -61,7 +65,7 @@ class Client:
         where = self._find(start=start)
         self.base = f"http://127.0.0.1:{where.port}"
         body = msgspec.json.encode(Call(request=request, client=self._context))
-        with self._post(where, "/v1/run", body) as response:
+        with _post(where, "/v1/run", body) as response:
             theirs = response.getheader("X-Jupyman-Version")
             if not any_version and theirs != __version__:
                 raise errors.VersionMismatch(f"the daemon is jupyman {theirs or 'unknown'}, this is {__version__}")
@@ -76,70 +80,90 @@ class Client:
                     raise errors.from_info(event.error)
                 said = on_event(event)
                 if isinstance(event, Prompt):
-                    self._answer(where, Answer(id=event.id, value=said))
+                    with _post(where, "/v1/answer", msgspec.json.encode(Answer(id=event.id, value=said))) as taken:
+                        taken.read()
         raise errors.DaemonUnavailable("the daemon ended while it worked", "jupyman daemon logs")
 
     def _find(self, *, start: bool) -> address.Address:
         """Return the running daemon's address."""
         found = address.read(self._paths.daemon_file)
-        if found is not None and self._answers(found):
-            return found
+        hello = _hello(found) if found is not None else None
+        if found is not None and hello is not None:
+            if not start or not _newer(__version__, found.version) or hello.get("busy"):
+                return found
+            # After an upgrade: the old one gives way to this version; servers and ports stay as they are.
+            self._retire(found)
         if not start:
             raise errors.DaemonUnavailable("no daemon runs", "jupyman daemon start; every other command starts it too")
         from jupyman.spawn import spawn
 
         try:
             process = spawn(self._paths)
+            lost = 0.0  # when the lock was found held: another daemon comes up, or the one before is still going
+            deadline = time.monotonic() + START_TIMEOUT
+            while time.monotonic() < deadline:
+                fresh = address.read(self._paths.daemon_file)
+                if fresh is not None and (fresh != found or lost) and _hello(fresh) is not None:
+                    process.returncode = 0  # it is a daemon now: nobody waits for its end
+                    return fresh
+                status = process.poll()
+                if status == errors.VersionMismatch.status:
+                    raise errors.VersionMismatch(
+                        "the files here were written by a newer jupyman",
+                        f"use that one; {self._paths.log_file} says more",
+                    )
+                if status is not None and status != _LOCKED:
+                    raise errors.DaemonUnavailable(
+                        f"the daemon ended at once (status {status})",
+                        f"{self._paths.log_file} says why; so does jupyman daemon run",
+                    )
+                if status is not None and time.monotonic() > lost + _AGAIN:
+                    lost = time.monotonic()
+                    process = spawn(self._paths)
+                time.sleep(_STEP)
         except OSError as error:
             raise errors.DaemonUnavailable(f"the daemon cannot be started: {error}") from error
-        deadline = time.monotonic() + START_TIMEOUT
-        while time.monotonic() < deadline:
-            fresh = address.read(self._paths.daemon_file)
-            if fresh is not None and fresh != found and self._answers(fresh):
-                return fresh
-            # A loser of two that start at once ends with 40 while the other comes up.
-            status = process.poll()
-            if status is not None and status not in {0, 40}:
-                raise errors.DaemonUnavailable(f"the daemon ended at once (status {status})")
-            time.sleep(_STEP)
-        raise errors.DaemonUnavailable(f"the daemon did not answer in {START_TIMEOUT:.0f} s")
+        process.returncode = 0
+        raise errors.DaemonUnavailable(
+            f"the daemon did not answer in {START_TIMEOUT:.0f} s", "jupyman daemon restart; jupyman daemon logs"
+        )
 
-    @staticmethod
-    def _answers(where: address.Address) -> bool:
-        """Tell whether the daemon of a file lives and answers: its port may be another program's by now."""
-        if not _lives(where.pid):
-            return False  # and the token is not shown to whoever has the port now
-        connection = http.client.HTTPConnection("127.0.0.1", where.port, timeout=5)
-        try:
-            connection.request("GET", "/v1/hello", headers={"Authorization": f"Bearer {where.token}"})
-            response = connection.getresponse()
-            pid = msgspec.json.decode(response.read(4096)).get("pid")
-        except (OSError, http.client.HTTPException, msgspec.DecodeError, AttributeError):
-            return False
-        else:
-            return response.status == 200 and pid == where.pid
-        finally:
-            connection.close()
-
-    @contextmanager
-    def _post(self, where: address.Address, path: str, body: bytes) -> Iterator[http.client.HTTPResponse]:
-        connection = http.client.HTTPConnection("127.0.0.1", where.port, timeout=60)
-        try:
-            connection.request(
-                "POST",
-                path,
-                body,
-                {"Authorization": f"Bearer {where.token}", "Content-Type": "application/json"},
-            )
-            yield connection.getresponse()
-        except (OSError, http.client.HTTPException) as error:
-            raise errors.DaemonUnavailable(f"the daemon went away: {error or type(error).__name__}") from error
-        finally:
-            connection.close()
-
-    def _answer(self, where: address.Address, answer: Answer) -> None:
-        with self._post(where, "/v1/answer", msgspec.json.encode(answer)) as response:
+    def _retire(self, old: address.Address) -> None:
+        """End a daemon of an older version; its lock goes with its process."""
+        body = msgspec.json.encode(Call(request=DaemonStop(), client=self._context))
+        with _post(old, "/v1/run", body) as response:
             response.read()
+        deadline = time.monotonic() + START_TIMEOUT
+        while address.read(self._paths.daemon_file) == old and time.monotonic() < deadline:
+            time.sleep(_STEP)
+
+
+def _newer(ours: str, theirs: str) -> bool:
+    """Tell whether our version is the later one; of what is no plain version nobody knows."""
+
+    def numbers(version: str) -> tuple[int, ...] | None:
+        parts = version.split(".")
+        return tuple(map(int, parts)) if all(part.isascii() and part.isdigit() for part in parts) else None
+
+    mine, its = numbers(ours), numbers(theirs)
+    return mine is not None and its is not None and mine > its
+
+
+def _hello(where: address.Address) -> dict[str, Any] | None:
+    """Ask the daemon of a file who it is; None where it does not live, or its port is another program's by now."""
+    if not _lives(where.pid):
+        return None  # and the token is not shown to whoever has the port now
+    connection = http.client.HTTPConnection("127.0.0.1", where.port, timeout=HELLO_TIMEOUT)
+    try:
+        connection.request("GET", "/v1/hello", headers={"Authorization": f"Bearer {where.token}"})
+        response = connection.getresponse()
+        said = msgspec.json.decode(response.read(4096), type=dict[str, Any])
+    except (OSError, http.client.HTTPException, msgspec.MsgspecError, UnicodeError):
+        return None
+    else:
+        return said if response.status == 200 and said.get("pid") == where.pid else None
+    finally:
+        connection.close()
 
 
 def _lives(pid: int) -> bool:
@@ -148,12 +172,44 @@ def _lives(pid: int) -> bool:
         return True
     try:
         os.kill(pid, 0)
-    except OSError:
+    except (OSError, OverflowError):
         return False
     return True
 
 
+@contextmanager
+def _post(where: address.Address, path: str, body: bytes) -> Iterator[http.client.HTTPResponse]:
+    """Send a body; closing the connection, however it comes to that, cancels what it asked for."""
+    connection = http.client.HTTPConnection("127.0.0.1", where.port, timeout=SILENCE)
+    headers = {"Authorization": f"Bearer {where.token}", "Content-Type": "application/json"}
+    try:
+        with _daemon_went():
+            connection.request("POST", path, body, headers)
+            response = connection.getresponse()
+        yield response
+    finally:
+        connection.close()
+
+
+@contextmanager
+def _daemon_went() -> Iterator[None]:
+    """Turn what the connection raises into ours; not what the caller's own output raises."""
+    try:
+        yield
+    except (OSError, http.client.HTTPException) as error:
+        raise errors.DaemonUnavailable(f"the daemon went away: {error or type(error).__name__}") from error
+
+
 def _events(response: http.client.HTTPResponse) -> Iterator[AnyEvent]:
-    while line := response.readline():
-        if line.strip():
-            yield _EVENT.decode(line)
+    while True:
+        with _daemon_went():
+            line = response.readline()
+        if not line:
+            return
+        if not line.strip():
+            continue
+        try:
+            event = _EVENT.decode(line)
+        except msgspec.DecodeError as error:
+            raise errors.VersionMismatch(f"the daemon says what this version does not know: {error}") from error
+        yield event

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from jupyman.paths import Paths
 
@@ -24,7 +25,7 @@ def spawn(paths: Paths) -> subprocess.Popen[bytes]:
         flags["creationflags"] = subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP
     else:
         flags["start_new_session"] = True
-    with open(os.devnull, "r+b") as nothing:
+    with Path(os.devnull).open("r+b") as nothing:
         return subprocess.Popen(  # type: ignore[call-overload,no-any-return]  # the flags differ by platform
             [sys.executable, "-m", "jupyman", "daemon", "run"],
             stdin=nothing,

@@ -23,7 +23,8 @@ def command(context: Context, host: str | None, env: str | None, as_json: bool) 
     if as_json:
         context.dump(report)
         return
-    context.out(f"{report['host']}: {report['os'] or 'unknown system'}, user {report['user']}, shell {report['shell']}")
+    account = f"user {report['user'] or 'unknown'}, shell {report['shell'] or 'unknown'}"
+    context.out(f"{report['host']}: {report['os'] or 'unknown system'}, {account}")
     disk = report["disk"]
     if disk:
         context.out(f"home: {disk['path']}, {terminal.size(disk['free'])} of {terminal.size(disk['total'])} free")
@@ -39,8 +40,10 @@ def command(context: Context, host: str | None, env: str | None, as_json: bool) 
     _gpus(context, report)
     _environments(context, report)
     if report["jupyter"]:
-        rows = [(str(s["pid"]), str(s["port"] or "-"), s["session"] or "-", s["root_dir"] or "-") for s in report["jupyter"]]
-        context.out("\n" + terminal.table(("JUPYTER PID", "PORT", "SESSION", "DIRECTORY"), rows))
+        servers = [
+            (str(s["pid"]), str(s["port"] or "-"), s["session"] or "-", s["root_dir"] or "-") for s in report["jupyter"]
+        ]
+        context.out("\n" + terminal.table(("JUPYTER PID", "PORT", "SESSION", "DIRECTORY"), servers))
     ports = [port for port in report["ports"] if port["ours"]]
     if ports:
         rows = [(str(p["port"]), p["address"], str(p["pid"] or "-"), (p["command"] or "-")[:60]) for p in ports]
@@ -66,19 +69,31 @@ def _gpus(context: Context, report: dict[str, Any]) -> None:
 def _environments(context: Context, report: dict[str, Any]) -> None:
     if not report["environments"]:
         return
-    verdicts = {verdict["env"]: verdict["text"] for verdict in report["verdicts"]}
-    context.out("\n" + environments(report["environments"], verdicts))
+    context.out("\n" + environments(report["environments"]))
+    names = {env["prefix"]: env["name"] for env in report["environments"]}
+    # What does not fit stands below among the problems, with its fix.
+    fits = [verdict for verdict in report["verdicts"] if verdict["ok"] is not False]
+    if fits:
+        context.out()
+    for verdict in fits:
+        context.out(f"{names.get(verdict['env']) or verdict['env']}: {verdict['text']}")
 
 
-def environments(found: list[dict[str, Any]], verdicts: dict[str, str]) -> str:
+def environments(found: list[dict[str, Any]]) -> str:
     """Lay out environments as a table."""
     rows = []
     for env in found:
         torch = env["torch"]
         build = "-" if torch is None else f"{torch['version']} ({'CUDA ' + torch['cuda'] if torch['cuda'] else 'CPU'})"
-        verdict = verdicts.get(env["prefix"]) or verdicts.get(env["name"]) or ""
         rows.append(
-            (env["name"] or "-", env["kind"], env["python"] or "?", env["jupyter"] or "-", env["ipykernel"] or "-",
-             f"{build} {verdict}".strip(), env["prefix"])
+            (
+                env["name"] or "-",
+                env["kind"],
+                env["python"] or "?",
+                env["jupyter"] or "-",
+                env["ipykernel"] or "-",
+                build,
+                env["prefix"],
+            )
         )
     return terminal.table(("ENV", "KIND", "PYTHON", "JUPYTER", "IPYKERNEL", "TORCH", "PREFIX"), rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,7 +13,10 @@ from jupyman.cli.context import Context
 from jupyman.cli.options import json_option
 from jupyman.cli.terminal import size
 
-STOP_TIMEOUT = 10.0
+if TYPE_CHECKING:
+    import psutil
+
+STOP_TIMEOUT = 10.0  # seconds for a daemon to close its links, before it is killed
 
 
 @click.group("daemon", epilog="Example: jupyman daemon status")
@@ -53,12 +57,13 @@ def stop(context: Context, as_json: bool) -> None:
 @click.pass_obj
 def restart(context: Context, as_json: bool) -> None:
     """End it and start this version."""
+    context.config()  # a file that the new one would refuse
     _stop(context)
     _show(context, as_json=as_json, start=True)
 
 
 @command.command(epilog="Example: jupyman daemon logs -n 20")
-@click.option("-n", "--lines", type=click.IntRange(0, 100000), default=100, show_default=True, help="how many of the last")
+@click.option("-n", "--lines", type=click.IntRange(0, 100_000), default=100, show_default=True, help="how many at most")
 @click.pass_obj
 def logs(context: Context, lines: int) -> None:
     """Print the end of its log."""
@@ -81,7 +86,7 @@ def run(context: Context) -> int:
 
 
 def _show(context: Context, *, as_json: bool, start: bool) -> None:
-    result = context.call(api.DaemonStatus(), start=start, any_version=not start)
+    result = context.call(api.DaemonStatus(), start=start, any_version=not start, configured=start)
     if as_json:
         context.dump(result)
     else:
@@ -92,25 +97,51 @@ def _show(context: Context, *, as_json: bool, start: bool) -> None:
 
 
 def _stop(context: Context) -> bool:
+    """Ask the daemon to end; one that does not answer is ended by signals."""
     from jupyman import address
 
     found = address.read(context.paths.daemon_file)
+    process = _process(found.pid, found.create_time) if found is not None else None
     try:
-        context.call(api.DaemonStop(), start=False, any_version=True)
+        context.call(api.DaemonStop(), start=False, any_version=True, configured=False)
     except errors.DaemonUnavailable:
-        return False
-    deadline = time.monotonic() + STOP_TIMEOUT
-    # The lock and the ports are free when its address is gone and the process with it.
-    while time.monotonic() < deadline and found is not None and _runs(found.pid, found.create_time):
-        time.sleep(0.02)
+        if process is None:
+            return False
+        # It hangs. Signals are safe: this pid started at the very moment that daemon.json says.
+        process.terminate()
+    if process is not None:
+        _wait(process)
     return True
 
 
-def _runs(pid: int, create_time: float) -> bool:
+def _process(pid: int, create_time: float) -> psutil.Process | None:
+    """Return the daemon's process; None where the pid is another's by now."""
     import psutil
 
     try:
         process = psutil.Process(pid)
-        return process.create_time() == create_time and process.status() != psutil.STATUS_ZOMBIE
+        return process if process.create_time() == create_time else None
     except psutil.Error:
-        return False
+        return None
+
+
+def _wait(process: psutil.Process) -> None:
+    """Wait until the process, its lock and its ports are gone."""
+    if not _ended(process):
+        process.kill()
+        _ended(process)
+
+
+def _ended(process: psutil.Process) -> bool:
+    """Wait for the end; a zombie has come to it, and in a container nobody may ever reap it."""
+    import psutil
+
+    end = time.monotonic() + STOP_TIMEOUT
+    try:
+        while process.status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.02)
+    except psutil.NoSuchProcess:
+        pass
+    return True

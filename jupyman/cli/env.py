@@ -37,6 +37,6 @@ def ls(context: Context, host: str | None, as_json: bool) -> None:
     if as_json:
         context.dump(result)
     elif result["environments"]:
-        context.out(environments(result["environments"], {}))
+        context.out(environments(result["environments"]))
     else:
         context.note("no environments were found")

@@ -7,7 +7,7 @@ import click
 from jupyman import api, config
 from jupyman.cli import terminal
 from jupyman.cli.context import Context
-from jupyman.cli.options import Host, Name, json_option
+from jupyman.cli.options import EnvName, Host, Line, Name, Port, json_option
 
 
 @click.group("host", epilog="Example: jupyman host trust server1")
@@ -31,17 +31,17 @@ def ls(context: Context, as_json: bool) -> None:
 @command.command(epilog="Example: jupyman host add box alice@10.0.0.7:2222 --env pytorch")
 @click.argument("name", type=Name())
 @click.argument("ssh", required=False, type=Host())
-@click.option("--env", help="environment to work in")
-@click.option("--dir", "directory", help="root directory on the host")
-@click.option("--gpu", help="GPUs for its servers")
+@click.option("--env", type=EnvName(), help="environment to work in, by name or prefix")
+@click.option("--dir", type=Line(), help="root directory on the host")
+@click.option("--gpu", type=Line(), metavar="SPEC", help="GPUs for its servers")
+@click.option("--app", type=click.Choice(["lab", "notebook", "server"]), help="what to start")
+@click.option("--port", type=Port(), help="preferred port on the host")
+@click.option("--local-port", type=Port(), help="preferred port here")
 @json_option
 @click.pass_obj
-def add(
-    context: Context, name: str, ssh: str | None, env: str | None, directory: str | None, gpu: str | None, as_json: bool
-) -> None:
+def add(context: Context, /, name: str, ssh: str | None, as_json: bool, **options: str | int | None) -> None:
     """Write a host into config.toml; SSH is an alias or user@host[:port]."""
-    given = {"ssh": ssh, "env": env, "dir": directory, "gpu": gpu}
-    values = {key: value for key, value in given.items() if value is not None}
+    values = {key: value for key, value in {"ssh": ssh, **options}.items() if value is not None}
     file = context.paths.config_file
     config.add_host(file, name, values)
     if as_json:

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from jupyman import api
 from jupyman.cli.context import Context
-from jupyman.cli.options import Host, SessionName, json_option
+from jupyman.cli.options import Host, Port, SessionName, json_option
+
+
+class Target(SessionName):
+    """A session, a port, or a host's port."""
+
+    name = "session or port"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the port; a session is never called by digits alone."""
+        text = super().convert(value, param, ctx)
+        host, colon, port = text.rpartition(":")
+        if port.isdigit():
+            Port().convert(port, param, ctx)
+        if colon:
+            Host().convert(host, param, ctx)
+        return text
 
 
 @click.command(
@@ -16,14 +34,14 @@ Examples:
   jupyman kill 8888 --host server1
   jupyman kill -y server1:8888"""
 )
-@click.argument("targets", nargs=-1, type=SessionName(), metavar="[SESSION | PORT | HOST:PORT]...")
+@click.argument("targets", nargs=-1, type=Target(), metavar="[SESSION | PORT | HOST:PORT]...")
 @click.option("--host", type=Host(), help="the host of a PORT")
 @click.option("-y", "--yes", is_flag=True, help="do not ask")
 @click.option("--force", is_flag=True, help="SIGKILL what has not ended after the grace period")
 @json_option
 @click.pass_obj
 def command(
-    context: Context, targets: tuple[str, ...], host: str | None, yes: bool, force: bool, as_json: bool
+    context: Context, /, *, targets: tuple[str, ...], host: str | None, yes: bool, force: bool, as_json: bool
 ) -> None:
     """Stop a session's server with its kernels, or what listens on a port of the host.
 

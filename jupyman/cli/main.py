@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -29,7 +30,13 @@ VERBS = {
     "demo": ("demo", "the whole flow against a throw-away SSH host on this computer"),
     "completion": ("completion", "print the completion script of a shell"),
 }
+# Promised, but still to come.
 LATER = {"dashboard"}
+LATER_OPTIONS = {
+    "jupyman up": {"--slurm", "--no-slurm", "--slurm-arg"},
+    "jupyman ps": {"-w", "--watch"},
+    "jupyman kill": {"--orphans"},
+}
 
 
 class Verbs(click.Group):
@@ -85,20 +92,17 @@ def main(arguments: Sequence[str] | None = None, context: Context | None = None)
     try:
         status = cli.main(args=words, prog_name="jupyman", standalone_mode=False, obj=context)
     except errors.JupymanError as error:
-        return context.fail(error)
+        # Completion tries the words that stand there already: no place to complain.
+        return 0 if "_JUPYMAN_COMPLETE" in context.environ else context.fail(error)
     except click.exceptions.NoArgsIsHelpError as error:
         context.out(error.format_message())
         return 2
     except click.UsageError as error:
         return context.fail(_usage(error))
-    except click.exceptions.Exit as end:
-        return end.exit_code
+    except click.ClickException as error:
+        return context.fail(errors.UsageFault(error.format_message()))
     except (click.Abort, KeyboardInterrupt):
         return context.fail(errors.Interrupted("interrupted"))
-    except BrokenPipeError:
-        # The reader of a pipe has enough (`jupyman ps | head`).
-        sys.stderr.close()
-        return 0
     except Exception as error:
         return context.fail(_bug(error, context))
     return status if isinstance(status, int) else 0
@@ -106,22 +110,21 @@ def main(arguments: Sequence[str] | None = None, context: Context | None = None)
 
 def _usage(error: click.UsageError) -> errors.UsageFault:
     path = error.ctx.command_path if error.ctx is not None else "jupyman"
-    if isinstance(error, click.NoSuchOption) and error.option_name in {"--slurm", "--no-slurm", "--slurm-arg", "-w", "--watch", "--orphans"}:
+    if isinstance(error, click.NoSuchOption) and error.option_name in LATER_OPTIONS.get(path, ()):
         return errors.UsageFault(f"{path} has no {error.option_name} yet", "not in this version")
     return errors.UsageFault(error.format_message(), f"see {path} --help")
 
 
 def _bug(error: Exception, context: Context) -> errors.InternalError:
-    import logging
     import traceback
 
     text = f"jupyman has a bug: {type(error).__name__}: {error}"
+    paths = context.paths
     try:
-        paths = context.paths
         paths.make()
-        with paths.log_file.open("a", encoding="utf-8") as log:
+        handle = os.open(paths.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        with os.fdopen(handle, "a", encoding="utf-8", errors="replace") as log:
             log.write("".join(traceback.format_exception(error)))
-    except OSError:
-        logging.getLogger(__name__).debug("the log could not be written")
-        return errors.InternalError(text)
+    except OSError as trouble:
+        return errors.InternalError(text, f"no traceback could be kept: {trouble}")
     return errors.InternalError(text, f"the traceback is in {paths.log_file}")

@@ -17,6 +17,8 @@ def command(context: Context, session: str | None, as_json: bool) -> None:
     """Open a session in the local browser, by a one-time address without the token."""
     result = context.call(api.OpenCode(session=session))
     if as_json:
-        context.dump(result)
-    else:
+        context.dump({**result, "opened": bool(context.opened)})
+    elif context.opened:
         context.note(f"opened {result['name']}")
+    else:
+        context.note(f"jupyman url {result['name']} prints the address")

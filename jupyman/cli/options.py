@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+import msgspec
 
 from jupyman import errors
+from jupyman.cli.context import Context
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -23,6 +26,19 @@ class Port(click.ParamType[int]):
         if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65535:
             self.fail(f"{text!r} is not a port between 1 and 65535", param, ctx)
         return int(text)
+
+
+class Seconds(click.FloatRange):
+    """A time span; `nan` lies in every range."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read it."""
+        seconds = float(super().convert(value, param, ctx))
+        if seconds != seconds:  # noqa: PLR0124 - only nan differs from itself
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return seconds
 
 
 class Name(click.ParamType[str]):
@@ -46,10 +62,9 @@ class Host(click.ParamType[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Refuse what ssh could take for an option, and what no host can be."""
         del param, ctx
-        text = str(value)
-        if not text or len(text) > 255 or text.startswith("-") or any(ord(c) < 33 or ord(c) == 127 for c in text):
-            raise errors.UsageFault(f"{text[:80]!r} is not a host", "write an alias of ~/.ssh/config or user@host[:port]")
-        return text
+        from jupyman.config import check_destination
+
+        return check_destination(str(value))
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
         """Offer hosts that were used before; never starts a daemon."""
@@ -57,11 +72,37 @@ class Host(click.ParamType[str]):
         from click.shell_completion import CompletionItem
 
         state = cached(ctx)
-        names = {*state.get("environments", {}), *(one["host"] for one in state.get("sessions", {}).values())}
+        names = {*state.environments, *(session.host for session in state.sessions.values()), *configured(ctx)}
         return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
 
 
-class SessionName(click.ParamType[str]):
+class Line(click.ParamType[str]):
+    """One line of text that no program could take for an option."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check it."""
+        text = str(value)
+        if not text or text.startswith("-") or any(ord(c) < 32 or ord(c) == 127 for c in text):
+            self.fail(f"{text[:80]!r} is not a {self.name}", param, ctx)
+        return text
+
+
+class KernelName(Line):
+    """The name of a kernel spec: jupyter_client's rule (kernelspec.py, _kernel_name_pat), and no dash in front."""
+
+    name = "kernel name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check it."""
+        text = super().convert(value, param, ctx)
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", text) or not text.strip("."):
+            self.fail(f"{text[:80]!r} is not a kernel name: letters, digits, dot, underscore, dash", param, ctx)
+        return text
+
+
+class SessionName(Line):
     """The name of an existing session."""
 
     name = "session"
@@ -71,35 +112,53 @@ class SessionName(click.ParamType[str]):
         del param
         from click.shell_completion import CompletionItem
 
-        return [CompletionItem(name) for name in sorted(cached(ctx).get("sessions", {})) if name.startswith(incomplete)]
+        return [CompletionItem(name) for name in sorted(cached(ctx).sessions) if name.startswith(incomplete)]
 
 
-class EnvName(click.ParamType[str]):
+class EnvName(Line):
     """The name or prefix of an environment."""
 
-    name = "env"
+    name = "environment"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
         """Offer the environments that were seen last."""
         del param
         from click.shell_completion import CompletionItem
 
-        names = {name for names in cached(ctx).get("environments", {}).values() for name in names}
+        names = {name for names in cached(ctx).environments.values() for name in names}
         return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
 
 
-def cached(ctx: click.Context) -> dict[str, Any]:
-    """Return the state file as plain JSON; empty where it cannot be read."""
-    import json
+class CachedSession(msgspec.Struct):
+    """What completion reads of a session."""
 
-    from jupyman.cli.context import Context
+    host: str
 
+
+class Cached(msgspec.Struct):
+    """What completion reads of the state file."""
+
+    sessions: dict[str, CachedSession] = {}
+    environments: dict[str, list[str]] = {}
+
+
+def cached(ctx: click.Context) -> Cached:
+    """Return what the state file remembers; nothing where it cannot be read."""
     context = ctx.find_object(Context) or Context()
     try:
-        content = json.loads(context.paths.state_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        return msgspec.json.decode(context.paths.state_file.read_bytes(), type=Cached)
+    except (OSError, ValueError):  # no JSON, another shape, or no text at all
+        return Cached()
+
+
+def configured(ctx: click.Context) -> list[str]:
+    """Return the hosts of config.toml; none where it cannot be read."""
+    context = ctx.find_object(Context) or Context()
+    try:
+        config = context.config()
+    except errors.ConfigFault:
+        return []
+    return list(config.hosts) if config is not None else []
 
 
 def json_option(function: F) -> F:

@@ -25,7 +25,7 @@ def command(context: Context, hosts: tuple[str, ...], every: bool, as_json: bool
         return
     sessions, forwards, servers = result["sessions"], result["forwards"], result["servers"]
     if sessions:
-        heads = ("SESSION", "HOST", "STATE", "LINK", "LOCAL", "REMOTE", "ENV", "GPU", "STARTED")
+        heads = ("NAME", "HOST", "STATE", "LINK", "URL", "ENV", "GPU", "PORT", "UPTIME")
         context.out(terminal.table(heads, [_session(one) for one in sessions]))
         for one in sessions:
             for problem in one["problems"]:
@@ -33,11 +33,13 @@ def command(context: Context, hosts: tuple[str, ...], every: bool, as_json: bool
             if one["link"]["state"] in {"needs-auth", "failed"}:
                 context.out(f"{one['name']}: {one['link']['last_error']} (jupyman up {one['name']})")
     if forwards:
-        context.out()
+        if sessions:
+            context.out()
         rows = [(f["local"], f["host"], f["remote"], f["state"], str(f["open"])) for f in forwards]
         context.out(terminal.table(("FORWARD", "HOST", "REMOTE", "STATE", "OPEN"), rows))
     if servers:
-        context.out()
+        if sessions or forwards:
+            context.out()
         found = [
             (s["host"], str(s["pid"]), _text(s["port"]), s["user"], _text(s["root_dir"]), _text(s["started"]))
             for s in servers
@@ -53,7 +55,6 @@ def command(context: Context, hosts: tuple[str, ...], every: bool, as_json: bool
 def _session(one: dict[str, Any]) -> tuple[str, ...]:
     server = one["server"] or {}
     link = one["link"]
-    forward = one["forwards"][0] if one["forwards"] else {}
     state = link["state"] + (f" ({link['reconnects']} times back)" if link["reconnects"] else "")
     env = (server.get("kernel_env") or server.get("env") or "").rstrip("/").rsplit("/", 1)[-1]
     gpus = server.get("gpus")
@@ -62,12 +63,23 @@ def _session(one: dict[str, Any]) -> tuple[str, ...]:
         one["host"],
         one["state"],
         state,
-        _text(forward.get("local")),
-        _text(forward.get("remote")),
+        _text((one["url"] or "").split("?")[0]),  # the token is for `jupyman url`
         _text(env),
         ",".join(map(str, gpus)) if gpus else "-",
-        _text(server.get("started")),
+        _text(server.get("port")),
+        _uptime(server.get("started")),
     )
+
+
+def _uptime(started: str | None) -> str:
+    if not started:
+        return "-"
+    from datetime import UTC, datetime
+
+    try:
+        return terminal.duration((datetime.now(UTC) - datetime.fromisoformat(started)).total_seconds())
+    except (ValueError, TypeError):  # no time, or one without a zone
+        return started
 
 
 def _text(value: Any) -> str:

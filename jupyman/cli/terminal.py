@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import unicodedata
 from collections.abc import Sequence
 from typing import TextIO
@@ -10,6 +12,8 @@ from jupyman.api import Step
 
 _MARKS = {"done": ("✓", "32"), "warn": ("!", "33"), "skip": ("-", "2"), "run": ("…", "2")}
 _WIDTH = 78
+# Control, format (bidirectional overrides, zero-width) and surrogate characters: they change what a terminal shows.
+_TREACHEROUS = frozenset({"Cc", "Cf", "Cs"})
 
 
 def printable(text: str, stream: TextIO) -> str:
@@ -19,10 +23,37 @@ def printable(text: str, stream: TextIO) -> str:
         text: may come from a host; line breaks and tabs stay.
         stream: where it goes.
     """
-    if any(ord(c) < 32 or 126 < ord(c) < 160 or unicodedata.category(c) in {"Cf", "Cs"} for c in text):
-        text = "".join(c if c in "\n\t" or unicodedata.category(c) not in {"Cc", "Cf", "Cs"} else _escape(c) for c in text)
-    encoding = getattr(stream, "encoding", None) or "utf-8"
+    if not (text.isascii() and text.isprintable()):
+        text = "".join(c if c in "\n\t" or unicodedata.category(c) not in _TREACHEROUS else _escape(c) for c in text)
+    encoding = _encoding(stream)
     return text.encode(encoding, "replace").decode(encoding, "replace")
+
+
+def safe_json(text: str, stream: TextIO) -> str:
+    r"""Make JSON safe for a stream without changing what it says: characters become ``\uXXXX``.
+
+    Args:
+        text: JSON; control characters below 32 are escaped in it already.
+        stream: where it goes.
+    """
+    if text.isascii() and "\x7f" not in text:
+        return text
+    # Elsewhere than in UTF-8, which RFC 8259 asks for, nothing but ASCII is safe.
+    unicode = _encoding(stream).lower().replace("_", "-") in {"utf-8", "utf8"}
+    return "".join(
+        c if (unicode or c.isascii()) and unicodedata.category(c) not in _TREACHEROUS else _unicode_escape(c)
+        for c in text
+    )
+
+
+def _unicode_escape(character: str) -> str:
+    # JSON knows 16-bit units only (RFC 8259, section 7).
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i] << 8 | units[i + 1]:04x}" for i in range(0, len(units), 2))
+
+
+def _encoding(stream: TextIO) -> str:
+    return getattr(stream, "encoding", None) or "utf-8"
 
 
 def _escape(character: str) -> str:
@@ -35,12 +66,13 @@ class Progress:
     Args:
         stream: stderr.
         colour: whether it takes colours.
+        dumb: a terminal that cannot take a line away.
     """
 
-    def __init__(self, stream: TextIO, *, colour: bool) -> None:
+    def __init__(self, stream: TextIO, *, colour: bool, dumb: bool = False) -> None:
         self._stream = stream
         self._colour = colour
-        self._live = stream.isatty()
+        self._live = stream.isatty() and not dumb
         self._open = False
 
     def show(self, step: Step) -> None:
@@ -49,10 +81,11 @@ class Progress:
         mark = printable(mark, self._stream)
         if self._colour:
             mark = f"\x1b[{code}m{mark}\x1b[0m"
-        text = " ".join(printable(step.text, self._stream).split("\n"))
+        text = " ".join(printable(step.text, self._stream).split())
         if step.state == "run":
             if self._live:
-                self._write(f"\r\x1b[2K{mark} {text[:_WIDTH]}")
+                # A line that wraps could not be taken away.
+                self._write(f"\r\x1b[2K{mark} {text[: self._columns() - 3]}")
                 self._open = True
             return
         self.clear()
@@ -65,14 +98,26 @@ class Progress:
             self._write("\r\x1b[2K")
             self._open = False
 
+    def _columns(self) -> int:
+        try:
+            return os.get_terminal_size(self._stream.fileno()).columns or _WIDTH
+        except (OSError, ValueError):  # no file under it
+            return _WIDTH
+
     def _write(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
+        with contextlib.suppress(OSError):  # the terminal may be gone: no reason to stop
+            self._stream.write(text)
+            self._stream.flush()
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lay out a table as `ps` does: columns by their widest cell, no lines."""
-    cells = [list(heads), *(list(row) for row in rows)]
+    """Lay out a table as `ps` does: columns by their widest cell, no lines.
+
+    Args:
+        heads: of the columns.
+        rows: cells; a line break in one is shown as such and starts no row.
+    """
+    cells = [[cell.replace("\n", "\\n").replace("\t", "\\t") for cell in row] for row in (heads, *rows)]
     widths = [max(_columns(row[index]) for row in cells) for index in range(len(heads))]
     lines = []
     for row in cells:
@@ -82,8 +127,9 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _columns(text: str) -> int:
-    """Width on a terminal: East Asian wide characters take two columns."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+    """Width on a terminal: East Asian wide characters take two columns, combining ones none."""
+    wide = sum(1 for c in text if unicodedata.east_asian_width(c) in "WF")
+    return len(text) + wide - sum(1 for c in text if unicodedata.combining(c))
 
 
 def size(count: int | None) -> str:
@@ -96,3 +142,15 @@ def size(count: int | None) -> str:
             return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
         amount /= 1024
     return "?"
+
+
+def duration(seconds: float) -> str:
+    """Return a time span for people: its two largest units."""
+    count = max(0, int(seconds))
+    units = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+    for index, (unit, length) in enumerate(units):
+        if count >= length or unit == "s":
+            below = units[index + 1 : index + 2]
+            rest = "".join(f" {count % length // part}{name}" for name, part in below)
+            return f"{count // length}{unit}{rest}"
+    return "0s"

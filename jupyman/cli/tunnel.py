@@ -10,8 +10,9 @@ from jupyman import api, errors
 from jupyman.cli import terminal
 from jupyman.cli.context import Context
 from jupyman.cli.options import Host, chosen_host, host_option, json_option
+from jupyman.config import check_port
 
-_SPEC = re.compile(r"^([0-9]+)(:(\[[0-9a-fA-F:.]+\]:|[A-Za-z0-9._-]+:)?[0-9]+)?$")
+_SPEC = re.compile(r"([0-9]+)(?::(?:(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._][A-Za-z0-9._-]*):)?([0-9]+))?")
 
 
 @click.command(
@@ -30,7 +31,8 @@ def command(context: Context, specs: tuple[str, ...], host: str | None, close: b
     """Forward further ports, as `ssh -L` does, but kept alive and remembered."""
     words = list(specs)
     positional = None
-    if len(words) > 1 and not words[-1][:1].isdigit():
+    # Addresses and some aliases begin with a digit too: what is no forward is the host.
+    if len(words) > 1 and not _SPEC.fullmatch(words[-1]):
         positional = Host().convert(words.pop(), None, None)
     for word in words:
         _check(word)
@@ -38,13 +40,15 @@ def command(context: Context, specs: tuple[str, ...], host: str | None, close: b
     if as_json:
         context.dump(result)
         return
-    rows = [(one["local"], one["host"], one["remote"], "closed" if close else one["state"]) for one in result["forwards"]]
-    context.out(terminal.table(("FORWARD", "HOST", "REMOTE", "STATE"), rows))
+    heads = ("FORWARD", "HOST", "REMOTE", "STATE")
+    rows = [(f["local"], f["host"], f["remote"], "closed" if close else f["state"]) for f in result["forwards"]]
+    context.out(terminal.table(heads, rows))
 
 
 def _check(word: str) -> None:
-    if not _SPEC.match(word):
+    match = _SPEC.fullmatch(word)
+    if match is None:
         raise errors.UsageFault(f"{word!r} is not a forward", "write PORT, PORT:REMOTE_PORT or PORT:ADDR:REMOTE_PORT")
-    for port in (word.split(":")[0], word.rsplit(":", 1)[-1]):
-        if not 1 <= int(port) <= 65535:
-            raise errors.UsageFault(f"port {port} is not between 1 and 65535", "choose another port")
+    for port in match.groups():
+        if port is not None:
+            check_port(int(port))

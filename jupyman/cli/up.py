@@ -8,7 +8,7 @@ import click
 
 from jupyman import api
 from jupyman.cli.context import Context
-from jupyman.cli.options import EnvName, Host, Name, Port, json_option
+from jupyman.cli.options import EnvName, Host, Line, Name, Port, Seconds, json_option
 
 
 @click.command(
@@ -21,9 +21,9 @@ Examples:
 @click.argument("host", type=Host(), required=False)
 @click.option("--name", type=Name(), help="the session's name; default: the host's")
 @click.option("--env", type=EnvName(), help="environment to work in, by name or prefix")
-@click.option("--dir", "directory", help="the server's root directory on the host; default: home")
+@click.option("--dir", "directory", type=Line(), help="the server's root directory on the host; default: home")
 @click.option("--app", type=click.Choice(["lab", "notebook", "server"]), help="what to start; default: lab")
-@click.option("--gpu", metavar="SPEC", help="auto | none | 0,1 | UUID,… | any:2 | free:20G")
+@click.option("--gpu", type=Line(), metavar="SPEC", help="auto | none | 0,1 | UUID,… | any:2 | free:20G")
 @click.option("--port", type=Port(), help="preferred port on the host; default: 8888")
 @click.option("--local-port", type=Port(), help="preferred port here; default: the one on the host")
 @click.option(
@@ -35,7 +35,11 @@ Examples:
 @click.option("--install/--no-install", default=None, help="install ipykernel into ENV where it is missing")
 @click.option("--no-browser", is_flag=True, help="print the address, open nothing")
 @click.option(
-    "--timeout", type=click.FloatRange(min=1, max=86400), default=120.0, show_default=True, metavar="S",
+    "--timeout",
+    type=Seconds(min=1, max=86400),
+    default=120.0,
+    show_default=True,
+    metavar="S",
     help="seconds for the server to answer",
 )
 @json_option
@@ -45,11 +49,7 @@ def command(context: Context, /, as_json: bool, no_browser: bool, directory: str
 
     Run again, it finds the same server. HOST may also be the name of a session.
     """
-    if options["gpu"] is not None:
-        _refuse_nul(options["gpu"], "--gpu")
-    if directory is not None:
-        _refuse_nul(directory, "--dir")
-    if options["on_conflict"] is None and context.interactive:
+    if options["on_conflict"] is None and context.interactive and not _policy(context, options["host"]):
         options["on_conflict"] = "ask"
     session = context.call(api.Up(dir=directory, open_browser=not (no_browser or as_json), **options))
     for problem in session["problems"]:
@@ -57,10 +57,14 @@ def command(context: Context, /, as_json: bool, no_browser: bool, directory: str
         context.note(f"  fix: {problem['fix']}")
     if as_json:
         context.dump(session)
-    else:
+    elif session["url"]:
         context.out(session["url"])
 
 
-def _refuse_nul(text: str, option: str) -> None:
-    if "\0" in text or "\n" in text or not text:
-        raise click.UsageError(f"{option} must be one line of text")
+def _policy(context: Context, host: str | None) -> str | None:
+    """What config.toml says about a taken port."""
+    config = context.config()
+    if config is None:
+        return None
+    entry = config.hosts.get(host or config.default_host or "")
+    return (entry.on_conflict if entry is not None else None) or config.defaults.on_conflict

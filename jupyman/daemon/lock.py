@@ -20,6 +20,7 @@ class Lock:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             if sys.platform == "win32":
@@ -33,6 +34,14 @@ class Lock:
         except OSError as error:
             os.close(self._handle)
             raise errors.DaemonUnavailable("a daemon is running already", "jupyman daemon status") from error
+
+    @property
+    def lasts(self) -> bool:
+        """Whether the file that is held still has its name: else another daemon may hold its successor."""
+        try:
+            return os.path.samestat(os.fstat(self._handle), self._path.stat())
+        except OSError:
+            return False
 
     def release(self) -> None:
         """Let go."""

@@ -1,38 +1,27 @@
-"""The daemon's life, as a list: folders, log, lock, core, server, address, and back."""
+"""The daemon's life, as a list: folders, lock, log, core, server, address, and back."""
 
 from __future__ import annotations
 
 import logging
-import logging.handlers
 import os
-import re
 import secrets
 import signal
 import socket
 import threading
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 
-from jupyman import __version__, address
+from jupyman import __version__, address, errors
 from jupyman.api import ClientContext
+from jupyman.daemon import log as logs
 from jupyman.daemon.lock import Lock
 from jupyman.paths import Paths
 
 log = logging.getLogger(__name__)
 
-_SECRET = re.compile(r"(token=|code=|Authorization: token )[^\s&\"']+")
-
-
-class Discreet(logging.Filter):
-    """Blots tokens out of whatever is logged; nothing should carry one, this is for the day when something does."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Replace the message where needed."""
-        message = record.getMessage()
-        blotted = _SECRET.sub(r"\1…", message)
-        if blotted != message:
-            record.msg, record.args = blotted, ()
-        return True
+CLOSE_TIMEOUT = 5.0  # seconds for links and listeners; a host that hangs must not keep the daemon
+KEEP = 2.0  # seconds between two looks at daemon.json; a client waits for 15
 
 
 def run(paths: Paths, *, foreground: bool = False) -> int:
@@ -46,44 +35,48 @@ def run(paths: Paths, *, foreground: bool = False) -> int:
         The exit status.
 
     Raises:
-        DaemonUnavailable: another daemon runs, or no port can be bound.
+        DaemonUnavailable: another daemon runs, or the folders cannot be used.
         ConfigFault, VersionMismatch: files that cannot be used.
     """
-    paths.make()
-    _log_to(paths.log_file, foreground=foreground)
-    lock = Lock(paths.runtime / "daemon.lock")
+    with ExitStack() as undo:
+        try:
+            paths.make()
+            lock = Lock(paths.runtime / "daemon.lock")
+            undo.callback(lock.release)
+            logs.set_up(paths.log_file, foreground=foreground)
+        except OSError as error:
+            raise errors.DaemonUnavailable(f"the daemon's folders cannot be used: {error}") from error
+        try:
+            _serve(paths, lock, undo)
+        except errors.JupymanError as error:
+            log.error("the daemon cannot start: %s (%s)", error.message, error.hint)
+            raise
+        except Exception:
+            log.exception("the daemon broke")
+            raise
+    return 0
+
+
+def _serve(paths: Paths, lock: Lock, undo: ExitStack) -> None:
+    # Only the process that holds the lock pays for these.
     import psutil
-    import uvicorn
 
     from jupyman.core.manager import Manager
+    from jupyman.daemon import http
     from jupyman.daemon.server import Service
 
     manager = Manager(paths)
-    listener = socket.create_server(("127.0.0.1", 0))
+    undo.callback(log.info, "daemon ended; servers on hosts run on")
+    undo.callback(_close, manager.close)
+    listener = undo.enter_context(socket.create_server(("127.0.0.1", 0)))
     port = listener.getsockname()[1]
     token = secrets.token_urlsafe(32)
-    server: uvicorn.Server
 
     def stop() -> None:
         server.should_exit = True
 
-    service = Service(manager, token, lambda: port, stop, paths.log_file)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            service.app,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            loop="asyncio",
-            http="h11",
-            ws="none",
-            timeout_keep_alive=30,
-            timeout_graceful_shutdown=1,
-            server_header=False,
-            date_header=False,
-        )
-    )
-    _outlive_the_terminal()
+    server = http.server(Service(manager, token, lambda: port, stop, paths.log_file).app)
+    _handle_signals(stop)
     # What the daemon was started with is how it logs in until a client brings something newer.
     client = ClientContext(
         ssh_auth_sock=os.environ.get("SSH_AUTH_SOCK"), ssh_config=os.environ.get("JUPYMAN_SSH_CONFIG")
@@ -93,45 +86,62 @@ def run(paths: Paths, *, foreground: bool = False) -> int:
         pid=os.getpid(), create_time=psutil.Process().create_time(), port=port, token=token, version=__version__
     )
     address.write(paths.daemon_file, here)
+    undo.callback(_withdraw, paths, here)
+    undo.enter_context(_kept(paths, here, lock))
     log.info("daemon %s serves on 127.0.0.1:%s, pid %s", __version__, port, here.pid)
+    server.run(sockets=[listener])
+
+
+def _close(close: Callable[[], None]) -> None:
+    """Give the core its time to close."""
+    closing = threading.Thread(target=close, name="close", daemon=True)
+    closing.start()
+    closing.join(CLOSE_TIMEOUT)
+    if closing.is_alive():
+        log.warning("links were not closed in %.0f s", CLOSE_TIMEOUT)
+
+
+@contextmanager
+def _kept(paths: Paths, here: address.Address, lock: Lock) -> Iterator[None]:
+    """Write daemon.json again where somebody removed or spoiled it: nobody would find this daemon any more."""
+    ended = threading.Event()
+
+    def keep() -> None:
+        while not ended.wait(KEEP):
+            if address.read(paths.daemon_file) != here and lock.lasts:
+                log.warning("daemon.json was not ours any more")
+                with suppress(OSError):
+                    address.write(paths.daemon_file, here)
+
+    keeper = threading.Thread(target=keep, name="keep address", daemon=True)
+    keeper.start()
     try:
-        server.run(sockets=[listener])
+        yield
     finally:
-        if address.read(paths.daemon_file) == here:
-            paths.daemon_file.unlink(missing_ok=True)
-        manager.close()
-        log.info("daemon ended; servers on hosts run on")
-        lock.release()
-    return 0
+        ended.set()
+        keeper.join()
 
 
-def _outlive_the_terminal() -> None:
-    """Ignore SIGHUP; uvicorn handles SIGINT and SIGTERM itself."""
+def _withdraw(paths: Paths, here: address.Address) -> None:
+    """Remove daemon.json where it is still ours."""
+    if address.read(paths.daemon_file) == here:
+        paths.daemon_file.unlink(missing_ok=True)
+
+
+def _handle_signals(stop: Callable[[], None]) -> None:
+    """End by SIGTERM and Ctrl-C, in order; outlive the terminal."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        stop()
+
+    def stay(number: int, frame: FrameType | None) -> None:
+        del number, frame  # the terminal that started us may close
+
+    # uvicorn has handlers of its own, but raises each signal again when it has ended: the default action of SIGTERM
+    # would then end the process before daemon.json is removed and the links are closed.
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
     hangup = getattr(signal, "SIGHUP", None)
     if hangup is not None:
-
-        def ignore(number: int, frame: FrameType | None) -> None:
-            del number, frame
-
-        # The terminal that started us may close; we stay.
-        signal.signal(hangup, ignore)
-
-
-def _log_to(path: Path, *, foreground: bool) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    os.close(handle)
-    handlers: list[logging.Handler] = [
-        logging.handlers.RotatingFileHandler(path, maxBytes=1024 * 1024, backupCount=3, encoding="utf-8")
-    ]
-    if foreground:
-        handlers.append(logging.StreamHandler())
-    for handler in handlers:
-        handler.addFilter(Discreet())
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    root.handlers[:] = handlers
-    root.setLevel(logging.INFO)
-    # Everything below warning of these is noise, and paramiko's may name keys.
-    for name in ("paramiko", "asyncio", "uvicorn"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-
+        signal.signal(hangup, stay)

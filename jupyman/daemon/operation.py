@@ -8,14 +8,17 @@ import secrets
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from jupyman import errors
-from jupyman.api import AnyEvent, AnyRequest, Answer, Backend, ClientContext, Done, Failed, Prompt
+from jupyman.api import Answer, AnyEvent, AnyRequest, Backend, ClientContext, Done, Failed, Prompt
+from jupyman.model import ErrorInfo
 
 log = logging.getLogger(__name__)
+
+# A client that has stopped reading (Ctrl-Z on `logs -f`) must not fill our memory: beyond this many events it is gone.
+BACKLOG = 10_000
 
 
 class Questions:
@@ -67,7 +70,7 @@ class StreamOperation:
     def __init__(self, client: ClientContext, questions: Questions, loop: asyncio.AbstractEventLoop) -> None:
         self.client = client
         self.cancelled = threading.Event()
-        self.events: asyncio.Queue[AnyEvent] = asyncio.Queue()
+        self.events: asyncio.Queue[bytes | None] = asyncio.Queue()  # lines; None: that was all
         self._questions = questions
         self._loop = loop
         self._callbacks: list[Callable[[], None]] = []
@@ -78,22 +81,36 @@ class StreamOperation:
 
         def work() -> None:
             try:
-                result = backend.handle(request, self)
-                self.emit(Done(result=msgspec.to_builtins(result)))
+                last = _line(Done(result=msgspec.to_builtins(backend.handle(request, self))))
             except errors.JupymanError as error:
                 log.info("%s: %s: %s", type(request).__name__, error.code, error.message)
-                self.emit(Failed(error=_sendable(error)))
+                last = _line(Failed(error=_sendable(error)))
             except BaseException:
                 log.exception("%s broke", type(request).__name__)
                 fault = errors.InternalError("jupyman has a bug", f"the traceback is in {log_file}")
-                self.emit(Failed(error=fault.info()))
+                last = _line(Failed(error=fault.info()))
+            self._put(last)
+            self._put(None)
 
         threading.Thread(target=work, name=f"request {type(request).__name__}", daemon=True).start()
 
     def emit(self, event: AnyEvent) -> None:
         """Send an event to the client; nothing happens where it is gone."""
+        if self.events.qsize() > BACKLOG:
+            if not self.cancelled.is_set():
+                log.warning("a client does not read: its request is cancelled")
+                self.cancel()
+            return
         try:
-            self._loop.call_soon_threadsafe(self.events.put_nowait, event)
+            line = _line(event)
+        except (UnicodeEncodeError, TypeError):
+            log.exception("%s cannot be sent", type(event).__name__)
+            return
+        self._put(line)
+
+    def _put(self, line: bytes | None) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self.events.put_nowait, line)
         except RuntimeError:  # the server has ended
             self.cancelled.set()
 
@@ -132,10 +149,17 @@ class StreamOperation:
             callback()
 
 
-def _sendable(error: errors.JupymanError) -> Any:
+def _line(event: AnyEvent) -> bytes:
+    return msgspec.json.encode(event) + b"\n"
+
+
+def _sendable(error: errors.JupymanError) -> ErrorInfo:
     """An error's facts as plain JSON; whatever cannot be said so is left out."""
     info = error.info()
     try:
-        return msgspec.structs.replace(info, details=msgspec.to_builtins(info.details))
-    except (TypeError, msgspec.MsgspecError):
-        return msgspec.structs.replace(info, details={})
+        plain = msgspec.structs.replace(info, details=msgspec.to_builtins(info.details))
+        msgspec.json.encode(plain)
+    except (TypeError, UnicodeEncodeError, msgspec.MsgspecError):
+        texts = (text.encode("utf-8", "replace").decode() for text in (info.message, info.hint))
+        return ErrorInfo(code=info.code, message=next(texts), hint=next(texts))
+    return plain

@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jupyman import __version__
-from jupyman.api import Answer, Backend, Call, DaemonStatus, DaemonStop, Done, Failed
+from jupyman.api import Answer, Backend, Call, DaemonStatus, DaemonStop, Done
 from jupyman.daemon.operation import Questions, StreamOperation
 
 log = logging.getLogger(__name__)
@@ -44,18 +45,25 @@ class Guard:
         self._port = port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or refuse it; every answer names our version."""
         if scope["type"] != "http":
             return
+
+        async def signed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), (b"x-jupyman-version", __version__.encode())]
+            await send(message)
+
         headers = {name.lower(): value for name, value in scope["headers"]}
         own = {f"127.0.0.1:{self._port()}".encode(), f"localhost:{self._port()}".encode()}
         if headers.get(b"host") not in own:
-            await _refuse(403, "this is jupyman's daemon, under another name", scope, receive, send)
+            await _refuse(403, "this is jupyman's daemon, under another name", scope, receive, signed)
         elif b"origin" in headers and headers[b"origin"] not in {b"http://" + name for name in own}:
-            await _refuse(403, "requests of other origins are refused", scope, receive, send)
+            await _refuse(403, "requests of other origins are refused", scope, receive, signed)
         elif scope["path"] != "/go" and not self._let_in(headers.get(b"authorization", b"")):
-            await _refuse(401, "the token of daemon.json is missing or wrong", scope, receive, send)
+            await _refuse(401, "the token of daemon.json is missing or wrong", scope, receive, signed)
         else:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, signed)
 
     def _let_in(self, header: bytes) -> bool:
         scheme, _, given = header.partition(b" ")
@@ -63,7 +71,7 @@ class Guard:
 
 
 async def _refuse(status: int, text: str, scope: Scope, receive: Receive, send: Send) -> None:
-    await JSONResponse({"error": text}, status, headers={"X-Jupyman-Version": __version__})(scope, receive, send)
+    await JSONResponse({"error": text}, status)(scope, receive, send)
 
 
 class Service:
@@ -86,6 +94,7 @@ class Service:
         self._port = port
         self._questions = Questions()
         self._started = time.time()
+        self._busy = 0  # operations that a client waits for
         routes = [
             Route("/v1/hello", self._hello, methods=["GET"]),
             Route("/v1/run", self._run, methods=["POST"]),
@@ -96,7 +105,7 @@ class Service:
 
     async def _hello(self, request: Request) -> Response:
         del request
-        return self._json({"version": __version__, "pid": os.getpid()})
+        return self._json({"version": __version__, "pid": os.getpid(), "busy": self._busy})
 
     async def _run(self, request: Request) -> Response:
         body = await self._body(request)
@@ -104,7 +113,7 @@ class Service:
             return body
         try:
             call = msgspec.json.decode(body, type=Call)
-        except msgspec.DecodeError as error:
+        except ValueError as error:  # no JSON, another shape, or no text at all
             return self._json({"error": f"not a request: {error}"}, 400)
         if isinstance(call.request, DaemonStatus):
             return self._one(Done(result=self._status()))
@@ -114,24 +123,27 @@ class Service:
             return self._one(Done(result={"stopped": True, "pid": os.getpid()}))
         operation = StreamOperation(call.client, self._questions, asyncio.get_running_loop())
         operation.start(self._backend, call.request, self._log_file)
-        return StreamingResponse(
-            self._events(operation), media_type="application/x-ndjson", headers={"X-Jupyman-Version": __version__}
-        )
+        return StreamingResponse(self._events(operation), media_type="application/x-ndjson")
 
     async def _events(self, operation: StreamOperation) -> AsyncIterator[bytes]:
+        finished = False
+        self._busy += 1
         try:
-            while True:
+            while not finished:
                 try:
-                    event = await asyncio.wait_for(operation.events.get(), BREATH)
+                    line = await asyncio.wait_for(operation.events.get(), BREATH)
                 except TimeoutError:
                     yield b"\n"
                     continue
-                yield msgspec.json.encode(event) + b"\n"
-                if isinstance(event, Done | Failed):
-                    return
+                if line is None:
+                    finished = True
+                else:
+                    yield line
         finally:
-            # Callbacks may wait; the event loop must not.
-            threading.Thread(target=operation.cancel, name="cancel", daemon=True).start()
+            self._busy -= 1
+            if not finished:
+                # The client has left. Callbacks may wait; the event loop must not.
+                threading.Thread(target=operation.cancel, name="cancel", daemon=True).start()
 
     async def _answer(self, request: Request) -> Response:
         body = await self._body(request)
@@ -139,12 +151,14 @@ class Service:
             return body
         try:
             answer = msgspec.json.decode(body, type=Answer)
-        except msgspec.DecodeError as error:
+        except ValueError as error:
             return self._json({"error": f"not an answer: {error}"}, 400)
         return self._json({"taken": self._questions.answer(answer)})
 
     async def _go(self, request: Request) -> Response:
         headers = {"Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
+        if request.method != "GET":  # a HEAD would use the code up
+            return Response(status_code=405, headers=headers)
         loop = asyncio.get_running_loop()
         target = await loop.run_in_executor(None, self._backend.redeem, request.query_params.get("code", ""))
         if target is None:
@@ -154,6 +168,9 @@ class Service:
 
     async def _body(self, request: Request) -> bytes | Response:
         body = bytearray()
+        announced = request.headers.get("content-length", "")
+        if announced.isascii() and announced.isdigit() and int(announced) > BODY_LIMIT:
+            return self._json({"error": "the request is too large"}, 413)
 
         async def read() -> None:
             async for chunk in request.stream():
@@ -178,20 +195,17 @@ class Service:
             "pid": os.getpid(),
             "version": __version__,
             "port": self._port(),
+            "started": datetime.fromtimestamp(self._started, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "uptime": round(time.time() - self._started, 1),
             "threads": threading.active_count(),
             "memory": psutil.Process().memory_info().rss,
             "log": str(self._log_file),
         }
 
-    def _one(self, event: Done) -> Response:
-        return Response(
-            msgspec.json.encode(event) + b"\n",
-            media_type="application/x-ndjson",
-            headers={"X-Jupyman-Version": __version__},
-        )
+    @staticmethod
+    def _one(event: Done) -> Response:
+        return Response(msgspec.json.encode(event) + b"\n", media_type="application/x-ndjson")
 
-    def _json(self, content: dict[str, Any], status: int = 200) -> Response:
-        return JSONResponse(content, status, headers={"X-Jupyman-Version": __version__})
-
-
+    @staticmethod
+    def _json(content: dict[str, Any], status: int = 200) -> Response:
+        return JSONResponse(content, status)

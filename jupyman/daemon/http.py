@@ -1,0 +1,73 @@
+"""The HTTP server under the API: uvicorn, lean, with a limit on how long a connection may say nothing."""
+
+from __future__ import annotations
+
+import asyncio
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+# Seconds for a request's head to come: uvicorn itself waits for ever, and any local process can connect.
+HEAD_TIMEOUT = 10.0
+KEEP_ALIVE = 30  # seconds between two requests on one connection
+
+
+class Protocol(H11Protocol):
+    """Closes a connection whose request head does not come."""
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+        """Start to wait for the first request."""
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Wait on for the rest of a head; a request under way has its own limits."""
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        self._rest()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._rest()
+        elif self._timer is None:  # never set anew: a head that drips is late too
+            self._timer = self.loop.call_later(HEAD_TIMEOUT, self._give_up)
+
+    def _rest(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _give_up(self) -> None:
+        self._timer = None
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+
+
+def server(app: ASGIApp) -> uvicorn.Server:
+    """Build the server; its `run(sockets=[…])` serves until `should_exit`.
+
+    Args:
+        app: the API.
+    """
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http=Protocol,
+            loop="asyncio",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=1,
+            server_header=False,
+            date_header=False,
+        )
+    )
