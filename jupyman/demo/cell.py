@@ -1,4 +1,4 @@
-"""Execute one cell on a Jupyter server as a browser would: REST for the kernel, a websocket for its channels.
+"""Execute cells on a Jupyter server as a browser would: REST for the kernel, a websocket for its channels.
 
 The message format is Jupyter's own: https://jupyter-client.readthedocs.io/en/stable/messaging.html
 """
@@ -8,69 +8,97 @@ from __future__ import annotations
 import json
 import urllib.request
 import uuid
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 from jupyman import errors
 
 
-def execute(url: str, code: str, *, kernel: str | None = None, timeout: float = 60.0) -> str:
-    """Start a kernel, run `code` in it, end it.
+class Kernel:
+    """A kernel of its own on a server; use as a context manager.
 
     Args:
         url: the session's address with its token, as `jupyman url` prints it.
-        code: the cell.
-        kernel: the kernel spec's name; None takes the server's default.
+        name: the kernel spec's name; None takes the server's default.
         timeout: seconds for each answer.
-
-    Returns:
-        What the cell printed.
 
     Raises:
         UsageFault: the extra `demo` is not installed.
-        KernelFault: the cell failed.
         OSError: the server does not answer.
     """
-    try:
-        import websocket
-    except ImportError as error:
-        raise errors.UsageFault("the demo's parts are not installed", "pip install 'jupyman[demo]'") from error
-    parts = urlsplit(url)
-    token = parse_qs(parts.query).get("token", [""])[0]
-    headers = {"Authorization": f"token {token}", "Content-Type": "application/json"}
-    base = f"{parts.scheme}://{parts.netloc}"
 
-    def call(method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    def __init__(self, url: str, name: str | None = None, *, timeout: float = 60.0) -> None:
+        parts = urlsplit(url)
+        self._base = f"{parts.scheme}://{parts.netloc}{parts.path.rpartition('/')[0]}"
+        self._token = parse_qs(parts.query).get("token", [""])[0]
+        self._name = name
+        self._timeout = timeout
+        self._id = ""
+        self._channels: Any = None
+
+    def __enter__(self) -> Self:
+        self._id = self._call("POST", "/api/kernels", {"name": self._name} if self._name else {})["id"]
+        self.reconnect()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._channels.close()
+        self._call("DELETE", f"/api/kernels/{self._id}")
+
+    def reconnect(self) -> None:
+        """Connect to the kernel, once more where the connection was lost."""
+        try:
+            import websocket
+        except ImportError as error:
+            raise errors.UsageFault("the demo's parts are not installed", "pip install 'jupyman[demo]'") from error
+        if self._channels is not None:
+            self._channels.close()
+        self._channels = websocket.create_connection(
+            f"ws{self._base.removeprefix('http')}/api/kernels/{self._id}/channels",
+            header=[f"Authorization: token {self._token}"],
+            timeout=self._timeout,
+        )
+
+    def run(self, code: str) -> str:
+        """Run a cell.
+
+        Args:
+            code: its text.
+
+        Returns:
+            What it printed.
+
+        Raises:
+            KernelFault: it failed.
+            OSError: the connection was lost.
+        """
+        return converse(self._channels, code)
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         content = json.dumps(body).encode() if body is not None else None
+        headers = {"Authorization": f"token {self._token}", "Content-Type": "application/json"}
         # The address is ours: http on loopback.
-        request = urllib.request.Request(f"{base}{path}", content, headers, method=method)  # noqa: S310
-        with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310
+        request = urllib.request.Request(f"{self._base}{path}", content, headers, method=method)
+        with urllib.request.urlopen(request, timeout=self._timeout) as answer:
             return json.loads(answer.read() or b"null")
 
-    started = call("POST", "/api/kernels", {"name": kernel} if kernel else {})
-    try:
-        channels = websocket.create_connection(
-            f"ws://{parts.netloc}/api/kernels/{started['id']}/channels",
-            header=[f"Authorization: token {token}"],
-            timeout=timeout,
-        )
-        try:
-            return _run(channels, code)
-        finally:
-            channels.close()
-    finally:
-        call("DELETE", f"/api/kernels/{started['id']}")
 
-
-def _run(channels: Any, code: str) -> str:
+def converse(channels: Any, code: str) -> str:
+    """Run a cell over a kernel's open channels (a websocket); result and errors as `Kernel.run`."""
     message = uuid.uuid4().hex
-    header = {"msg_id": message, "msg_type": "execute_request", "username": "", "session": message, "version": "5.3"}
+    header = {
+        "msg_id": message,
+        "msg_type": "execute_request",
+        "username": "",
+        "session": message,
+        "version": "5.3",
+    }
     content = {"code": code, "silent": False, "store_history": False, "allow_stdin": False, "stop_on_error": True}
-    channels.send(
-        json.dumps(
-            {"header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": "shell", "buffers": []}
-        )
-    )
+    request = {"header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": "shell"}
+    channels.send(json.dumps({**request, "buffers": []}))
     printed = ""
     while True:
         reply = json.loads(channels.recv())
@@ -83,3 +111,9 @@ def _run(channels: Any, code: str) -> str:
             raise errors.KernelFault(f"the cell failed: {content.get('ename')}: {content.get('evalue')}")
         elif kind == "status" and content["execution_state"] == "idle":
             return printed
+
+
+def execute(url: str, code: str, *, kernel: str | None = None, timeout: float = 60.0) -> str:
+    """Start a kernel, run `code` in it, end it; arguments, result and errors as `Kernel` and its `run`."""
+    with Kernel(url, kernel, timeout=timeout) as started:
+        return started.run(code)

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
-from jupyman import errors
 from jupyman.demo.cell import execute
-from jupyman.demo.host import DemoHost
+from jupyman.demo.host import ALIAS, DemoHost
 
-CELL = "import os, sys; print(sys.version.split()[0], 'pid', os.getpid(), 'over ssh:', bool(os.environ.get('SSH_CONNECTION')))"
+CELL = "import os, sys; print(f'Python {sys.version.split()[0]}, pid {os.getpid()}, in {os.getcwd()}')"
+KERNEL = "demo-kernel"
+INTERRUPT_TIMEOUT = 2.0  # seconds for a command to end by Ctrl-C
+# Ctrl-C, `kill`, and the end of the terminal: each cleans up.
+ENDS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+STEPS = (
+    ("check", ALIAS),
+    ("up", ALIAS, "--no-browser"),
+    ("kernel", "add", sys.prefix, ALIAS, "--name", KERNEL, "--display-name", "Python of the demo"),
+    ("ps",),
+)
 
 
 def run(*, once: bool, browser: bool, say: Callable[[str], None]) -> int:
@@ -33,44 +45,50 @@ def run(*, once: bool, browser: bool, say: Callable[[str], None]) -> int:
     Raises:
         UsageFault: the extra `demo` is not installed.
     """
-    # A short path: the kernels' UNIX sockets and the home below must fit into 107 bytes.
-    directory = Path(tempfile.mkdtemp(prefix="jmdemo-"))
-    environ = {**os.environ, "JUPYMAN_HOME": str(directory / "jupyman")}
-    try:
-        with DemoHost(directory / "host") as host:
-            environ["JUPYMAN_SSH_CONFIG"] = str(host.ssh_config)
-            say(f"a throw-away SSH host listens on 127.0.0.1:{host.port}, its home is {host.home}")
-            try:
-                return _flow(environ, once=once, browser=browser, say=say)
-            finally:
-                say("")
-                say("cleaning up")
-                _jupyman(environ, "kill", "-y", "--force", "demo", quiet=True)
-                _jupyman(environ, "daemon", "stop", quiet=True)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+    with contextlib.ExitStack() as undo:
+        for number in ENDS:
+            if (before := signal.getsignal(number)) is not signal.SIG_IGN:  # under nohup it stays so
+                undo.callback(signal.signal, number, before)
+                signal.signal(number, _end)
+        # A short path: the kernels' UNIX sockets and the home below must fit into 107 bytes.
+        directory = Path(tempfile.mkdtemp(prefix="jmdemo-"))
+        undo.callback(shutil.rmtree, directory, ignore_errors=True)
+        host = undo.enter_context(DemoHost(directory / "host"))
+        environ = {**os.environ, "JUPYMAN_HOME": str(directory / "jupyman"), "JUPYMAN_SSH_CONFIG": str(host.ssh_config)}
+        undo.callback(_clean_up, environ, say)
+        say(f"a throw-away SSH host listens on 127.0.0.1:{host.port}, its home is {host.home}")
+        return _flow(environ, once=once, browser=browser, say=say)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    raise KeyboardInterrupt
+
+
+def _clean_up(environ: dict[str, str], say: Callable[[str], None]) -> None:
+    for number in ENDS:  # also for the commands below: a second Ctrl-C must not leave half of it
+        signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        say("")
+        say("cleaning up")
+    _jupyman(environ, "kill", "-y", "--force", ALIAS, quiet=True)
+    _jupyman(environ, "daemon", "stop", quiet=True)
 
 
 def _flow(environ: dict[str, str], *, once: bool, browser: bool, say: Callable[[str], None]) -> int:
-    prefix = sys.prefix
-    for words in (
-        ("check", "demo"),
-        ("up", "demo", "--no-browser"),
-        ("kernel", "add", prefix, "demo", "--name", "demo-kernel", "--display-name", "Python of the demo"),
-        ("ps",),
-    ):
+    for words in STEPS:
         say("")
-        say(f"$ jupyman {' '.join(words)}")
+        say(f"$ jupyman {shlex.join(words)}")
         status = _jupyman(environ, *words)
         if status != 0:
             return status
-    answer = subprocess.run(
-        [sys.executable, "-m", "jupyman", "url", "demo", "--json"], env=environ, capture_output=True, text=True, check=True
-    )
-    url = json.loads(answer.stdout)["url"]
+    answer = subprocess.run(_command("url", ALIAS), env=environ, stdout=subprocess.PIPE, text=True, check=False)
+    if answer.returncode != 0:
+        return answer.returncode
+    url = answer.stdout.strip()
     say("")
     say("a cell through the tunnel:")
-    say(f"  {execute(url, CELL, kernel='demo-kernel').strip()}")
+    say(f"  {execute(url, CELL, kernel=KERNEL).strip()}")
     if once:
         say("")
         say("the demo went through")
@@ -78,25 +96,26 @@ def _flow(environ: dict[str, str], *, once: bool, browser: bool, say: Callable[[
     say("")
     say(f"open {url}")
     say("Ctrl-C ends the demo and removes everything it made")
-    if browser:
-        _jupyman(environ, "open", "demo", quiet=True)
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
+        if browser:
+            _jupyman(environ, "open", ALIAS, quiet=True)
         threading.Event().wait()
-    except KeyboardInterrupt:
-        pass
     return 0
+
+
+def _command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "jupyman", *words]
 
 
 def _jupyman(environ: dict[str, str], *words: str, quiet: bool = False) -> int:
     sink = subprocess.DEVNULL if quiet else None
-    try:
-        return subprocess.run(
-            [sys.executable, "-m", "jupyman", *words],
-            env=environ,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=sink,
-        ).returncode
-    except KeyboardInterrupt as error:
-        raise errors.Interrupted("interrupted") from error
+    with subprocess.Popen(_command(*words), env=environ, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            # From a terminal the command got its Ctrl-C too, and says so itself.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                if (status := process.wait(INTERRUPT_TIMEOUT)) > 0:
+                    return status
+            process.terminate()
+            raise

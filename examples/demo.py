@@ -1,0 +1,23 @@
+"""The whole flow of jupyman against a throw-away SSH host on this computer: installs into .venv, runs `jupyman demo`.
+
+Usage: python examples/demo.py [OPTION of `jupyman demo`]...
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from install import OLDEST, install
+
+if sys.version_info < OLDEST:
+    raise SystemExit(f"error: this is Python {sys.version.split()[0]}\nhint: run it with Python 3.11 or newer")
+try:
+    words = [str(install(["demo"])), "-m", "jupyman", "demo", *sys.argv[1:]]
+except KeyboardInterrupt:
+    raise SystemExit(130) from None
+if os.name == "posix":
+    # In this process's place: nothing stands between Ctrl-C and its cleaning up.
+    os.execv(words[0], words)  # noqa: S606 - there is no shell on purpose
+raise SystemExit(subprocess.run(words, check=False).returncode)
