@@ -1,0 +1,374 @@
+"""Unix accounts made for the tests: one for each login shell, one that is noisy, one that is the neighbour."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+from tests.bed import holder
+from tests.bed.wait import wait_until
+
+SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
+KINDS = ("bash", "dash", "tcsh", "fish", "zsh", "banner", "other")
+SHELLS = {"dash": "sh", "banner": "bash", "other": "bash"}
+NOISE_LINES = 200
+_POSIX_NOISE = """\
+# 200 lines on both streams: what a login script of a lab server prints, in the extreme.
+i=0
+while [ "$i" -lt 200 ]; do
+    i=$((i + 1))
+    echo "NOTICE $i: the lab's file server will be down on Friday"
+    echo "warning $i: module not found" >&2
+done
+"""
+_CSH_NOISE = """\
+set i = 0
+while ($i < 200)
+    @ i++
+    echo "NOTICE ${i}: the lab's file server will be down on Friday"
+    sh -c "echo 'warning ${i}: module not found' >&2"
+end
+"""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A port that another process holds, and that process."""
+
+    port: int
+    pid: int
+
+
+@dataclass(frozen=True)
+class User:
+    """An account of the bed.
+
+    Attributes:
+        kind: ``bash dash tcsh fish zsh banner other``.
+        name: the account's name.
+        uid: its number.
+        gid: its group's.
+        home: its home, 0755, under the bed's folder.
+        shell: its login shell.
+        programs: a folder that stands first on the PATH of its SSH sessions; empty unless a test puts something there.
+        conda: ``~/miniconda3``, a link to the bed's conda root.
+        made: whether the bed made the account; otherwise it is the one that runs the tests.
+        mark: a variable ``NAME=VALUE`` that all its SSH sessions carry.
+    """
+
+    kind: str
+    name: str
+    uid: int
+    gid: int
+    home: Path
+    shell: Path
+    programs: Path
+    made: bool
+    mark: str
+
+    @property
+    def conda(self) -> Path:
+        """The conda root as the user knows it."""
+        return self.home / "miniconda3"
+
+    @property
+    def path(self) -> str:
+        """PATH of its sessions."""
+        return f"{self.programs}:{SYSTEM_PATH}"
+
+    def environ(self) -> dict[str, str]:
+        """Return what sshd gives its sessions."""
+        name, _, value = self.mark.partition("=")
+        base = {"HOME": str(self.home), "PATH": self.path, "SHELL": str(self.shell), name: value}
+        return {**base, "USER": self.name, "LOGNAME": self.name}
+
+    def start(self, *words: str, env: Mapping[str, str] | None = None, **how: Any) -> subprocess.Popen[str]:
+        """Start a program as this user, without SSH.
+
+        Args:
+            words: the program and its arguments.
+            env: further variables.
+            how: for ``subprocess.Popen``.
+
+        Returns:
+            The process; its streams are text.
+        """
+        ids: dict[str, Any] = {"user": self.uid, "group": self.gid, "extra_groups": []} if self.made else {}
+        environ = {**self.environ(), **(env or {})}
+        return subprocess.Popen(words, text=True, cwd=self.home, env=environ, start_new_session=True, **ids, **how)
+
+    def run(self, *words: str, input: str = "", timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """Run a program as this user, without SSH.
+
+        Args:
+            words: the program and its arguments.
+            input: its standard input.
+            timeout: seconds.
+
+        Returns:
+            What it left; the status is not checked.
+        """
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with self.start(*words, **pipes) as process:
+            try:
+                out, err = process.communicate(input, timeout)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+            return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+    def put(self, path: str | Path, text: str, mode: int = 0o644) -> Path:
+        """Write a file into the home, with its folders, all owned by the user.
+
+        Args:
+            path: below the home.
+            text: its content.
+            mode: its permissions.
+
+        Returns:
+            The file.
+        """
+        target = self.home / path
+        missing = [folder for folder in (target.parent, *target.parent.parents) if not folder.exists()]
+        for folder in reversed(missing):
+            folder.mkdir()
+            self._own(folder)
+        target.write_text(text)
+        target.chmod(mode)
+        self._own(target)
+        return target
+
+    def program(self, name: str, text: str) -> Path:
+        """Put a program on the PATH of the user's SSH sessions; `reset` removes it.
+
+        Args:
+            name: how it is called.
+            text: a script with its first line.
+        """
+        target = self.programs / name
+        target.write_text(text)
+        target.chmod(0o755)
+        return target
+
+    def set_gpu(self, case: str | None) -> None:
+        """Choose what ``nvidia-smi`` says in the user's SSH sessions; `reset` takes it away.
+
+        Args:
+            case: a folder of tests/data/nvidia-smi; None: there is no such program.
+        """
+        program, choice = self.programs / "nvidia-smi", self.programs / "nvidia-smi.case"
+        program.unlink(missing_ok=True)
+        choice.unlink(missing_ok=True)
+        if case is not None:
+            stand_in = self.programs.parent.parent / "gpu" / "nvidia_smi.sh"
+            if not (stand_in.parent / "cases" / case).is_dir():
+                raise ValueError(f"no case {case} in tests/data/nvidia-smi")
+            choice.write_text(f"{case}\n")
+            program.symlink_to(stand_in)
+
+    def set_password(self, password: str) -> None:
+        """Give the account a password; it has none before.
+
+        Args:
+            password: without a newline.
+        """
+        assert self.made, "the password of a person's account is left alone"
+        subprocess.run(["chpasswd"], input=f"{self.name}:{password}\n", text=True, check=True, capture_output=True)
+
+    @contextlib.contextmanager
+    def hold_port(self, port: int = 0, address: str = "127.0.0.1", *, listen: bool = True) -> Iterator[Held]:
+        """Hold a TCP port as this user.
+
+        Args:
+            port: 0 takes a free one.
+            address: to bind to.
+            listen: whether connections are taken, and closed at once.
+
+        Yields:
+            The port and the process.
+        """
+        python = self.home / "miniconda3" / "bin" / "python"
+        source = Path(holder.__file__).read_text()
+        mode = "listen" if listen else "bind"
+        process = self.start(
+            str(python if python.exists() else sys.executable),
+            "-c",
+            source,
+            address,
+            str(port),
+            mode,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        with process:
+            stdout: IO[str] | None = process.stdout
+            assert stdout is not None
+            words = stdout.readline().split()
+            assert words[:1] == ["READY"], f"{self.name} could not hold {address}:{port}"
+            try:
+                yield Held(int(words[1]), process.pid)
+            finally:
+                process.kill()
+
+    def processes(self) -> list[psutil.Process]:
+        """Return the user's living processes; where the account is a person's, those of its SSH sessions here."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if process.status() == psutil.STATUS_ZOMBIE:
+                    continue
+                if self.made:
+                    ours = process.uids().real == self.uid
+                else:
+                    name, _, value = self.mark.partition("=")
+                    ours = process.uids().real == self.uid and process.environ().get(name) == value
+                if ours:
+                    found.append(process)
+        return found
+
+    def kill_all(self) -> None:
+        """End all that the user runs."""
+
+        def none_left() -> bool:
+            left = self.processes()
+            for process in left:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            return not left
+
+        wait_until(none_left, what=f"the end of {self.name}'s processes")
+
+    def reset(self) -> None:
+        """End all that the user runs and make the home as it was; costs a few milliseconds."""
+        sockets = [] if self.made else self._socket_folders()
+        self.kill_all()
+        for folder in sockets:
+            shutil.rmtree(folder, ignore_errors=True)
+        if self.made:
+            for folder in (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm")):
+                for left in folder.iterdir():
+                    with contextlib.suppress(FileNotFoundError):
+                        if left.lstat().st_uid == self.uid and not self.home.is_relative_to(left):
+                            _remove(left)
+        for folder in (self.home, self.programs):
+            for left in folder.iterdir():
+                _remove(left)
+        self.fill_home()
+
+    def _socket_folders(self) -> set[Path]:
+        """Return the folders in /tmp of the servers that run; where the account is a person's, only these are ours."""
+        found = set()
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                folder = Path(process.environ().get("JUPYTER_RUNTIME_DIR", ""))
+                if folder.name.startswith("jm-"):
+                    found.add(folder)
+        return found
+
+    def fill_home(self) -> None:
+        """Put what a home has: rc files, the link to conda, an environment of its own."""
+        self.conda.symlink_to(self.programs.parent.parent / "conda")
+        shutil.copytree(self.programs.parent.parent / "prefix", self.home / "work" / "env", symlinks=True)
+        self.put(".conda/environments.txt", f"{self.home}/work/env\n")
+        if self.kind == "banner":
+            for name in (".bashrc", ".profile", ".zshenv"):
+                self.put(name, _POSIX_NOISE)
+            self.put(".cshrc", _CSH_NOISE)
+        for parent, folders, names in os.walk(self.home / "work"):
+            for name in (".", *folders, *names):
+                self._own(Path(parent, name))
+        self._own(self.conda)
+
+    def _own(self, path: Path) -> None:
+        if self.made:
+            os.chown(path, self.uid, self.gid, follow_symlinks=False)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        # A test may have closed it, and without root that holds for us as well.
+        for parent, folders, _ in os.walk(path):
+            for name in folders:
+                if not Path(parent, name).is_symlink():
+                    Path(parent, name).chmod(0o700)
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def shell_of(kind: str) -> Path | None:
+    """Find the login shell of a kind of user.
+
+    Args:
+        kind: one of `KINDS`.
+
+    Returns:
+        The program; None where this machine lacks it.
+    """
+    found = shutil.which(SHELLS.get(kind, kind), path="/bin:/usr/bin:/usr/local/bin")
+    return Path(found) if found else None
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    # useradd gives up when another one holds the file; this holds for the beds of all workers.
+    handle = os.open("/tmp/jmbed.lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def add_account(name: str, home: Path, shell: Path) -> pwd.struct_passwd:
+    """Make an account that can log in with a key and has no password.
+
+    Args:
+        name: not in use.
+        home: is not created.
+        shell: an absolute path.
+
+    Returns:
+        Its entry.
+    """
+    words = ["useradd", "--no-create-home", "--no-user-group", "--no-log-init", "--password", "*"]
+    words += ["--comment", "jupyman tests", "--home-dir", str(home), "--shell", str(shell), name]
+    with _one_at_a_time():
+        subprocess.run(words, check=True, capture_output=True, text=True)
+    return pwd.getpwnam(name)
+
+
+def remove_account(name: str) -> None:
+    """Remove an account; it may be gone.
+
+    Args:
+        name: one that `add_account` made.
+    """
+    with _one_at_a_time():
+        # -f: a killed process may not be reaped yet, and userdel refuses while it sees one.
+        done = subprocess.run(["userdel", "-f", name], check=False, capture_output=True, text=True)
+    # 6: no such user. 12: the home could not be removed, which was not asked for.
+    assert done.returncode in {0, 6, 12}, done.stderr
+
+
+def new_folder(prefix: str) -> Path:
+    """Make a folder with a short path that others can enter: UNIX sockets have room for 107 bytes.
+
+    Args:
+        prefix: of its name.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
+    folder.chmod(0o755)
+    return folder

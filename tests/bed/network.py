@@ -1,0 +1,137 @@
+"""A network between this computer and a host: a cable that can be pulled, and packets that vanish."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import os
+import re
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+import psutil
+import pytest
+
+# RFC 2544's block for tests of devices: 198.18.0.0/15, on no real network; each bed takes one /30 of it.
+_NETS = 250
+_MINE: set[int] = set()
+
+
+class Network:
+    """A network namespace with one host address; use as a context manager, as root.
+
+    Attributes:
+        address: of the host, reached from here.
+        name: of the namespace.
+    """
+
+    def __init__(self) -> None:
+        self.name = f"jm{os.getpid():x}-{uuid.uuid4().hex[:4]}"
+        self.address = ""
+        self._here = ""
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        if os.geteuid() != 0:
+            pytest.skip("only root can make a network namespace")
+        for program in ("ip", "iptables"):
+            if shutil.which(program) is None:
+                pytest.skip(f"{program} is not installed")
+        _sweep()
+        with contextlib.ExitStack() as undo:
+            number = undo.enter_context(_number())
+            self._here, self.address = f"198.18.{number}.1", f"198.18.{number}.2"
+            _do("ip", "netns", "add", self.name)
+            undo.callback(_do, "ip", "netns", "del", self.name)
+            near, far = f"{self.name}a", f"{self.name}b"
+            _do("ip", "link", "add", near, "type", "veth", "peer", "name", far, "netns", self.name)
+            _do("ip", "addr", "add", f"{self._here}/30", "dev", near)
+            _do("ip", "link", "set", near, "up")
+            self._inside("ip", "addr", "add", f"{self.address}/30", "dev", far)
+            self._inside("ip", "link", "set", far, "up")
+            self._inside("ip", "link", "set", "lo", "up")
+            self._stack = undo.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def prefix(self) -> list[str]:
+        """What goes before a command that is to run on the host."""
+        return ["ip", "netns", "exec", self.name]
+
+    def drop(self) -> None:
+        """Let every packet vanish, both ways; nobody is told."""
+        for chain in ("INPUT", "OUTPUT"):
+            self._inside("iptables", "-I", chain, "!", "-i" if chain == "INPUT" else "-o", "lo", "-j", "DROP")
+
+    def heal(self) -> None:
+        """Let them pass again."""
+        self._inside("iptables", "-F")
+
+    def pull(self) -> None:
+        """Pull the cable on this side."""
+        _do("ip", "link", "set", f"{self.name}a", "down")
+
+    def plug(self) -> None:
+        """Put it in again."""
+        _do("ip", "link", "set", f"{self.name}a", "up")
+
+    @contextlib.contextmanager
+    def dropping(self) -> Iterator[None]:
+        """Drop packets inside a ``with`` block."""
+        self.drop()
+        try:
+            yield
+        finally:
+            self.heal()
+
+    def _inside(self, *words: str) -> None:
+        _do(*self.prefix, *words)
+
+
+def _do(*words: str) -> None:
+    done = subprocess.run(words, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
+
+
+def _sweep() -> None:
+    """Remove what killed runs left: the name tells whose it was."""
+    for name in subprocess.run(["ip", "netns", "list"], check=False, capture_output=True, text=True).stdout.split():
+        owner = re.fullmatch(r"jm([0-9a-f]+)-[0-9a-f]{4}", name)
+        if owner is not None and not psutil.pid_exists(int(owner[1], 16)):
+            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+
+@functools.cache
+def _locks() -> int:
+    # One descriptor, never closed: closing any would give up all locks that this process holds on the file.
+    return os.open("/tmp/jmbed-net.lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+@contextlib.contextmanager
+def _number() -> Iterator[int]:
+    """Hold the number of a /30 that no other test run uses: one byte of a file each."""
+    for number in range(_NETS):
+        if number in _MINE:
+            continue
+        try:
+            fcntl.lockf(_locks(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
+        except OSError:
+            continue
+        _MINE.add(number)
+        try:
+            yield number
+        finally:
+            _MINE.discard(number)
+            fcntl.lockf(_locks(), fcntl.LOCK_UN, 1, number)
+        return
+    pytest.skip("all test networks are in use")
