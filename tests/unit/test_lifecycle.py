@@ -67,12 +67,18 @@ def test_any_order_of_events_keeps_the_invariants(events: list[lifecycle.EventNa
 
 @given(st.integers(min_value=1, max_value=100_000), st.floats(min_value=0, max_value=1))
 def test_every_wait_has_an_end(attempt: int, chance: float) -> None:
-    assert 0.4 <= backoff.delay(attempt, chance) <= 72
+    assert 0.4 <= backoff.delay(attempt, chance) <= 72.001  # floating point
 
 
 def test_backoff_doubles_then_stays() -> None:
     middle = [backoff.delay(attempt, 0.5) for attempt in (1, 2, 3, 4, 5, 6, 7, 240, 241)]
     assert middle == [0.5, 1, 2, 4, 8, 15, 15, 15, 60]
+
+
+def test_a_host_that_was_never_reached_is_tried_often_for_a_minute() -> None:
+    assert [backoff.delay(attempt, 0.5, 10.0) for attempt in (1, 2, 3, 9)] == [0.5, 1, 1, 1]
+    assert backoff.delay(9, 0.5, 61.0) == 15
+    assert backoff.delay(9, 0.5, None) == 15
 
 
 def test_diagram_names_every_state() -> None:

@@ -99,7 +99,7 @@ def test_one_of_two_leaves_and_the_work_goes_on() -> None:
     one, outcome_one = joined(shared, first)
     assert begun.wait(10)
     two, outcome_two = joined(shared, second)
-    while len(shared._waiters) < 2:  # noqa: SLF001 - the test must know that both wait
+    while len(shared._waiters) < 2:
         two.join(0.01)
     first.leave()
     one.join(10)
@@ -140,7 +140,7 @@ def test_a_question_goes_to_the_client_with_a_terminal() -> None:
     shared = Shared(work, plain.client)
     one, outcome = joined(shared, plain)
     two, _ = joined(shared, terminal)
-    while len(shared._waiters) < 2:  # noqa: SLF001 - as above
+    while len(shared._waiters) < 2:
         two.join(0.01)
     go.set()
     one.join(10)

@@ -15,7 +15,10 @@ MARK = "jm-0123"
 
 
 def test_banners_before_and_after_do_not_matter() -> None:
-    answer = b"Welcome!\nno newline at the end" + f"\n{MARK} begin\nos Debian 12\nenv.prefix /a b\n\n{MARK} end 0\nbye".encode()
+    answer = (
+        b"Welcome!\nno newline at the end"
+        + f"\n{MARK} begin\nos Debian 12\nenv.prefix /a b\n\n{MARK} end 0\nbye".encode()
+    )
     facts, status = shell.parse(answer, MARK)
     assert status == 0
     assert facts.lines == [("os", "Debian 12"), ("env.prefix", "/a b")]
@@ -50,7 +53,7 @@ def test_records_are_split_by_their_first_key() -> None:
 def test_any_text_reaches_the_script_as_it_is(value: str) -> None:
     text = shell.compose("lib", {"VALUE": value}, MARK)
     # Stop before main, which the library does not have, and print what arrived.
-    text = text.replace("\njm_begin\n", "\nprintf %s \"$JM_VALUE\"; exit 0\n")
+    text = text.replace("\njm_begin\n", '\nprintf %s "$JM_VALUE"; exit 0\n')
     done = subprocess.run(["/bin/sh", "-s"], input=text.encode(), capture_output=True, check=True)
     assert done.stdout == value.encode()
 

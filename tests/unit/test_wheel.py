@@ -1,0 +1,35 @@
+"""The wheel: the package, its scripts for the host, and nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("wheel")
+    words = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    [wheel] = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.namelist()
+
+
+def test_only_the_package_is_in_it(names: list[str]) -> None:
+    tops = {name.split("/", 1)[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"jupyman"}
+    assert not [name for name in names if name.endswith((".pyc", ".toml", ".lock"))]
+
+
+def test_all_that_travels_to_the_host_is_in_it(names: list[str]) -> None:
+    here = {f"jupyman/remote/{path.name}" for path in (ROOT / "jupyman" / "remote").iterdir() if path.is_file()}
+    assert here <= set(names)
+    assert "jupyman/py.typed" in names
