@@ -9,9 +9,13 @@ import sys
 
 FEW = 500 * 1024 * 1024  # bytes that a driver keeps on an idle card
 
-report = json.loads(
-    subprocess.run(["jupyman", "check", *sys.argv[1:], "--json"], check=True, capture_output=True, text=True).stdout
-)
+words = ["jupyman", "check", "--json", "--", *sys.argv[1:]]
+ran = subprocess.run(words, check=False, stdout=subprocess.PIPE, text=True)
+report = json.loads(ran.stdout)
+if ran.returncode:
+    # An error is one object on stdout too; the status says which.
+    print(f"error: {report['error']['message']}\nhint: {report['error']['hint']}", file=sys.stderr)
+    raise SystemExit(ran.returncode)
 for gpu in report["gpus"]:
     # A value that is not known is null, never 0.
     if gpu["memory_used"] is not None and gpu["memory_used"] < FEW and not gpu["processes"]:

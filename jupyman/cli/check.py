@@ -46,12 +46,17 @@ def command(context: Context, host: str | None, env: str | None, as_json: bool) 
         context.out("\n" + terminal.table(("JUPYTER PID", "PORT", "SESSION", "DIRECTORY"), servers))
     ports = [port for port in report["ports"] if port["ours"]]
     if ports:
-        rows = [(str(p["port"]), p["address"], str(p["pid"] or "-"), (p["command"] or "-")[:60]) for p in ports]
+        rows = [(str(p["port"]), p["address"], str(p["pid"] or "-"), _brief(p["command"] or "-")) for p in ports]
         context.out("\n" + terminal.table(("YOUR PORT", "ADDRESS", "PID", "COMMAND"), rows))
     if report["problems"]:
         context.out("\nproblems:")
         for problem in report["problems"]:
             context.out(f"  {problem['severity']}: {problem['text']}\n    fix: {problem['fix']}")
+
+
+def _brief(command: str) -> str:
+    """Cut a command line where it is long, but not before what an interpreter in a deep folder runs."""
+    return command if len(command) <= 120 else command[:119] + "…"
 
 
 def _gpus(context: Context, report: dict[str, Any]) -> None:

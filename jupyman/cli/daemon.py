@@ -87,12 +87,14 @@ def run(context: Context) -> int:
 
 def _show(context: Context, *, as_json: bool, start: bool) -> None:
     result = context.call(api.DaemonStatus(), start=start, any_version=not start, configured=start)
+    result["config"] = str(context.paths.config_file)
     if as_json:
         context.dump(result)
     else:
         context.out(
             f"daemon {result['version']} runs: pid {result['pid']}, up {result['uptime']:.0f} s, "
-            f"{result['threads']} threads, {size(result['memory'])}; log {result['log']}"
+            f"{result['threads']} threads, {size(result['memory'])}; log {result['log']}, "
+            f"config {result['config']}"
         )
 
 

@@ -8,6 +8,9 @@ from jupyman import api
 from jupyman.cli.context import Context
 from jupyman.cli.options import SessionName, json_option
 
+# What is said of the server; else it runs on.
+_REST = {"exited": "had exited already", "lost": "was left as it is"}
+
 
 @click.command(epilog="Example: jupyman down server1")
 @click.argument("sessions", nargs=-1, required=True, type=SessionName(), metavar="SESSION...")
@@ -20,4 +23,5 @@ def command(context: Context, sessions: tuple[str, ...], as_json: bool) -> None:
         context.dump(result)
     else:
         for session in result["sessions"]:
-            context.out(f"{session['name']}: forwards closed, the server on {session['host']} runs on")
+            rest = _REST.get(session["state"], "runs on")
+            context.out(f"{session['name']}: forwards closed, the server on {session['host']} {rest}")

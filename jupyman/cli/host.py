@@ -29,7 +29,7 @@ def ls(context: Context, as_json: bool) -> None:
 
 
 @command.command(epilog="Example: jupyman host add box alice@10.0.0.7:2222 --env pytorch")
-@click.argument("name", type=Name())
+@click.argument("name", type=Name("host"))
 @click.argument("ssh", required=False, type=Host())
 @click.option("--env", type=EnvName(), help="environment to work in, by name or prefix")
 @click.option("--dir", type=Line(), help="root directory on the host")
@@ -51,7 +51,7 @@ def add(context: Context, /, name: str, ssh: str | None, as_json: bool, **option
 
 
 @command.command(epilog="Example: jupyman host rm box")
-@click.argument("name", type=Name())
+@click.argument("name", type=Name("host"))
 @json_option
 @click.pass_obj
 def rm(context: Context, name: str, as_json: bool) -> None:

@@ -46,12 +46,15 @@ class Name(click.ParamType[str]):
 
     name = "name"
 
+    def __init__(self, what: str = "session") -> None:
+        self._what = what
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Check it."""
         del param, ctx
         from jupyman.config import check_name
 
-        return check_name(str(value))
+        return check_name(str(value), self._what)
 
 
 class Host(click.ParamType[str]):

@@ -49,13 +49,15 @@ def command(context: Context, hosts: tuple[str, ...], every: bool, as_json: bool
             for problem in server["problems"]:
                 context.out(f"{server['host']}: {problem['text']} ({problem['fix']})")
     if not (sessions or forwards or servers):
-        context.note("no sessions; make one with jupyman up HOST")
+        where = f" on {', '.join(hosts)}" if hosts else ""
+        context.note(f"no sessions{where}; make one with jupyman up {hosts[0] if hosts else 'HOST'}")
 
 
 def _session(one: dict[str, Any]) -> tuple[str, ...]:
     server = one["server"] or {}
     link = one["link"]
-    state = link["state"] + (f" ({link['reconnects']} times back)" if link["reconnects"] else "")
+    back = link["reconnects"]
+    state = link["state"] + (f" ({back} time{'' if back == 1 else 's'} back)" if back else "")
     env = (server.get("kernel_env") or server.get("env") or "").rstrip("/").rsplit("/", 1)[-1]
     gpus = server.get("gpus")
     return (
@@ -67,7 +69,7 @@ def _session(one: dict[str, Any]) -> tuple[str, ...]:
         _text(env),
         ",".join(map(str, gpus)) if gpus else "-",
         _text(server.get("port")),
-        _uptime(server.get("started")),
+        _uptime(None if one["state"] == "exited" else server.get("started")),
     )
 
 

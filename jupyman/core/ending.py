@@ -97,7 +97,14 @@ def _one(target: str, request: Kill, hosts: Hosts, sessions: Sessions, operation
 def _session(live: Live, request: Kill, hosts: Hosts, sessions: Sessions, operation: Operation) -> Killed:
     name, host = live.spec.name, live.spec.host
     with step(operation, f"kill {name}", f"stopping {name} on {host}") as progress:
-        link = hosts.supervisor(host, operation.client).acquire(operation)
+        try:
+            link = hosts.supervisor(host, operation.client).acquire(operation)
+        except (errors.HostUnreachable, errors.UsageFault) as error:
+            if not request.force:
+                raise
+            # A machine that is gone for good must not stay in the list for ever.
+            progress.warn(f"{name}: forgotten; whether its server on {host} still runs is not known ({error.message})")
+            return _forget(live, hosts, sessions)
         running = live.running
         if running is None:
             found = nohup.find(link)
@@ -130,6 +137,16 @@ def _session(live: Live, request: Kill, hosts: Hosts, sessions: Sessions, operat
     pid = running.server.pid if running is not None and lives else None
     port = running.server.port if running is not None and lives else None
     return Killed(target=name, session=name, host=host, pid=pid, port=port)
+
+
+def _forget(live: Live, hosts: Hosts, sessions: Sessions) -> Killed:
+    """Take a session out of the list without a word to its host."""
+    name, host = live.spec.name, live.spec.host
+    sessions.remove(name)
+    supervisor = hosts.known(host)
+    if supervisor is not None:
+        supervisor.want(wanted=sessions.wanted(host))
+    return Killed(target=name, session=name, host=host)
 
 
 def _port(

@@ -235,7 +235,10 @@ class Manager:
     def _tunnel(self, request: api.Tunnel, operation: Operation) -> Any:
         for text in request.specs:
             tunnels.parse(text, "")
-        host = self.hosts.resolve(request.host, self._busy(), self._known_hosts())
+        meant = request.host
+        if meant is None and request.close:
+            meant = tunnels.owner(request, self.sessions)
+        host = self.hosts.resolve(meant, self._busy(), self._known_hosts())
         if request.close:
             return {"forwards": tunnels.close_all(request, host, self.hosts, self.sessions)}
         return {"forwards": tunnels.open_all(request, host, self.hosts, self.sessions, operation)}

@@ -114,7 +114,7 @@ def describe(holder: PortHolder, *, jupyter: bool = False) -> str:
             return f"{holder.user} (uid {holder.uid})"
         return f"uid {holder.uid}" if holder.uid is not None else "another user"
     what = "your own Jupyter" if jupyter else "your own process"
-    command = f" {clean(holder.command, 60)}" if holder.command and not jupyter else ""
+    command = f" {clean(holder.command, 120)}" if holder.command and not jupyter else ""
     return f"{what}{command} (pid {holder.pid})" if holder.pid is not None else what
 
 

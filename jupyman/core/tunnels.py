@@ -124,6 +124,14 @@ def explain(listener: Listening, spec: TunnelSpec, supervisor: Supervisor) -> No
     listener.respond = respond
 
 
+def owner(request: Tunnel, sessions: Sessions) -> str | None:
+    """Find the one host that has every forward which is to be closed; None: no host has them all, or several do."""
+    with sessions.lock:
+        hosts = {host for host, _ in sessions.tunnels}
+    has = [host for host in hosts if all(_asked(parse(text, host), sessions) for text in request.specs)]
+    return has[0] if len(has) == 1 else None
+
+
 def close_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions) -> list[HostForward]:
     """Close the forwards that are named by their local port, or by the one that was asked for and taken.
 

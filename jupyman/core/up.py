@@ -247,6 +247,11 @@ class UpFlow:
                 running = nohup.adopt(link, wanted[0], name=spec.name)
                 progress.text = f"adopted your server on port {running.server.port} (pid {running.server.pid})"
             return running
+        ports = sorted(server.port for server in wanted if server.port is not None)
+        if len(ports) > 1:
+            with step(operation, "adopt", "looking for your running server") as progress:
+                there = ", ".join(map(str, ports))
+                progress.warn(f"{len(ports)} servers of yours run there: --port takes one of them over ({there})")
         return None
 
     def _launch(

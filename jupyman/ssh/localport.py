@@ -80,7 +80,8 @@ def holder(port: int) -> str:
             if connection.pid is None:
                 return " (held by another user's program)"
             try:
-                name = psutil.Process(connection.pid).name()
+                mine = connection.pid == os.getpid()
+                name = "jupyman itself" if mine else psutil.Process(connection.pid).name()
             except psutil.Error:
                 name = "a program"
             return f" (held by {name}, pid {connection.pid})"

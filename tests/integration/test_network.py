@@ -83,3 +83,18 @@ def test_a_pulled_cable_and_another_login_in_the_meantime(cli: Cli, network: Net
         network.plug()
     wait_until(lambda: session(cli)["state"] == "running" and link(cli) == "up", what="the return", timeout=40)
     assert session(cli)["url"] == before["url"]
+
+
+def test_a_session_on_a_machine_that_is_gone_can_be_forgotten(cli: Cli, network: Network) -> None:
+    assert cli("up", "server1", "--no-browser").rc == 0
+    network.pull()
+    try:
+        wait_until(lambda: link(cli) == "reconnecting", what="the notice of the pulled cable")
+        assert cli("kill", "-y", "server1", timeout=60).rc == 10
+        assert session(cli)["name"] == "server1"
+        forced = cli("kill", "-y", "--force", "server1", timeout=60)
+        assert forced.rc == 0, forced
+        assert "is not known" in forced.stderr
+        assert cli("ps", "--json").json["sessions"] == []
+    finally:
+        network.plug()
