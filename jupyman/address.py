@@ -8,6 +8,8 @@ from typing import Annotated
 
 import msgspec
 
+from jupyman.paths import own_uid
+
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
     """The file's content."""
@@ -32,8 +34,11 @@ def write(path: Path, address: Address) -> None:
 
 
 def read(path: Path) -> Address | None:
-    """Read the file; None where it is absent or broken."""
+    """Read the file; None where it is absent, broken, or another user's."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Address)
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_uid != own_uid():
+                return None  # he would be our daemon, and ask for our passwords
+            return msgspec.json.decode(file.read(), type=Address)
     except (OSError, ValueError):  # no JSON, another shape, or no text at all
         return None

@@ -13,6 +13,7 @@ import msgspec
 
 from jupyman import __version__, address, errors
 from jupyman.api import Answer, AnyEvent, AnyRequest, Call, ClientContext, DaemonStop, Done, Failed, Prompt
+from jupyman.loopback import foreign_listener
 from jupyman.paths import Paths
 
 START_TIMEOUT = 15.0  # seconds for a daemon to answer; a cold disk can be slow
@@ -151,8 +152,8 @@ def _newer(ours: str, theirs: str) -> bool:
 
 def _hello(where: address.Address) -> dict[str, Any] | None:
     """Ask the daemon of a file who it is; None where it does not live, or its port is another program's by now."""
-    if not _lives(where.pid):
-        return None  # and the token is not shown to whoever has the port now
+    if not _lives(where.pid) or foreign_listener(where.port):
+        return None  # and the token is not shown to whoever has the port now, nor any of his questions to the user
     connection = http.client.HTTPConnection("127.0.0.1", where.port, timeout=HELLO_TIMEOUT)
     try:
         connection.request("GET", "/v1/hello", headers={"Authorization": f"Bearer {where.token}"})

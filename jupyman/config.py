@@ -14,6 +14,7 @@ import msgspec
 
 from jupyman import errors
 from jupyman.model import App, OnConflict, Restart
+from jupyman.paths import own_uid
 
 # A session's name becomes a directory on the host and a word on the command line.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}")
@@ -77,7 +78,12 @@ def load(path: Path) -> Config:
         ConfigFault: it cannot be read, is no TOML, or has an unknown key or a wrong value; file and line are named.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")  # Notepad writes a mark before the first letter
+        with path.open(encoding="utf-8-sig") as file:  # Notepad writes a mark before the first letter
+            owner = os.fstat(file.fileno()).st_uid
+            # It names programs that run as this user (ssh_config).
+            if owner not in {0, own_uid()}:
+                raise errors.ConfigFault(f"{path} belongs to uid {owner}, not to you", "write one of your own")
+            text = file.read()
     except FileNotFoundError:
         return Config()
     except (OSError, UnicodeDecodeError) as error:

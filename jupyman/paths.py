@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import os
+import stat
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+
+def own_uid() -> int:
+    """Return the uid that this user's files have; 0 on Windows, which says that of every file."""
+    if sys.platform == "win32":
+        return 0
+    return os.getuid()
 
 
 @dataclass(frozen=True)
@@ -43,12 +52,18 @@ class Paths:
         """
         for folder in (self.config, self.state, self.runtime):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for folder in (self.state, self.runtime):
-            status = folder.stat()
-            if hasattr(os, "getuid") and status.st_uid != os.getuid():
-                raise PermissionError(f"{folder} belongs to uid {status.st_uid}, not to you")
-            if os.name == "posix" and status.st_mode & 0o077:
-                folder.chmod(0o700)
+            if sys.platform == "win32":
+                continue
+            # The config may be root's: so is /tmp, where somebody has it as JUPYMAN_HOME.
+            trusted, closed = {own_uid()}, 0o077
+            if folder == self.config:
+                sticky = folder.stat().st_mode & stat.S_ISVTX
+                trusted, closed = {own_uid(), 0}, 0 if sticky else 0o002
+            for status in (folder.lstat(), folder.stat()):  # a link must be ours, too
+                if status.st_uid not in trusted:
+                    raise PermissionError(f"{folder} belongs to uid {status.st_uid}, not to you")
+            if status.st_mode & closed and status.st_uid == own_uid():
+                folder.chmod(stat.S_IMODE(status.st_mode) & ~closed)
 
 
 def find(environ: dict[str, str] | None = None) -> Paths:

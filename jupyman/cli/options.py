@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import click
@@ -13,6 +13,20 @@ from jupyman import errors
 from jupyman.cli.context import Context
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def offer(names: Iterable[str], incomplete: str) -> list[Any]:
+    """Return what a shell may complete a word to.
+
+    Args:
+        names: bash puts them on the command line as they are, and environments are named by hosts: what a shell would
+            not read as a plain word is left out.
+        incomplete: the word's beginning.
+    """
+    from click.shell_completion import CompletionItem
+
+    plain = (name for name in names if all(c.isalnum() or c in "@%+=:,./_-" for c in name))
+    return [CompletionItem(name) for name in sorted(plain) if name.startswith(incomplete)]
 
 
 class Port(click.ParamType[int]):
@@ -72,11 +86,9 @@ class Host(click.ParamType[str]):
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
         """Offer hosts that were used before; never starts a daemon."""
         del param
-        from click.shell_completion import CompletionItem
-
         state = cached(ctx)
-        names = {*state.environments, *(session.host for session in state.sessions.values()), *configured(ctx)}
-        return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
+        hosts = {*state.environments, *(session.host for session in state.sessions.values()), *configured(ctx)}
+        return offer(hosts, incomplete)
 
 
 class Line(click.ParamType[str]):
@@ -113,9 +125,7 @@ class SessionName(Line):
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
         """Offer the sessions of the state file."""
         del param
-        from click.shell_completion import CompletionItem
-
-        return [CompletionItem(name) for name in sorted(cached(ctx).sessions) if name.startswith(incomplete)]
+        return offer(cached(ctx).sessions, incomplete)
 
 
 class EnvName(Line):
@@ -126,10 +136,7 @@ class EnvName(Line):
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
         """Offer the environments that were seen last."""
         del param
-        from click.shell_completion import CompletionItem
-
-        names = {name for names in cached(ctx).environments.values() for name in names}
-        return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
+        return offer({name for names in cached(ctx).environments.values() for name in names}, incomplete)
 
 
 class CachedSession(msgspec.Struct):

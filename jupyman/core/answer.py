@@ -24,7 +24,7 @@ def status(local_port: int, base_url: str, token: str | None, timeout: float = 1
         connection.request("GET", f"{base_url.rstrip('/')}/api/status", headers=headers)
         response = connection.getresponse()
         response.read(65536)
-    except (OSError, http.client.HTTPException):
+    except (OSError, http.client.HTTPException, ValueError):  # the last: a token or address that is none, by the host
         return None
     else:
         return response.status

@@ -38,7 +38,7 @@ def probe(
         shell: the host.
         host: its name, for the report.
         depth: "launch" leaves out what `up` does not need: toolkits, cuDNN, quota.
-        directory: the wanted root directory; its own ``.venv`` counts as an environment.
+        directory: the wanted root directory; its own ``.venv`` counts as an environment, unless it is another user's.
         timeout: seconds; the script itself ends after 8 ("launch") or 10, whatever hangs.
         extra: further prefixes, absolute or from ``~``: what the user named.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jupyman import errors
-from jupyman.api import AnyEvent, ClientContext, OpenBrowser, Operation, Prompt
+from jupyman.api import AnyEvent, ClientContext, OpenBrowser, Operation, Prompt, Step
 
 
 class Shared:
@@ -96,6 +96,9 @@ class Shared:
         """Send an event to every client."""
         with self._changed:
             if not isinstance(event, OpenBrowser):
+                # What a step is at replaces what it was at: a host that tells of progress for ever fills no memory.
+                if self._events and _passing(event) and _passing(self._events[-1]):
+                    self._events.pop()
                 self._events.append(event)
             waiters = list(self._waiters)
         for waiter in waiters:
@@ -141,3 +144,7 @@ class Shared:
             callbacks = list(self._at_end)
         for callback in callbacks:
             callback()
+
+
+def _passing(event: AnyEvent) -> bool:
+    return isinstance(event, Step) and event.state == "run"

@@ -57,7 +57,7 @@ class Shell(Protocol):
             script: its text, sent on stdin.
             timeout: seconds until it is given up (the channel is closed; the script may still run on the host).
             limit: bytes of stdout and of stderr that are kept; what comes after is read and dropped.
-            on_line: called with each complete line of stdout as it comes (decoded, errors replaced).
+            on_line: called with each complete line of stdout as it comes (decoded, errors replaced, cut at 16 KiB).
             cancelled: when set, the channel is closed and `Interrupted` is raised.
 
         Raises:

@@ -201,7 +201,8 @@ class UpFlow:
             # Both at once: a probe is a round trip and some 100 ms of shell.
             helper = threading.Thread(target=search, name="find servers", daemon=True)
             helper.start()
-            report = probe.probe(shell, spec.host, depth="launch", directory=spec.dir)
+            named = [spec.env] if spec.env is not None and spec.env.startswith(("/", "~/")) else []
+            report = probe.probe(shell, spec.host, depth="launch", directory=spec.dir, extra=named)
             helper.join()
             if isinstance(found[0], BaseException):
                 raise found[0]

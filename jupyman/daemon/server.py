@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from jupyman import __version__
 from jupyman.api import Answer, Backend, Call, DaemonStatus, DaemonStop, Done
 from jupyman.daemon.operation import Questions, StreamOperation
+from jupyman.loopback import foreign_caller
 
 log = logging.getLogger(__name__)
 
@@ -159,6 +160,10 @@ class Service:
         headers = {"Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
         if request.method != "GET":  # a HEAD would use the code up
             return Response(status_code=405, headers=headers)
+        # The address stood on the browser's command line for everybody to read: the first to come may be another user.
+        caller = request.client
+        if caller is not None and foreign_caller((caller.host, caller.port), ("127.0.0.1", self._port())):
+            return HTMLResponse("<title>jupyman</title><p>This address is for another user.", 403, headers=headers)
         loop = asyncio.get_running_loop()
         target = await loop.run_in_executor(None, self._backend.redeem, request.query_params.get("code", ""))
         if target is None:

@@ -12,10 +12,9 @@ main() {
     jm_place
     say step "registering kernel $JM_NAME" || { jm_rollback; exit 0; }
     # ipykernel forgets its temporary directory (kernelspec.py, write_kernel_spec), so it makes that in one of ours.
-    jm_temporary=$(mktemp -d "${TMPDIR:-/tmp}/jm-XXXXXX") || jm_refuse "no room in /tmp" "make room on the host"
+    jm_scratch
     jm_complaint=$(TMPDIR=$jm_temporary "$JM_PYTHON" -m ipykernel install --user --name "$JM_NAME" --display-name "$JM_DISPLAY" 2>&1 >/dev/null) ||
         jm_refuse "ipykernel could not register the kernel: $(printf '%s\n' "$jm_complaint" | tail -n 1 | cut -c1-300)"
-    rm -rf -- "$jm_temporary"
     jm_shell=/bin/sh
     for jm_try in /bin/bash /usr/bin/bash /usr/local/bin/bash; do
         if [ -x "$jm_try" ]; then jm_shell=$jm_try && break; fi
@@ -32,7 +31,17 @@ JM_END
     say directory "$jm_target" || { jm_rollback; exit 0; }
     printf 'json ' && tr -d '\r\n' <"$jm_target/kernel.json" && echo
     jm_began=''
+    rm -rf -- "$jm_temporary"
     [ -z "$jm_backup" ] || rm -rf -- "$jm_backup"
+}
+
+# jm_scratch: sets jm_temporary, a directory of ours where nobody can put another in its place.
+jm_scratch() {
+    for jm_tmp in "${TMPDIR:-/tmp}" /tmp /var/tmp; do
+        if jm_firm "$jm_tmp" && jm_temporary=$(mktemp -d "$jm_tmp/jm-XXXXXX" 2>/dev/null); then return 0; fi
+    done
+    jm_temporary=''
+    jm_refuse "no room in /tmp" "make room on the host"
 }
 
 # Undo: what was added goes, what was there comes back.
@@ -117,11 +126,10 @@ jm_place() {
 
 jm_prove() {
     say step "starting a kernel to see that it works" || { jm_rollback; exit 0; }
-    jm_told=$(mktemp "${TMPDIR:-/tmp}/jm-XXXXXX") || jm_refuse "no room in /tmp" "make room on the host"
+    jm_told=$jm_temporary/told
     jm_answer=$(printf '%s\n' "$JM_PROVE" | within "$((JM_LIMIT + 10))" "$JM_PYTHON" - "$JM_NAME" "$jm_specs" "$JM_LIMIT" 2>"$jm_told")
     jm_status=$?
     jm_complaint=$(tail -n 1 "$jm_told" | cut -c1-300)
-    rm -f -- "$jm_told"
     [ "$jm_status" -eq 0 ] || jm_refuse "the kernel of $JM_ENV does not start: ${jm_complaint:-no answer in $JM_LIMIT s}" "nothing was changed; try on the host: $JM_PYTHON -m ipykernel_launcher"
     jm_seen=$(printf '%s\n' "$jm_answer" | sed -n 's/^prefix //p')
     jm_mine=$("$JM_PYTHON" -c 'import os, sys; print(os.path.realpath(sys.prefix))')

@@ -91,7 +91,9 @@ jm_stale() {
     else
         # shellcheck disable=SC2086 # split into fields on purpose
         set -- $jm_owner_line
-        if [ "$5" = "$(jm_boot_id)" ] && jm_alive "$3" "$4" && [ "$(date +%s)" -le $(($1 + $2 + 60)) ]; then return 1; fi
+        # Arithmetic runs what it is given: only numbers, whoever wrote them.
+        case $1$2 in *[!0-9]*) set -- 0 0 ;; esac
+        if [ "${5-}" = "$(jm_boot_id)" ] && jm_alive "$3" "$4" && [ "$(date +%s)" -le $(($1 + $2 + 60)) ]; then return 1; fi
     fi
     # Renaming is atomic: one of several takers wins. What it got must still be what was judged.
     mv -- "$jm_dir/lock" "$jm_dir/lock.stale.$$" 2>/dev/null || return 0
@@ -151,7 +153,7 @@ jm_prepare() {
         jm_kept=1
         chmod 600 "$jm_dir/token"
     else
-        jm_error=$({ od -An -N24 -tx1 /dev/urandom | tr -d ' \n' >"$jm_dir/token.new.$$" && mv -f -- "$jm_dir/token.new.$$" "$jm_dir/token"; } 2>&1) || {
+        jm_error=$({ rm -f -- "$jm_dir/token.new.$$" && od -An -N24 -tx1 /dev/urandom | tr -d ' \n' >"$jm_dir/token.new.$$" && mv -f -- "$jm_dir/token.new.$$" "$jm_dir/token"; } 2>&1) || {
             rm -f -- "$jm_dir/token.new.$$"
             jm_unwritable
         }
@@ -159,13 +161,20 @@ jm_prepare() {
     fi
     jm_put "$jm_dir/jupyter_config.py" "$JM_CONFIG" || jm_unwritable
     # A UNIX socket's path may have 107 bytes (sys/un.h): the kernels' sockets need a short directory.
+    jm_open=''
     for jm_tmp in /tmp "${TMPDIR:-/var/tmp}" /var/tmp; do
+        [ -d "$jm_tmp" ] || continue
+        if ! jm_firm "$jm_tmp"; then
+            jm_open=$jm_tmp
+            continue
+        fi
         jm_runtime=$(mktemp -d "$jm_tmp/jm-XXXXXX" 2>/dev/null) || jm_runtime=''
         [ -z "$jm_runtime" ] || [ "${#jm_runtime}" -gt 40 ] || break
         [ -z "$jm_runtime" ] || rmdir "$jm_runtime"
         jm_runtime=''
     done
-    [ -n "$jm_runtime" ] || bail remote-failed "cannot make a directory in /tmp for the kernels' sockets" "make room in /tmp on the host"
+    [ -n "$jm_runtime$jm_open" ] || bail remote-failed "cannot make a directory in /tmp for the kernels' sockets" "make room in /tmp on the host"
+    [ -n "$jm_runtime" ] || bail not-ours "another user can rename what lies in $jm_open" "ask the host's admin for chmod +t $jm_open"
     jm_runtime_ok "$jm_runtime" || bail not-ours "$jm_runtime is not as we made it" "look who changes files in /tmp of the host"
     # The environment's Python runs, can bind a socket there, and says which ports are free.
     # shellcheck disable=SC2086 # a list of numbers

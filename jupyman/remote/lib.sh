@@ -77,5 +77,15 @@ jm_ticks() {
 # jm_owner PID: the real uid of a process.
 jm_owner() { sed -n 's/^Uid:[[:space:]]*\([0-9]*\).*/\1/p' "/proc/$1/status" 2>/dev/null; }
 
+# jm_firm DIR: nobody but root can rename what we make in it: it is ours or root's, and not everybody may write there, or
+# its sticky bit is set. (A group that may write is the user's own choice.)
+jm_firm() {
+    jm_ls=$(ls -ldn -- "$1/." 2>/dev/null) || return 1
+    # shellcheck disable=SC2086 # split into fields on purpose: the mode, the links, the uid
+    set -- $jm_ls
+    case $3 in 0 | "${jm_self:=$(id -u)}") ;; *) return 1 ;; esac
+    case $1 in d???????-* | d????????[tT]*) ;; *) return 1 ;; esac
+}
+
 # jm_root: our directory on this host, printed; nothing is created.
 jm_root() { printf '%s\n' "$HOME/.local/state/jupyman/$(jm_node)"; }

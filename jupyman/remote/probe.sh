@@ -178,11 +178,15 @@ EXTRA
     fi
     jm_condarc
     for jm_one in "${VIRTUAL_ENV-}" "$HOME"/.virtualenvs/* "$HOME"/.local/share/virtualenvs/* "$HOME"/venv* "$HOME"/venvs/* \
-        "$HOME"/.venv "$HOME"/.venvs/* "$HOME"/env "$HOME"/envs/* "$HOME"/*/.venv "$HOME"/*/venv; do
+        "$HOME"/.venv "$HOME"/.venvs/* "$HOME"/env "$HOME"/envs/*; do
         jm_venv "$jm_one"
     done
     jm_expand "$JM_DIR"
-    case $jm_path in /*) jm_venv "$jm_path/.venv" ;; *) jm_venv "$HOME/$jm_path/.venv" ;; esac
+    case $jm_path in /*) ;; *) jm_path=$HOME/$jm_path ;; esac
+    # These folders, or what a link there leads to, may be shared: anybody's environment in them would run as us.
+    for jm_one in "$HOME"/*/.venv "$HOME"/*/venv "$jm_path/.venv"; do
+        [ ! -f "$jm_one/pyvenv.cfg" ] || ! jm_firm "$jm_one" || jm_venv "$jm_one"
+    done
 }
 
 # jm_expand TEXT: sets jm_path, the text with the home where ~ or $HOME stands at its start.

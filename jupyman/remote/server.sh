@@ -36,17 +36,25 @@ jm_safe_dir() {
     [ "$jm_uid" = "$jm_me" ] || bail not-ours "$1 belongs to uid $jm_uid, not to you" "ask its owner to remove it"
     case $jm_mode in
         drwx------*) ;;
-        *) jm_error=$(chmod 700 "$1" 2>&1) || bail remote-failed "cannot make $1 private: ${jm_error##*: }" ;;
+        *)
+            jm_error=$(chmod 700 "$1" 2>&1) || bail remote-failed "cannot make $1 private: ${jm_error##*: }"
+            # Some file systems say yes and keep the mode.
+            jm_look "$1"
+            case $jm_mode in drwx------*) ;; *) bail not-ours "$1 stays open to others" "its file system keeps no modes: ask the host's admin" ;; esac
+            ;;
     esac
 }
 
 # jm_home: the directories down to <node>. Those above jupyman may be links to another disk; they are only kept from
-# being writable by everybody.
+# being writable by everybody, and nobody else's.
 jm_home() {
     [ -d "${HOME-}" ] || bail remote-failed "there is no home directory (${HOME-HOME is not set})" "ask the host's admin"
     jm_error=$(mkdir -p -- "$HOME/.local/state" 2>&1) ||
         bail remote-failed "cannot make $HOME/.local/state: ${jm_error##*: }" "make room or mend its permissions on the host"
     chmod o-w "$HOME/.local" "$HOME/.local/state" 2>/dev/null
+    for jm_above in "$HOME/.local" "$HOME/.local/state"; do
+        jm_firm "$jm_above" || bail not-ours "another user can change what lies in $jm_above" "make it your own, writable by nobody else"
+    done
     jm_safe_dir "$HOME/.local/state/jupyman"
     jm_safe_dir "$(jm_root)"
 }
@@ -67,9 +75,10 @@ jm_private() {
 }
 
 # jm_put PATH TEXT: write it at once or not at all (0600 by the umask); else jm_error says why. No pipe into it: that
-# would run it in a subshell, and the reason would be lost.
+# would run it in a subshell, and the reason would be lost. What was planted under the new file's name, when the
+# directory was open to others, goes first.
 jm_put() {
-    jm_error=$({ cat >"$1.new.$$" && mv -f -- "$1.new.$$" "$1"; } 2>&1 <<JM_END
+    jm_error=$({ rm -f -- "$1.new.$$" && cat >"$1.new.$$" && mv -f -- "$1.new.$$" "$1"; } 2>&1 <<JM_END
 $2
 JM_END
     ) && return 0
@@ -149,14 +158,26 @@ jm_listens() {
 # jm_listens_at PID PATH: the UNIX socket of that path belongs to this process. Status 1: nobody listens, 2: somebody else.
 jm_listens_at() {
     [ -S "$2" ] && [ ! -L "$2" ] || return 1
+    # A cleaner of /tmp may have removed the directory, and another user made it again: his socket need not stand under
+    # this path in the kernel's table, and the server's own still does.
+    jm_look "$2" && [ "$jm_uid" = "$jm_me" ] && jm_firm "${2%/*}" || return 2
     # Num RefCount Protocol Flags Type St Inode Path; the flag 00010000 is a listening socket's (net/unix/af_unix.c).
-    jm_met=$(awk -v path="$2" '$8 == path && $4 == "00010000" { print $7 }' /proc/net/unix 2>/dev/null)
+    jm_met=$(awk -v path="$2" '$8 == path && $4 == "00010000" && $7 ~ /^[0-9]+$/ { print $7 }' /proc/net/unix 2>/dev/null)
     [ -n "$jm_met" ] || return 1
-    # A moved socket keeps its old path there: where several listen under it, each must be this process's.
+    # A moved socket keeps its old path there: where several listen under it, none may be of another process of ours.
+    # Nobody else's can be behind it. But a name may hold a line break, and so anybody can add a line to that table: it
+    # counts where its inode, which he must have read in one of these tables, stands in no other.
+    jm_found=1
     for jm_inode in $jm_met; do
         # shellcheck disable=SC2010,SC2012 # as above
-        ls -l "/proc/$1/fd" 2>/dev/null | grep -q "socket:\[$jm_inode\]\$" || return 2
+        if ls -l "/proc/$1/fd" 2>/dev/null | grep -q "socket:\[$jm_inode\]\$"; then
+            jm_found=0
+        elif [ "$(cat /proc/net/unix /proc/net/tcp* /proc/net/udp* /proc/net/netlink 2>/dev/null | grep -cw "$jm_inode")" = 1 ] &&
+            ls -l /proc/[0-9]*/fd 2>/dev/null | grep -q "socket:\[$jm_inode\]\$"; then
+            return 2
+        fi
     done
+    return "$jm_found"
 }
 
 # jm_serves PID ENDPOINT: as jm_listens, for a port or the path of a UNIX socket.
@@ -248,9 +269,10 @@ jm_end_server() {
 
 # jm_runtime_ok DIR: a runtime directory that jupyman itself made (mktemp), and still private.
 jm_runtime_ok() {
-    case $1 in
-        */../* | */./*) return 1 ;;
-        /*/jm-??????) ;;
+    case $1 in */../* | */./* | [!/]*) return 1 ;; esac
+    case ${1##*/} in
+        jm-*[!A-Za-z0-9]*) return 1 ;;
+        jm-??????) ;;
         *) return 1 ;;
     esac
     [ ! -L "$1" ] && [ -d "$1" ] && jm_look "$1" && [ "$jm_uid" = "$jm_me" ] || return 1
@@ -301,7 +323,6 @@ jm_tail() { ! jm_private "$2" || tail -n "$1" "$2" 2>/dev/null | jm_redact | lin
 jm_show() {
     jm_private "$1/record" || return 0
     say record.directory "$1"
-    sed -n 's/^[a-z_]* ./record.&/p' "$1/record"
     jm_rpid=$(jm_get "$1/record" pid)
     if [ "$(jm_get "$1/record" boot_id)" != "$(jm_boot_id)" ]; then
         say record.state rebooted
@@ -311,6 +332,8 @@ jm_show() {
     else
         say record.state exited
     fi
+    # After the state: of several lines the first counts, and the record may say anything.
+    sed -n 's/^[a-z_]* ./record.&/p' "$1/record"
     jm_rfile=$(jm_get "$1/record" runtime_file)
     # cat, not printf: where printf is no builtin, its arguments are for everybody to see.
     if [ -n "$jm_rfile" ]; then

@@ -302,7 +302,9 @@ class _Dialogue:
         if attempt.failure is not None:
             return ""
         try:
-            return ask("text" if echo else "secret", text)
+            # As ssh does (sshconnect2.c): else a host could ask for a key's passphrase in our words.
+            who = f"({attempt.config.user}@{attempt.config.alias}) "
+            return ask("text" if echo else "secret", "\n".join(who + line for line in text.split("\n")))
         except BaseException as error:
             # Raised by `_interactive`: this is paramiko's thread. Nothing is sent any more, or an empty answer would
             # count as a wrong password on the host.

@@ -15,6 +15,7 @@ _CHUNK = 65536
 # A script that has exited may have left something behind that holds its streams open for ever. Seconds of silence
 # after which nothing more is expected; as long as data comes, it is read to its end.
 SILENCE = 2.0
+LINE = 16384  # bytes of a line that is handed out as it comes; a host may print one without an end
 LOOK = 0.25  # seconds between looks at the deadline and at `cancelled`; data rings at once
 
 
@@ -70,9 +71,9 @@ class _Output:
             return
         self._tail += chunk
         *lines, rest = bytes(self._tail).split(b"\n")
-        self._tail[:] = rest[: self._limit]
+        self._tail[:] = rest[:LINE]
         for line in lines:
-            self._on_line(line.decode("utf-8", "replace"))
+            self._on_line(line[:LINE].decode("utf-8", "replace"))
 
 
 def talk(
@@ -91,7 +92,7 @@ def talk(
         script: its text.
         deadline: on the monotonic clock.
         limit: bytes kept of stdout and of stderr.
-        on_line: called with each line of stdout.
+        on_line: called with each line of stdout, cut at LINE bytes.
         cancelled: ends the wait.
 
     Raises:

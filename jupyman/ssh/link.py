@@ -171,7 +171,7 @@ class Link:
             script: its text.
             timeout: seconds until the channel is closed; waiting for one counts.
             limit: bytes kept of stdout and of stderr; the rest is read and dropped.
-            on_line: called with each line of stdout as it comes.
+            on_line: called with each line of stdout as it comes, cut at 16 KiB.
             cancelled: closes the channel.
 
         Returns:
