@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,12 @@ import pytest
 from tests.bed import Bed, Cli, User, private_home
 
 NO_SKIP = "JUPYMAN_TESTS_NO_SKIP"
+
+# A shell's `&` and nohup leave these ignored, and the commands that are tested would inherit that. A handler, unlike
+# "ignored", does not pass through exec.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, lambda *_: None)):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 @pytest.fixture(scope="session")

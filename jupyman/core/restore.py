@@ -13,6 +13,7 @@ from jupyman.core import restarts, tunnels
 from jupyman.core.hosts import Hosts
 from jupyman.core.launchers import nohup
 from jupyman.core.launchers.liveness import judge
+from jupyman.core.launchers.records import exposed_kernels
 from jupyman.core.sessions import Live, Sessions
 from jupyman.core.supervisor import Supervisor
 from jupyman.model import Problem, Running
@@ -177,7 +178,7 @@ class Restorer:
         with self._sessions.lock:
             if live.listener is not None and running.endpoint is not None:
                 live.listener.retarget(running.endpoint)
-            live.proven(running)
+            live.proven(running, exposed_kernels(running.server.pid, seen=liveness.kernels_exposed))
             live.state = "running"
             live.note(running)
         supervisor.forwarder.wake()

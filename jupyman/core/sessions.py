@@ -14,6 +14,7 @@ import msgspec
 
 from jupyman import errors
 from jupyman.core import away
+from jupyman.core.launchers.liveness import ENDS
 from jupyman.core.store import Store
 from jupyman.model import (
     Forward,
@@ -83,9 +84,16 @@ class Live:
         server = running.server
         self.spec = msgspec.structs.replace(self.spec, pid=server.pid, node=server.node, adopted=server.adopted)
 
-    def proven(self, running: Running) -> None:
-        """Note that the server is the one we know: its listener's gate opens."""
+    def proven(self, running: Running, exposed: list[Problem]) -> None:
+        """Note that the server is the one we know: its listener's gate opens.
+
+        Args:
+            running: the server.
+            exposed: what is to be said of its kernels.
+        """
         self.running = running
+        # What was said while it could not be found is over.
+        self.problems = [one for one in self.problems if one.code not in {*ENDS, "kernels-exposed"}] + exposed
         self.verified = True
         self.down_since = None
         self.seen = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -14,6 +14,7 @@ from jupyman.api import Operation, Up
 from jupyman.core import answer, probe
 from jupyman.core.hosts import Hosts
 from jupyman.core.launchers import nohup
+from jupyman.core.launchers.records import exposed_kernels
 from jupyman.core.prepare import DEFAULT_PORT, Preparation
 from jupyman.core.sessions import Live, Sessions
 from jupyman.core.shell import Looking
@@ -322,7 +323,9 @@ class UpFlow:
             liveness = nohup.verify(link, running)
             if not liveness.ok:
                 raise errors.ServerExited(f"the server is gone: {liveness.text}", log=liveness.log)
-            live.proven(running)
+            exposed = exposed_kernels(running.server.pid, seen=liveness.kernels_exposed)
+            live.proven(running, exposed)
+            self._problems += exposed
             if running.token and answer.status(local, running.base_url, None) not in {401, 403}:
                 text = "the server lets requests without a token in"
                 fix = "look for token or password settings in ~/.jupyter on the host"

@@ -2,7 +2,7 @@
 # All launch records of this node, the names of those of other nodes, and every Jupyter of this account that runs.
 # Reads only: `jupyter server list` would delete what other nodes of a shared home have written.
 # JM_SERVER library
-# Says: node, boot_id, record.*, other.node + other.name, server.file + server.pid, .start_ticks, .started, .app, .listen, .json
+# Says: node, boot_id, record.*, other.node + other.name, server.file + server.pid, .start_ticks, .started, .app, .listen, .kernels, .json
 main() {
     eval "$JM_SERVER"
     jm_here=$(jm_node)
@@ -42,6 +42,7 @@ main() {
             say server.started "$(jm_when "$jm_file")"
             say server.app "$(jm_kind "$jm_pid" "$jm_file")"
             jm_listeners "$jm_pid" | lines server.listen
+            if jm_exposed "$jm_pid"; then say server.kernels exposed; fi
             printf 'server.json ' && tr -d '\r\n' <"$jm_file" && echo
         done
     done

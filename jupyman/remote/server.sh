@@ -180,6 +180,19 @@ jm_listens_at() {
     return "$jm_found"
 }
 
+# jm_exposed PID: a kernel of this server talks over TCP, without encryption: every account of the host can read its cells
+# and outputs. Kernels are its children, and their connection file says how they talk (jupyter_client connect.py).
+jm_exposed() {
+    for jm_child in $(cat "/proc/$1/task/"*/children 2>/dev/null || ps -o pid= --ppid "$1" 2>/dev/null); do
+        jm_cfile=$(tr '\0' '\n' <"/proc/$jm_child/cmdline" 2>/dev/null | sed -n 's/^\(--\{0,1\}f=\)\{0,1\}\(\/.*\.json\)$/\2/p' | head -n 1)
+        if [ -n "$jm_cfile" ] && jm_private "$jm_cfile" && grep -q '"transport": *"tcp"' "$jm_cfile" &&
+            ! grep -q '"curve_' "$jm_cfile"; then
+            return 0
+        fi
+    done
+    return 1
+}
+
 # jm_serves PID ENDPOINT: as jm_listens, for a port or the path of a UNIX socket.
 jm_serves() { case $2 in /*) jm_listens_at "$1" "$2" ;; *) jm_listens "$1" "$2" ;; esac }
 
@@ -329,6 +342,7 @@ jm_show() {
     elif jm_alive "$jm_rpid" "$(jm_get "$1/record" start_ticks)"; then
         jm_serves "$jm_rpid" "$(jm_endpoint "$1/record")"
         case $? in 0) say record.state alive ;; 1) say record.state not-listening ;; *) say record.state taken ;; esac
+        if jm_exposed "$jm_rpid"; then say record.kernels exposed; fi
     else
         say record.state exited
     fi

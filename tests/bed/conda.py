@@ -96,12 +96,12 @@ def conda_root() -> CondaRoot:
     parent = Path(os.environ.get("JUPYMAN_TESTS_CACHE", "/var/tmp")).absolute()
     name = f"jupyman-tests-{os.geteuid()}-"
     folder = parent / f"{name}{_hash(lab)}"
-    with _locked(folder):
-        _own_folder(folder)
+    with locked(folder):
+        own_folder(folder)
         complete = folder / "complete"
         if not complete.exists():
             shutil.rmtree(folder)
-            _own_folder(folder)
+            own_folder(folder)
             complete.write_text(str(_make(folder, lab, kernel)))
         os.utime(complete)
         python = Path(complete.read_text())
@@ -117,7 +117,7 @@ def _hash(lab: dict[str, metadata.Distribution]) -> str:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     # Without following a link: /var/tmp is open to all.
     handle = os.open(f"{folder}.lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
@@ -127,7 +127,7 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _own_folder(folder: Path) -> None:
+def own_folder(folder: Path) -> None:
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o755)
     status = folder.lstat()

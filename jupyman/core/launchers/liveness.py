@@ -18,6 +18,8 @@ _TEXT: dict[ProcessState, tuple[str, str]] = {
     "not-listening": ("server-mute", "its process runs but does not listen"),
     "elsewhere": ("other-node", "it was started on another machine with the same home"),
 }
+# The codes of all that may have become of a server.
+ENDS = {code for code, _ in _TEXT.values()} | {"server-stopped", "server-killed"}
 _LAST = 120  # characters of the log's last line
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import getpass
 import logging
 import math
@@ -239,7 +240,7 @@ def verify(shell: Shell, running: Running) -> Liveness:
         },
         timeout=LOOK_TIMEOUT,
     )
-    return liveness.judge(
+    seen = liveness.judge(
         records.state(facts.one("state")),
         pid=running.server.pid,
         log=facts.all("log"),
@@ -247,6 +248,7 @@ def verify(shell: Shell, running: Running) -> Liveness:
         stopped_by=facts.one("stopped_by"),
         nodes=(running.server.node or "?", facts.one("node") or "?"),
     )
+    return dataclasses.replace(seen, kernels_exposed=facts.one("kernels") is not None)
 
 
 def stop(shell: Shell, running: Running, *, force: bool = False, grace: int = GRACE, by: str | None = None) -> bool:

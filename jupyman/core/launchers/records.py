@@ -58,7 +58,7 @@ def rows(host: str, found: Found) -> list[FoundServer]:
             node=found.node,
             version=record.running.server.version,
             session=record.name,
-            problems=record.running.problems,
+            problems=[*record.running.problems, *exposed_kernels(record.pid, seen=record.kernels_exposed)],
         )
         for record in found.records
         if record.alive
@@ -87,7 +87,7 @@ def rows(host: str, found: Found) -> list[FoundServer]:
             url=_url(server.port, server.base_url),
             node=server.node,
             version=server.version,
-            problems=problems(server),
+            problems=[*problems(server), *exposed_kernels(server.pid, seen=server.kernels_exposed)],
         )
         for server in found.servers
     ]
@@ -132,6 +132,7 @@ def _records(facts: Facts) -> list[Record]:
                 state=state(entry.one("state")),
                 stopped_by=entry.one("stopped_by"),
                 launch_id=entry.one("id"),
+                kernels_exposed=entry.one("kernels") is not None,
             )
         )
     return found
@@ -165,6 +166,7 @@ def _foreign(facts: Facts, boot_id: str, node: str) -> list[Foreign]:
                 secure=runtime.secure,
                 file=entry.one("file") or "",
                 node=node,
+                kernels_exposed=entry.one("kernels") is not None,
             )
         )
     return found
@@ -192,6 +194,21 @@ def problems(server: Foreign) -> list[Problem]:
             )
         )
     return found
+
+
+def exposed_kernels(pid: int, *, seen: bool) -> list[Problem]:
+    """Say that kernels of a server can be read by others: the problem, or none where nothing was seen."""
+    if not seen:
+        return []
+    return [
+        Problem(
+            code="kernels-exposed",
+            severity="warning",
+            text=f"kernels of the server with pid {pid} talk over TCP ports: any user of the host can read their cells "
+            "and outputs",
+            fix="save your notebooks, stop the server and start it with jupyman up: its kernels use private sockets",
+        )
+    ]
 
 
 def _as_root(user: str | None) -> list[Problem]:
