@@ -209,11 +209,15 @@ def in_ssh_config(host: str, hosts: Hosts, operation: Operation) -> bool:
 
 def _aliases(hosts: Hosts, operation: Operation) -> list[str]:
     """Names on `Host` lines without patterns; included files are not read (ssh -G cannot list)."""
-    path = Path(operation.client.ssh_config or hosts.config.ssh_config or "~/.ssh/config").expanduser()
+    named = operation.client.ssh_config or hosts.config.ssh_config
+    path = Path(named or "~/.ssh/config").expanduser()
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
+    except OSError as error:
+        if named in {None, "none"}:  # none: as in `ssh -F none`
+            return []
+        where = "JUPYMAN_SSH_CONFIG" if operation.client.ssh_config else "ssh_config in config.toml"
+        raise errors.ConfigFault(f"{path} cannot be read: {error.strerror}", f"mend {where}") from error
     found: list[str] = []
     for line in text.splitlines():
         match = re.match(r"^\s*host[\s=]+(.+)$", line, re.IGNORECASE)

@@ -42,7 +42,7 @@ def parse(text: str, host: str) -> TunnelSpec:
 
 
 def open_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions, operation: Operation) -> list[HostForward]:
-    """Open the forwards that are asked for; each that stands already is returned as it is.
+    """Open the forwards that are asked for; each that stands already is returned as it is, and all are tried.
 
     Args:
         request: the verb's arguments; all are read before anything is touched.
@@ -58,21 +58,29 @@ def open_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions, opera
         UsageFault: a forward cannot be read.
         ForwardingRefused: sshd does not allow it.
         PortInUse: no local port is free.
+        Both of the first forward for which they are true, after the others were tried.
     """
     specs = [parse(text, host) for text in request.specs]
     supervisor = hosts.supervisor(host, operation.client)
     result = []
+    failed: list[errors.JupymanError] = []
     for spec in specs:
         standing = next((kept for kept in _asked(spec, sessions) if _target(kept) == _target(spec)), None)
         if standing is not None and sessions.tunnels[host, standing.local_port][1] is not None:
             local = standing.local_port
         else:
-            local = _open(spec, supervisor, sessions, operation)
+            try:
+                local = _open(spec, supervisor, sessions, operation)
+            except (errors.ForwardingRefused, errors.PortInUse) as error:
+                failed.append(error)
+                continue
             if standing is not None and standing.local_port != local:
                 # It waited for its port, which somebody else has had since the daemon's start.
                 sessions.tunnels.pop((host, standing.local_port), None)
                 sessions.save()
         result.append(next(v for v in sessions.tunnel_views(hosts) if v.host == host and v.local.endswith(f":{local}")))
+    if failed:
+        raise failed[0]
     return result
 
 
@@ -125,10 +133,12 @@ def explain(listener: Listening, spec: TunnelSpec, supervisor: Supervisor) -> No
 
 
 def owner(request: Tunnel, sessions: Sessions) -> str | None:
-    """Find the one host that has every forward which is to be closed; None: no host has them all, or several do."""
+    """Find the one host that has the forwards which are to be closed; None: none has one, or it cannot be told."""
     with sessions.lock:
         hosts = {host for host, _ in sessions.tunnels}
-    has = [host for host in hosts if all(_asked(parse(text, host), sessions) for text in request.specs)]
+    count = {host: sum(bool(_asked(parse(text, host), sessions)) for text in request.specs) for host in hosts}
+    most = max(count.values(), default=0)
+    has = [host for host in hosts if most and count[host] == most]
     return has[0] if len(has) == 1 else None
 
 
@@ -136,7 +146,7 @@ def close_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions) -> l
     """Close the forwards that are named by their local port, or by the one that was asked for and taken.
 
     Args:
-        request: the verb's arguments; all are looked up before one is closed.
+        request: the verb's arguments; all are tried.
         host: the resolved host.
         hosts: whose link may be let go.
         sessions: where the forwards are kept.
@@ -145,16 +155,18 @@ def close_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions) -> l
         The forwards that were closed.
 
     Raises:
-        UsageFault: one of them does not exist.
+        UsageFault: one of them does not exist; the others are closed then.
     """
     specs = [parse(text, host) for text in request.specs]
     views = {view.local: view for view in sessions.tunnel_views(hosts) if view.host == host}
     chosen: dict[int, None] = {}  # said twice is closed once
+    unknown: list[str] = []
     for spec in specs:
         asked = _asked(spec, sessions)
-        if not asked:
-            raise errors.UsageFault(f"no forward of {host} has local port {spec.local_port}", "see jupyman ps")
-        chosen[asked[0].local_port] = None
+        if asked:
+            chosen[asked[0].local_port] = None
+        else:
+            unknown.append(str(spec.local_port))
     closed = []
     for local in chosen:
         with sessions.lock:
@@ -166,4 +178,9 @@ def close_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions) -> l
     supervisor = hosts.known(host)
     if supervisor is not None:
         supervisor.want(wanted=sessions.wanted(host))
+    if unknown:
+        done = [view.local for view in closed]
+        rest = f"; closed: {', '.join(done)}" if done else ""
+        text = f"no forward of {host} has local port {' or '.join(unknown)}{rest}"
+        raise errors.UsageFault(text, "see jupyman ps", closed=done)
     return closed

@@ -131,7 +131,10 @@ class UpFlow:
             return None
         with step(operation, "verify", "looking for the session's server") as progress:
             liveness = nohup.verify(link, live.running)
-            progress.text = f"server runs (pid {live.running.server.pid})"
+            progress.text = f"session {live.spec.name}: its server runs (pid {live.running.server.pid})"
+            if self._request.port not in {None, live.running.server.port}:
+                there = f"port {live.running.server.port}" if live.running.server.port else "a private socket"
+                progress.warn(f"{progress.text} on {there}: --port counts for the next one, after jupyman kill")
             if not liveness.ok:
                 progress.warn(f"the session's server is gone: {liveness.text}")
         if liveness.ok:
@@ -280,6 +283,9 @@ class UpFlow:
                 running = nohup.launch(link, ready, progress=progress.now, cancelled=operation.cancelled)
             where = f"port {running.server.port}" if running.sock is None else "a private socket"
             progress.text = f"Jupyter runs on {self._spec.host}, {where} (pid {running.server.pid})"
+            if not ready.sock and not running.server.adopted and running.server.port != ready.ports[0]:
+                # Nobody was seen to listen there: an outgoing connection may have it.
+                progress.warn(f"port {ready.ports[0]} could not be had: {progress.text}")
         return running
 
     def _reaches(self, link: Link, running: Running) -> bool:

@@ -226,6 +226,12 @@ def test_a_broken_configuration_is_named_and_left_as_it_is(cli: Cli) -> None:
         says(ran, 2)
         assert f"error: {file} line 3: hosts.box.colour: is not known" in ran.stderr
     assert file.read_text() == '[hosts.box]\nssh = "server1"\ncolour = "red"\n'
+    assert cli.ssh_config is not None
+    file.unlink()
+    cli.ssh_config.unlink()
+    ran = cli("host", "ls")
+    says(ran, 2)
+    assert f"error: {cli.ssh_config} cannot be read: No such file or directory" in ran.stderr
 
 
 # --- hosts behind hosts -------------------------------------------------------------------------------------------

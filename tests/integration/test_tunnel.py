@@ -141,6 +141,11 @@ def test_several_at_once_also_to_other_addresses(cli: Cli) -> None:
         assert [line.split()[3] for line in closed.stdout.splitlines()] == ["STATE", "closed", "closed"]
         assert [spoken(port) for port in ports] == [b"", b"", b"HELLO"]
         assert [local(forward) for forward in forwards(cli)] == [ports[2]]
+        # One that does not exist keeps none of the others.
+        partly = cli("tunnel", str(ports[0]), str(ports[2]), "--close")
+        assert partly.rc == 2, partly
+        assert f"no forward of server1 has local port {ports[0]}; closed: 127.0.0.1:{ports[2]}" in partly.stderr
+        assert forwards(cli) == []
 
 
 def test_a_forward_may_come_before_what_it_leads_to(cli: Cli) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from collections.abc import Callable
 from typing import Any
@@ -61,6 +62,22 @@ def test_the_app_is_chosen_and_its_page_is_the_address(cli: Cli, user: User) -> 
     [process] = servers(user)
     assert any(word.endswith("/jupyter-server") for word in process.cmdline())
     assert served(session, "/")[0] < 400
+
+
+def test_a_port_is_chosen_when_a_server_starts(cli: Cli, user: User) -> None:
+    session = quietly(cli, "server1", "--app", "server")
+    port, [other] = session["server"]["port"], quiet_ports(1)
+    ran = cli("up", "server1", "--port", str(other), "--json")
+    assert (ran.rc, ran.json["server"]) == (0, session["server"]), ran
+    assert f"on port {port}: --port counts for the next one" in ran.stderr
+    assert cli("kill", "-y", "server1").rc == 0
+    # Bound, and nobody listens: whoever looks at listeners calls it free.
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", other))
+        ran = cli("up", "server1", "--port", str(other), "--app", "server", "--json")
+        moved = ran.json["server"]["port"]
+        assert moved > other, ran
+        assert f"port {other} could not be had: Jupyter runs on server1, port {moved}" in ran.stderr
 
 
 def test_an_environment_without_jupyter_is_worked_in_by_its_kernel(cli: Cli, user: User) -> None:
