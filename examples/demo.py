@@ -14,7 +14,7 @@ from install import OLDEST, install
 if sys.version_info < OLDEST:
     raise SystemExit(f"error: this is Python {sys.version.split()[0]}\nhint: run it with Python 3.11 or newer")
 try:
-    words = [str(install(["demo"])), "-m", "jupyman", "demo", *sys.argv[1:]]
+    words = [str(install(["demo"])), "-P", "-m", "jupyman", "demo", *sys.argv[1:]]
 except KeyboardInterrupt:
     raise SystemExit(130) from None
 if os.name == "posix":

@@ -56,21 +56,26 @@ def run(*words: str | Path) -> bool:
     return subprocess.run([str(word) for word in words], stdout=sys.stderr, check=False).returncode == 0
 
 
+def module(python: str | Path, name: str) -> list[str | Path]:
+    """Return the words that run a module; not one of that name in the current directory, which may be anybody's."""
+    return [python, "-P", "-m", name]
+
+
 def make_venv() -> None:
     """Make an empty .venv, also where Debian's python3 comes without ensurepip."""
     if VENV.exists():
         shutil.rmtree(VENV)
-    if importlib.util.find_spec("ensurepip") is not None and run(sys.executable, "-m", "venv", VENV):
+    if importlib.util.find_spec("ensurepip") is not None and run(*module(sys.executable, "venv"), VENV):
         return
     say("python -m venv does not work here: trying virtualenv")
     shutil.rmtree(VENV, ignore_errors=True)
     bootstrap = ROOT / ".bootstrap"
-    if not run(sys.executable, "-m", "pip", "install", "-q", "--target", bootstrap, "virtualenv"):
+    if not run(*module(sys.executable, "pip"), "install", "-q", "--target", bootstrap, "virtualenv"):
         raise SystemExit(
             "error: no virtual environment can be made\nhint: install python3-venv (Debian, Ubuntu) or pip"
         )
     environ = {**os.environ, "PYTHONPATH": str(bootstrap)}
-    words = [sys.executable, "-m", "virtualenv", "-q", str(VENV)]
+    words = [*module(sys.executable, "virtualenv"), "-q", VENV]
     if subprocess.run(words, env=environ, stdout=sys.stderr, check=False).returncode != 0:
         raise SystemExit("error: virtualenv failed\nhint: install python3-venv (Debian, Ubuntu) and run this again")
 
@@ -106,7 +111,7 @@ def install(extras: list[str]) -> Path:
         STAMP.write_text(json.dumps({**wanted(extras), "pyproject": None}), encoding="utf-8")
         chosen = f"[{','.join(extras)}]" if extras else ""
         say(f"installing jupyman{chosen} into .venv (the first time this takes a minute or two)")
-        if not run(PYTHON, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-e", f"{ROOT}{chosen}"):
+        if not run(*module(PYTHON, "pip"), "install", "-q", "--disable-pip-version-check", "-e", f"{ROOT}{chosen}"):
             raise SystemExit(
                 "error: the installation failed\nhint: read pip's words above; a package registry must be reachable"
             )

@@ -84,6 +84,7 @@ class HostForward(Forward, frozen=True, kw_only=True):
     """A forward that belongs to no session (the verb `tunnel`)."""
 
     host: str
+    link: LinkStatus | None = None
 
 
 class Session(Noun, frozen=True, kw_only=True):
@@ -184,6 +185,7 @@ class Environment(Noun, frozen=True, kw_only=True):
     apps: list[App] = []  # which of lab, notebook, server can run
     root: str | None = None  # the conda root that it belongs to
     executable: str | None = None  # its python
+    lodger: bool = False  # another user made it in a shared folder: it is chosen only where it is named
 
 
 class Verdict(Noun, frozen=True, kw_only=True):

@@ -27,7 +27,7 @@ def spawn(paths: Paths) -> subprocess.Popen[bytes]:
         flags["start_new_session"] = True
     with Path(os.devnull).open("r+b") as nothing:
         return subprocess.Popen(  # type: ignore[call-overload,no-any-return]  # the flags differ by platform
-            [sys.executable, "-m", "jupyman", "daemon", "run"],
+            [sys.executable, "-P", "-m", "jupyman", "daemon", "run"],
             stdin=nothing,
             stdout=nothing,
             stderr=nothing,

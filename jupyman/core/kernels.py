@@ -11,7 +11,7 @@ import msgspec
 from jupyman import errors, remote
 from jupyman.api import Operation, Prompt
 from jupyman.core import shell as script
-from jupyman.core.shell import Facts, Shell
+from jupyman.core.shell import Shell
 from jupyman.model import Environment, KernelAdded, Kernels, KernelSpec
 from jupyman.tools import activation, kernelspec
 
@@ -153,7 +153,9 @@ def ls(shell: Shell, prefixes: list[str], *, check: bool = False) -> Kernels:
         {"PREFIXES": "", "PATHS": "\n".join(programs), "CHECK": "1" if check else "0"},
         timeout=CHECK_TIMEOUT if check else LOOK_TIMEOUT,
     )
-    return Kernels(kernels=[_judged(spec, looked, check=check) for spec in specs])
+    broken = dict(entry.split("\t", 1) for entry in looked.all("broken") if "\t" in entry)
+    missing = set(looked.all("missing"))
+    return Kernels(kernels=[_judged(spec, missing, broken, check=check) for spec in specs])
 
 
 def rm(shell: Shell, name: str) -> str:
@@ -174,14 +176,13 @@ def rm(shell: Shell, name: str) -> str:
     return facts.one("directory") or ""
 
 
-def _judged(spec: KernelSpec, looked: Facts, *, check: bool) -> KernelSpec:
+def _judged(spec: KernelSpec, missing: set[str], broken: dict[str, str], *, check: bool) -> KernelSpec:
     program = kernelspec.executable(spec)
     if program is None or spec.ok is False:
         return spec
-    if program in looked.all("missing"):
+    if program in missing:
         problem = f"its program is gone: {program}"
         return msgspec.structs.replace(spec, ok=False, problem=problem)
-    broken = dict(entry.split("\t", 1) for entry in looked.all("broken") if "\t" in entry)
     is_python = program.rpartition("/")[2].startswith("python")
     if program in broken and is_python:
         return msgspec.structs.replace(spec, ok=False, problem=f"{program} cannot import ipykernel: {broken[program]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import Literal, Protocol
@@ -17,6 +18,8 @@ from jupyman.tools.text import clean
 
 TIMEOUT = 30.0
 GPU_TIMEOUT = {"launch": 3, "full": 5}  # seconds; without persistence mode nvidia-smi takes one or two
+# More than any host has. Each environment is compared with each GPU: a host that makes them up would keep us for hours.
+MOST_GPUS, MOST_ENVIRONMENTS = 64, 2000
 LOW_SPACE = 500 * 1024 * 1024  # bytes; a checkpoint of a notebook with plots needs some
 # What `stat -f` calls file systems that several machines share: their locks are slow or missing.
 _SHARED = frozenset({"nfs", "nfs4", "lustre", "gpfs", "beegfs", "fhgfs", "cifs", "smb", "smb2", "afs", "ceph", "panfs"})
@@ -60,7 +63,7 @@ def probe(
 def read(facts: Facts, host: str) -> HostReport:
     """Make a report of the script's facts. Pure; tests feed it recorded ones."""
     gpus, status = _gpus(facts)
-    rows, header = facts.all("gpu.row"), facts.all("gpu.header")
+    rows, header = facts.all("gpu.row")[:MOST_GPUS], facts.all("gpu.header")
     driver = nvidia_smi.driver(rows if gpus else [], header if facts.number("gpu.header_status") in {0, 14, 15} else [])
     environments = _environments(facts)
     verdicts = [verdict for one in environments if (verdict := torch_cuda.verdict(one, driver, gpus)) is not None]
@@ -136,8 +139,15 @@ def choose(
     able = [one for one in environments if app in one.apps]
     if working is not None and working in able:
         return working, None
+    own = [one for one in able if not one.lodger]
+    if own:
+        return own[0], working
     if able:
-        return able[0], working
+        name = able[0].name or able[0].prefix
+        raise errors.JupyterMissing(
+            f"no environment of {report.host} can run Jupyter {app} but {name}, which was made by another user",
+            f"say --env {name} if you trust whoever made it, or install Jupyter in one of your own",
+        )
     others = sorted({other for one in environments for other in one.apps})
     if others:
         raise errors.JupyterMissing(
@@ -151,23 +161,27 @@ def _gpus(facts: Facts) -> tuple[list[Gpu], int | None]:
     accounts = nvidia_smi.users(facts.all("gpu.user"))
     held = nvidia_smi.processes(facts.all("gpu.app"), accounts)
     minimal = facts.one("gpu.minimal") is not None
-    gpus = nvidia_smi.gpus(facts.all("gpu.row"), minimal=minimal)
+    gpus = nvidia_smi.gpus(facts.all("gpu.row")[:MOST_GPUS], minimal=minimal)
     with_processes = [msgspec.structs.replace(gpu, processes=held.get(gpu.uuid or "", [])) for gpu in gpus]
     return with_processes, facts.number("gpu.status")
 
 
 def _environments(facts: Facts) -> list[Environment]:
     """Read the environments, each once, the likeliest first: on PATH with Jupyter, base, others with it, the rest."""
-    on_path = facts.all("on_path")
+    on_path: dict[str, int] = {}
+    for place, program in enumerate(facts.all("on_path")):
+        on_path.setdefault(program, place)
     home = facts.one("home")
     found: list[tuple[tuple[object, ...], Environment]] = []
-    for record in facts.records("env", "prefix"):
+    for record in itertools.islice(facts.records("env", "prefix"), MOST_ENVIRONMENTS):
         one = conda.read(record.one, record.all, home)
         if one is None:
             continue
         able = bool(one.apps)
         real = record.one("real") or one.prefix
-        path = on_path.index(real) if able and real in on_path else len(on_path)
+        path = on_path.get(real, len(on_path)) if able else len(on_path)
+        if one.lodger and path < len(on_path):  # the user's own PATH names it
+            one = msgspec.structs.replace(one, lodger=False)
         order = (not able, path, one.name != "base", "lab" not in one.apps, one.kind == "system", one.name, one.prefix)
         found.append((order, one))
     return [one for _, one in sorted(found, key=lambda pair: pair[0])]

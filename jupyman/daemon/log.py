@@ -21,8 +21,9 @@ class Discreet(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write the record without its secrets."""
-        return _SECRET.sub(r"\1…", super().format(record))
+        """Write the record without its secrets, and as text that a terminal can show: hosts speak in it, too."""
+        text = _SECRET.sub(r"\1…", super().format(record))
+        return "".join(c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class PrivateFile(logging.handlers.RotatingFileHandler):

@@ -104,7 +104,8 @@ def _flow(environ: dict[str, str], *, once: bool, browser: bool, say: Callable[[
 
 
 def _command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "jupyman", *words]
+    # -P: a jupyman.py in the current directory, which may be /tmp, is not us.
+    return [sys.executable, "-P", "-m", "jupyman", *words]
 
 
 def _jupyman(environ: dict[str, str], *words: str, quiet: bool = False) -> int:

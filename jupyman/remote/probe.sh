@@ -183,9 +183,12 @@ EXTRA
     done
     jm_expand "$JM_DIR"
     case $jm_path in /*) ;; *) jm_path=$HOME/$jm_path ;; esac
-    # These folders, or what a link there leads to, may be shared: anybody's environment in them would run as us.
+    # These folders, or what a link there leads to, may be shared: anybody's environment in them would run as us. By its
+    # real path: whoever can change the folder could turn a link elsewhere by the time that it runs.
     for jm_one in "$HOME"/*/.venv "$HOME"/*/venv "$jm_path/.venv"; do
-        [ ! -f "$jm_one/pyvenv.cfg" ] || ! jm_firm "$jm_one" || jm_venv "$jm_one"
+        if [ ! -f "$jm_one/pyvenv.cfg" ] || ! cd -P -- "$jm_one"; then continue; fi
+        jm_one=$PWD
+        ! jm_firm "$jm_one" || ! jm_firm "${jm_one%/*}" || jm_venv "$jm_one"
     done
 }
 
@@ -340,8 +343,26 @@ jm_conda_env() {
 }
 
 jm_member() {
+    [ ! -L "$1" ] || ! jm_lodger "$1" || return 0 # they could turn it elsewhere by the time that it runs
     [ ! -d "$1/conda-meta" ] || { jm_env "$1" "$2" "$3"; return; }
     [ ! -d "$1" ] || [ -x "$1" ] || say closed "$1"
+}
+
+# jm_lodger PREFIX: another user made it in a folder that is neither theirs nor ours: where many share a conda, anybody
+# may. (A conda that one of the others keeps is all theirs.)
+jm_lodger() {
+    jm_maker "${1%/}" || return 1
+    case $jm_uid in 0 | "${jm_self:=$(id -u)}") return 1 ;; esac
+    jm_its=$jm_uid
+    jm_maker "${1%/*}/." && [ "$jm_uid" != "$jm_its" ] && [ "$jm_uid" != "$jm_self" ]
+}
+
+# jm_maker PATH: sets jm_uid, its owner's.
+jm_maker() {
+    jm_ls=$(ls -ldn -- "$1") || return 1
+    # shellcheck disable=SC2086 # split into fields on purpose: the mode, the links, the uid
+    set -- $jm_ls
+    jm_uid=$3
 }
 
 # jm_env PREFIX KIND ROOT [PYTHON]: say what it has. Sets jm_real.
@@ -381,6 +402,10 @@ jm_env() {
     say env.kind "$jm_kind"
     say env.root "$3"
     say env.executable "$jm_exec"
+    case $jm_kind:$jm_p in
+        venv:* | uv:* | system:* | *:"$3") ;;
+        *) ! jm_lodger "$jm_p" || say env.lodger yes ;;
+    esac
     for jm_app in lab notebook server; do
         [ ! -f "$jm_p/bin/jupyter-$jm_app" ] || [ ! -x "$jm_p/bin/jupyter-$jm_app" ] || say env.app "$jm_app"
     done

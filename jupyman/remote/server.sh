@@ -216,20 +216,26 @@ jm_tree() {
                 while read -r jm_file; do ! grep -qF JPY_PARENT_PID= "$jm_file" 2>/dev/null || echo "$jm_file"; done |
                 sed 's|^/proc/\([0-9]*\)/.*|heir \1|'
         fi
-        cat /proc/[0-9]*/stat 2>/dev/null
+        printf '%s\n' /proc/[0-9]* | sed 's|^/proc/|there |'
+        # Only our own: a process may have line breaks in its name, and so another user's would write lines here.
+        echo table
+        grep -l "^Uid:[[:space:]]*${jm_me}[[:space:]]" /proc/[0-9]*/status 2>/dev/null | sed 's|status$|stat|' |
+            xargs cat 2>/dev/null
     } | awk -v root="$1" -v began="$2" -v self="$$" '
-        $1 == "kernel" { kernel[$2] = 1; next }
-        $1 == "heir" { heir[$2] = 1; next }
-        /\) / {
+        !table && $1 == "kernel" { kernel[$2] = 1 }
+        !table && $1 == "heir" { heir[$2] = 1 }
+        !table && $1 == "there" { there[$2] = 1 }
+        $1 == "table" { table = 1 }
+        table && /\) / {
             pid = $1; line = $0; sub(/^.*\) /, "", line); split(line, f, " ")
-            if (f[1] == "Z") next # dead: what it started is an orphan
+            if (f[1] == "Z") { delete there[pid]; next } # dead: what it started is an orphan
             parent[pid] = f[2]; session[pid] = f[4]; tty[pid] = f[5]; start[pid] = f[20]
         }
         END {
             if ((root in parent) && start[root] == began) found[root] = 1
             for (pid in parent) {
                 if (pid in kernel) found[pid] = 1
-                if ((pid in heir) && !(session[pid] in parent)) found[pid] = 1
+                if ((pid in heir) && !(session[pid] in there)) found[pid] = 1
             }
             do {
                 more = 0

@@ -56,10 +56,11 @@ class _Output:
     def read(self, channel: paramiko.Channel) -> bool:
         """Take what has come; True when there was something."""
         some = False
-        while channel.recv_ready():
+        # A chunk of each, not all: a host that never stops would keep us from looking at the deadline.
+        if channel.recv_ready():
             some = True
             self._stdout(channel.recv(_CHUNK))
-        while channel.recv_stderr_ready():
+        if channel.recv_stderr_ready():
             some = True
             chunk = channel.recv_stderr(_CHUNK)
             self.err += chunk[: max(0, self._limit - len(self.err))]
@@ -137,6 +138,7 @@ def talk(
                 "the host did not finish our command in time",
                 "the host may hang: a dead network file system, or a full load",
             )
-        news.wait(min(LOOK, max(0.01, deadline - instant)))
+        if not some:
+            news.wait(min(LOOK, max(0.01, deadline - instant)))
     status = channel.recv_exit_status() if channel.exit_status_ready() else None
     return Completed(stdout=bytes(output.out), stderr=bytes(output.err), status=None if status == -1 else status)

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import paramiko
-from paramiko.common import cMSG_CHANNEL_OPEN, cMSG_GLOBAL_REQUEST
+from paramiko.common import MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA, cMSG_CHANNEL_OPEN, cMSG_GLOBAL_REQUEST
 from paramiko.message import Message
+from paramiko.packet import Packetizer
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +25,13 @@ CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 # Downloads over a long line are capped by window / round trip; 16 MiB carries 320 MB/s at 50 ms.
 WINDOW = 16 * 1024 * 1024
 PACKET = 32768
+# Bytes of one packet, as OpenSSH's PACKET_MAX_SIZE (packet.h). paramiko believes any length, of a stranger too: 4 GiB.
+LONGEST = 256 * 1024
 # paramiko wakes this often to see whether it was closed; with its own 0.1 s, 100 idle links cost 3.6 % of a core.
 READ_TIMEOUT = 5.0
 CHANNEL_TIMEOUT = 15.0  # seconds; paramiko's own default is an hour
+_PARAMIKO: Any = paramiko.Transport  # its stubs leave the table out
+_HANDLERS = _PARAMIKO._channel_handler_table  # noqa: SLF001 - the only way to what a channel is fed by
 
 
 class _Opening(threading.Event):
@@ -55,6 +60,42 @@ class _Opening(threading.Event):
         self._done(None, error or paramiko.SSHException("the connection ended"))
 
 
+class _Packets(Packetizer):
+    """Reads no packet that is longer than any should be."""
+
+    def read_all(self, n: int, check_rekey: bool = False) -> bytes:
+        if n > LONGEST:
+            raise paramiko.SSHException(f"the server announces a packet of {n} bytes")
+        data: bytes = super().read_all(n, check_rekey)
+        return data
+
+
+def _bounded(feed: Callable[[Any, Message], None]) -> Callable[[Any, Message], None]:
+    """Hold the server to the window that it was given: paramiko keeps whatever comes until somebody reads it."""
+
+    def take(channel: Any, message: Message) -> None:
+        feed(channel, message)
+        if len(channel.in_buffer) + len(channel.in_stderr_buffer) > WINDOW:
+            raise paramiko.SSHException("the server sends more than it may")
+
+    return take
+
+
+class _Seen(dict[int, bool]):
+    """Stands where paramiko notes every channel that ever was, so that late words for one are ignored.
+
+    The numbers ascend, so the highest tells; the notes of a link of some weeks would take a hundred megabytes.
+    """
+
+    highest = -1
+
+    def __setitem__(self, number: int, seen: bool) -> None:
+        self.highest = max(self.highest, number)
+
+    def __contains__(self, number: object) -> bool:
+        return isinstance(number, int) and 0 <= number <= self.highest
+
+
 class Transport(paramiko.Transport):
     """One SSH connection.
 
@@ -70,9 +111,14 @@ class Transport(paramiko.Transport):
     _channels: Any
     _next_channel: Callable[[], int]
     _send_user_message: Callable[[Message], None]
+    _channel_handler_table: Any = _HANDLERS | {
+        kind: _bounded(_HANDLERS[kind]) for kind in (MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA)
+    }
 
     def __init__(self, sock: Any) -> None:
         super().__init__(sock, default_window_size=WINDOW)
+        self.packetizer = _Packets(sock)
+        self.channels_seen = _Seen()
         self.set_log_channel("jupyman.paramiko")
         self.sock.settimeout(READ_TIMEOUT)
         self.channel_timeout = CHANNEL_TIMEOUT

@@ -71,6 +71,7 @@ def read(
         apps=apps,
         root=root,
         executable=executable,
+        lodger=one("lodger") is not None,
     )
 
 

@@ -12,7 +12,6 @@ from jupyman.tools.text import clean
 _LISTEN = "0A"  # include/net/tcp_states.h
 _SS_UID = re.compile(r"\suid:([0-9]{1,10})\b")
 _SS_PROCESS = re.compile(r"\",pid=([0-9]{1,9}),fd=[0-9]+\)")
-_SS_NAME = re.compile(r"users:\(\(\"(.*?)\",pid=")
 _SS_INODE = re.compile(r"\sino:([0-9]{1,18})\b")
 # Addresses on which a listener takes the port from 127.0.0.1, the likeliest to be reached there first. Measured: a
 # listener on ::1 or 127.0.0.2 does not. One on :: may be for IPv6 only, which /proc does not tell: it counts as taken.
@@ -78,7 +77,9 @@ def ss(lines: Sequence[str]) -> Iterator[Socket]:
             continue
         # What a process says in its name must not pass for the fields behind it.
         quoted = line.rfind('"') + 1
-        uid, inode, name = _SS_UID.search(line, quoted), _SS_INODE.search(line, quoted), _SS_NAME.search(line)
+        uid, inode = _SS_UID.search(line, quoted), _SS_INODE.search(line, quoted)
+        # No pattern: one that looks for both ends takes hours for a line that repeats the first.
+        name, named, _ = line.partition('users:(("')[2].partition('",pid=')
         pids: list[int | None] = [int(pid) for pid in _SS_PROCESS.findall(line)]
         for pid in pids or [None]:
             yield Socket(
@@ -87,7 +88,7 @@ def ss(lines: Sequence[str]) -> Iterator[Socket]:
                 uid=int(uid[1]) if uid is not None else 0 if inode is not None else None,
                 inode=int(inode[1]) if inode is not None else None,
                 pid=pid,
-                command=clean(name[1], 120) or None if name is not None and pid is not None else None,
+                command=clean(name, 120) or None if named and pid is not None else None,
             )
 
 

@@ -96,6 +96,7 @@ def rows(host: str, found: Found) -> list[FoundServer]:
 
 def _records(facts: Facts) -> list[Record]:
     found: list[Record] = []
+    user = facts.one("user")  # not for each: it is looked for in all lines
     for entry in facts.records("record", "directory"):
         pid, ticks, name = entry.number("pid"), entry.number("start_ticks"), entry.one("name")
         if pid is None or ticks is None or name is None:
@@ -124,7 +125,7 @@ def _records(facts: Facts) -> list[Record]:
             boot_id=entry.one("boot_id") or "",
             start_ticks=ticks,
             sock=entry.one("sock"),
-            problems=_as_root(facts.one("user")),
+            problems=_as_root(user),
         )
         found.append(
             Record(
