@@ -11,6 +11,9 @@ from jupyman.cli import terminal
 from jupyman.cli.context import Context
 from jupyman.cli.options import Host, json_option
 
+# What is over so soon is no trouble, seconds; it is counted all the same.
+BLIP = 5.0
+
 
 @click.command(epilog="Example: jupyman ps -a")
 @click.argument("hosts", nargs=-1, type=Host(), metavar="[HOST]...")
@@ -30,13 +33,21 @@ def command(context: Context, hosts: tuple[str, ...], every: bool, as_json: bool
         for one in sessions:
             for problem in one["problems"]:
                 context.out(f"{one['name']}: {problem['text']} ({problem['fix']})")
-            if one["link"]["state"] in {"needs-auth", "failed"}:
-                context.out(f"{one['name']}: {one['link']['last_error']} (jupyman up {one['name']})")
+            trouble = _trouble(one["link"], f"jupyman up {one['name']}")
+            if trouble:
+                context.out(f"{one['name']}: {trouble}")
     if forwards:
         if sessions:
             context.out()
-        rows = [(f["local"], f["host"], f["remote"], f["state"], str(f["open"])) for f in forwards]
-        context.out(terminal.table(("FORWARD", "HOST", "REMOTE", "STATE", "OPEN"), rows))
+        columns = ("FORWARD", "HOST", "REMOTE", "STATE", "OPEN", "IN", "OUT")
+        context.out(terminal.table(columns, [_forward(one) for one in forwards]))
+        shown = {one["host"] for one in sessions}
+        for forward in forwards:
+            again = f"jupyman tunnel {forward['local'].rpartition(':')[2]} --host {forward['host']}"
+            trouble = _trouble(forward.get("link") or {}, again)
+            if trouble and forward["host"] not in shown:
+                shown.add(forward["host"])
+                context.out(f"{forward['host']}: {trouble}")
     if servers:
         if sessions or forwards:
             context.out()
@@ -71,6 +82,28 @@ def _session(one: dict[str, Any]) -> tuple[str, ...]:
         _text(server.get("port")),
         _uptime(None if one["state"] == "exited" else server.get("started")),
     )
+
+
+def _forward(one: dict[str, Any]) -> tuple[str, ...]:
+    carried = (terminal.size(one["bytes_in"]), terminal.size(one["bytes_out"]))
+    return (one["local"], one["host"], one["remote"], one["state"], str(one["open"]), *carried)
+
+
+def _trouble(link: dict[str, Any], again: str) -> str:
+    """Say in one line why a link is not up, and who does what about it; "" where nothing is the matter."""
+    state = link.get("state")
+    if state in {"needs-auth", "failed"}:
+        return f"{link['last_error']} ({again})"
+    if state != "reconnecting" or not link["last_error"]:
+        return ""
+    from datetime import UTC, datetime
+
+    if (datetime.now(UTC) - datetime.fromisoformat(link["since"])).total_seconds() < BLIP:
+        return ""
+    following = ""
+    if link["next_attempt"]:
+        following = f", next at {datetime.fromisoformat(link['next_attempt']).astimezone():%H:%M:%S}"
+    return f"{link['last_error']} (jupyman goes on trying{following})"
 
 
 def _uptime(started: str | None) -> str:

@@ -7,6 +7,7 @@ Rules, and everything that affects them lives in this file:
    again until a `Begin`. A changed host key is `failed`, likewise.
 3. An unreachable host is retried for ever while something is wanted on it, never otherwise.
 4. Whoever reaches `up` attaches the forwards; whoever leaves it detaches them.
+5. A nudge begins the waiting anew: after sleep, or in another network, what failed before says nothing.
 
 docs/architecture.md draws the table; `python -m jupyman.core.lifecycle` prints it in that form.
 """
@@ -55,12 +56,14 @@ class Link:
         wanted: a session or a forward wants this host.
         attempt: retries since the link was last up.
         reconnects: times it came back by itself.
+        lost: it was up and was lost since; else to come up is no return.
     """
 
     state: LinkState = "idle"
     wanted: bool = False
     attempt: int = 0
     reconnects: int = 0
+    lost: bool = False
 
 
 # (state, event) -> (state when wanted, actions, state when not wanted, actions). A pair that is missing changes
@@ -109,12 +112,15 @@ def step(link: Link, event: EventName) -> tuple[Link, tuple[Action, ...]]:
         return link, ()
     state, actions = (row[0], row[1]) if link.wanted else (row[2], row[3])
     attempt, reconnects = link.attempt, link.reconnects
+    lost = event == "lost" or (link.lost and state not in {"up", "idle"})
     if state == "up" and link.state != "up":
-        reconnects += link.state == "reconnecting"
+        reconnects += link.lost and link.state == "reconnecting"
         attempt = 0
     elif "schedule" in actions:
         attempt += 1
-    return replace(link, state=state, attempt=attempt, reconnects=reconnects), actions
+    elif event == "nudge":
+        attempt = 0
+    return replace(link, state=state, attempt=attempt, reconnects=reconnects, lost=lost), actions
 
 
 def diagram() -> Iterator[str]:

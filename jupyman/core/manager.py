@@ -28,7 +28,7 @@ from jupyman.paths import Paths
 
 log = logging.getLogger(__name__)
 
-# `ps` after the daemon's start waits this long for the wanted sessions to be looked up, seconds.
+# `ps` waits until this long after the daemon's start for the wanted sessions to be looked up, seconds.
 SETTLE = 5.0
 # A one-time code is good for this long, seconds.
 CODE_LIFE = 60.0
@@ -53,6 +53,7 @@ class Manager:
         self.hosts = Hosts(paths.config_file, self._on_up, self._on_down)
         self._restorer = Restorer(self.hosts, self.sessions, self._restart)
         self._client = ClientContext()  # the newest way to log in
+        self._settled_by = time.monotonic() + SETTLE
         self._codes: dict[str, tuple[str, float]] = {}
         self._works: dict[str, tuple[api.Up, Shared]] = {}  # the `up` under way (or the last one) by session
         self._lock = threading.Lock()
@@ -212,13 +213,13 @@ class Manager:
         return {"sessions": [self._view(live) for live in lives]}
 
     def _ps(self, request: api.PsRequest, operation: Operation) -> Ps:
-        deadline = time.monotonic() + SETTLE
         with self.sessions.lock:
             lives = list(self.sessions.live.values())
         for live in lives:
-            # A question that needs no network is answered from memory: only a daemon just started has to wait.
+            # A question that needs no network is answered from memory: only a daemon just started has to wait, and not
+            # for ever where a host is away.
             if live.spec.wanted and live.state != "starting" and not live.settled.is_set():
-                live.settled.wait(max(0.0, deadline - time.monotonic()))
+                live.settled.wait(max(0.0, self._settled_by - time.monotonic()))
         for host in [] if request.all else request.hosts:  # with --all a host is asked, and need not be known
             if not any(live.spec.host == host for live in lives) and self.hosts.known(host) is None:
                 self._know(host, operation)
@@ -287,7 +288,7 @@ class Manager:
             raise errors.UnknownHost(f"no session is on a host called {host!r}")
 
     def _view(self, live: Live) -> Any:
-        return live.view(inquiries.link_status(self.hosts, live.spec.host))
+        return self.sessions.view(live, inquiries.link_status(self.hosts, live.spec.host))
 
     def _forwarded(self, name: str | None) -> Live:
         live = self.sessions.only(name)

@@ -215,6 +215,7 @@ class Sessions:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.lock = threading.RLock()
+        self.unsaved: Problem | None = None
         self.live: dict[str, Live] = {name: Live(spec=spec) for name, spec in store.state.sessions.items()}
         self.tunnels: dict[tuple[str, int], tuple[TunnelSpec, Listening | None]] = {
             (spec.host, spec.local_port): (spec, None) for spec in store.state.tunnels
@@ -260,19 +261,30 @@ class Sessions:
                 key[0] == host for key in self.tunnels
             )
 
-    def save(self) -> None:
-        """Write what is wanted to disk.
+    def view(self, live: Live, link: LinkStatus) -> Session:
+        """Return a session as `ps` prints it; arguments as `Live.view`."""
+        session = live.view(link)
+        if self.unsaved is None:
+            return session
+        return msgspec.structs.replace(session, problems=[*session.problems, self.unsaved])
 
-        Raises:
-            RemoteFailed: never; a full local disk is logged and the session goes on.
-        """
+    def save(self) -> None:
+        """Write what is wanted to disk; where that fails the sessions go on, and `unsaved` says why."""
         with self.lock:
             self.store.state.sessions = {name: live.spec for name, live in self.live.items()}
             self.store.state.tunnels = [spec for spec, _ in self.tunnels.values()]
             try:
                 self.store.save()
-            except OSError:
-                log.exception("the state could not be written")
+            except OSError as error:
+                log.warning("the state could not be written: %s", error)
+                self.unsaved = Problem(
+                    code="state-unsaved",
+                    severity="warning",
+                    text=f"what you want cannot be written to {self.store.path} ({error.strerror or error})",
+                    fix="free some space on this computer; until then the daemon must not end",
+                )
+            else:
+                self.unsaved = None
 
     def remove(self, name: str) -> None:
         """Forget a session and close its listener."""
@@ -290,6 +302,7 @@ class Sessions:
         for spec, listener in entries:
             supervisor = hosts.known(spec.host)
             up = supervisor is not None and supervisor.link is not None
+            link = supervisor.status if supervisor is not None else None
             if listener is not None:
                 shown = forward(listener, up=up)
                 views.append(
@@ -301,13 +314,18 @@ class Sessions:
                         open=shown.open,
                         bytes_in=shown.bytes_in,
                         bytes_out=shown.bytes_out,
+                        link=link,
                     )
                 )
             else:
                 local = f"127.0.0.1:{spec.local_port}"
                 views.append(
                     HostForward(
-                        host=spec.host, local=local, remote=endpoint((spec.address, spec.port)), state="waiting"
+                        host=spec.host,
+                        local=local,
+                        remote=endpoint((spec.address, spec.port)),
+                        state="waiting",
+                        link=link,
                     )
                 )
         return views

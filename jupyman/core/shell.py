@@ -20,6 +20,7 @@ from jupyman import errors, remote
 # Enough for thousands of environments and ports; a host that prints more is broken or hostile.
 ANSWER_LIMIT = 4 * 1024 * 1024
 _NAME = re.compile(r"^[a-z][a-z0-9_.-]*$")
+_SAYS = re.compile(r"[A-Za-z]")  # not the ^ below a mistake
 _ARGUMENT = re.compile(r"^[A-Z][A-Z0-9_]*$")
 
 
@@ -141,12 +142,13 @@ def compose(name: str, arguments: Mapping[str, str], marker: str) -> str:
         marker: random, fences the answer.
 
     Returns:
-        One compound command, so a cut-off transfer runs nothing.
+        One compound command, so a cut-off transfer runs nothing; before it a line for the zsh that a login script may
+        have put in the place of /bin/sh (``exec zsh`` in a .bashrc).
 
     Raises:
         UsageFault: a value holds a NUL byte.
     """
-    lines = ["{"]
+    lines = ['[ -z "${ZSH_VERSION-}" ] || emulate -R sh', "{"]
     for key, value in {**arguments, "MARK": marker}.items():
         if not _ARGUMENT.match(key):
             raise ValueError(key)
@@ -225,8 +227,9 @@ def run(
             if _NAME.match(key):
                 on_fact(key, value)
 
+    script = compose(name, arguments, marker)
     completed = shell.run(
-        compose(name, arguments, marker),
+        script,
         timeout=timeout,
         on_line=on_line if on_fact is not None else None,
         cancelled=cancelled,
@@ -239,12 +242,14 @@ def run(
         cls = known.get(code, errors.RemoteFailed)
         raise cls(text or code, facts.one("hint") or "", facts=[list(line) for line in facts.lines])
     if status is None:
-        complaint = completed.stderr.decode("utf-8", "replace").strip().splitlines()
+        said = completed.stderr.decode("utf-8", "replace").splitlines()
+        # Not the line of our own that another shell quotes.
+        complaint = [line for line in said if _SAYS.search(line) and line.strip() not in script]
         last = f": {complaint[-1][:200]}" if complaint else ""
-        raise errors.RemoteFailed(
-            f"the host did not finish our {name} script{last}",
-            "try `ssh HOST /bin/sh -c 'echo ok'`; the account must be able to run commands",
-        )
+        hint = "try `ssh HOST /bin/sh -c 'echo ok'`; the account must be able to run commands"
+        if not seen.is_set() and f"{marker} begin".encode() not in completed.stdout:
+            hint += ", and its login scripts may start another shell on a terminal only"
+        raise errors.RemoteFailed(f"the host did not finish our {name} script{last}", hint)
     if status != 0:
         complaint = completed.stderr.decode("utf-8", "replace").strip().splitlines()
         last = complaint[-1][:200] if complaint else f"status {status}"

@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 import random
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from jupyman import errors
 from jupyman.api import ClientContext, Operation, Prompt
-from jupyman.core import backoff, lifecycle
+from jupyman.core import backoff, lifecycle, visit
 from jupyman.core.awake import Awake
+from jupyman.core.clock import Clock
 from jupyman.model import LinkStatus
 from jupyman.ssh import config as ssh_config
 from jupyman.ssh import engine
@@ -23,21 +22,40 @@ from jupyman.ssh.link import Link
 
 log = logging.getLogger(__name__)
 
-# Detection of a black hole takes at most INTERVAL + DEADLINE = 6 s.
-HEARTBEAT_INTERVAL = 3.0
+# Detection of a black hole takes at most INTERVAL + DEADLINE = 5.5 s, and shall take less than 6 on a busy computer.
+HEARTBEAT_INTERVAL = 2.5
 HEARTBEAT_DEADLINE = 3.0
 TICK = 1.0
 # An idle link that nothing wants is kept for the next command for this long, seconds.
 LINGER = 300.0
 CONNECT_TIMEOUT = 10.0
 # A background attempt gives TCP less: the kernel asks again after 1, 3 and 7 s, and a network that returns in between
-# would be noticed late.
-REACH = 3.0
+# would be noticed late. Enough for a line over a satellite.
+REACH = 1.5
+
+Ask = Callable[[str, str], str]
+LogIn = Callable[[str, ClientContext, Keyring, Ask | None, threading.Event | None], Link]
 
 
-def now() -> str:
-    """Return the present time as RFC 3339 UTC."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def log_in(
+    destination: str, client: ClientContext, keyring: Keyring, ask: Ask | None, cancelled: threading.Event | None
+) -> Link:
+    """Open a link as the user's SSH configuration says.
+
+    Args:
+        destination: what `ssh` would be given.
+        client: how to log in.
+        keyring: of the daemon.
+        ask: the user's terminal; None: nobody is there.
+        cancelled: ends the attempt; None: it is one in the background, for which nobody waits.
+
+    Raises:
+        JupymanError: as `Link.open`.
+    """
+    configuration = ssh_config.read(destination, ssh_config=client.ssh_config)
+    credentials = Credentials(ssh_auth_sock=client.ssh_auth_sock, ask=ask)
+    reach = REACH if cancelled is None else None
+    return Link.open(configuration, credentials, keyring, timeout=CONNECT_TIMEOUT, reach=reach, cancelled=cancelled)
 
 
 class Supervisor:
@@ -51,6 +69,8 @@ class Supervisor:
         on_down: called at once whenever it went away; must not wait.
         client: how to log in (agent socket, ssh_config); replaced by each request.
         engine_name: what carries the forwards.
+        login: opens a link.
+        clock: this computer's.
     """
 
     def __init__(
@@ -62,6 +82,8 @@ class Supervisor:
         on_down: Callable[[Supervisor], None],
         client: ClientContext,
         engine_name: engine.EngineName = "native",
+        login: LogIn = log_in,
+        clock: Clock | None = None,
     ) -> None:
         self.name = name
         self.destination = destination
@@ -69,19 +91,23 @@ class Supervisor:
         self.sockets = engine_name == "native"  # UNIX sockets of the host can be reached, as far as is known
         self.forwarder = engine.make(name, engine_name)
         self._keyring = keyring
+        self._log_in = login
+        self._clock = clock or Clock()
         self._on_up = on_up
         self._on_down = on_down
         self._policy = lifecycle.Link()
         self._link: Link | None = None
-        self._since = now()
+        self._since = self._clock.stamp()
         self._error: str | None = None
-        self._lost_at: float | None = None  # monotonic
-        self._unreached = False  # the last attempt got no connection at all
+        self._away_since: float | None = None  # monotonic
+        self._began = 0.0  # when the last attempt did, monotonic
+        self._reached = True  # the host said something to it
         self._peer: str | None = None
+        self._visit: visit.Visit | None = None  # what the last link is, or was, on the host
+        self._visitor: Link | None = None  # the link that has asked
         self._due: float | None = None
         self._due_at: str | None = None
-        self._used = time.monotonic()
-        self._beat = time.monotonic()
+        self._used = self._beat = self._clock.monotonic()
         self._closed = False
         self._mutex = threading.RLock()
         self._wake = threading.Condition(self._mutex)
@@ -118,7 +144,7 @@ class Supervisor:
                 else:
                     # Not "release": the link stays warm for the next command, for LINGER seconds.
                     self._policy = replace(self._policy, wanted=False)
-                    self._used = time.monotonic()
+                    self._used = self._clock.monotonic()
                     if self._policy.state != "up":
                         self._feed("release")
             self._wake.notify_all()
@@ -140,7 +166,7 @@ class Supervisor:
                 raise errors.Interrupted("interrupted while waiting for a login that is under way")
         try:
             with self._mutex:
-                self._used = time.monotonic()
+                self._used = self._clock.monotonic()
                 if self._policy.state == "up" and self._link is not None and self._link.alive:
                     return self._link
                 if self._link is not None:  # it ended a moment ago and its notice is still under way
@@ -173,31 +199,24 @@ class Supervisor:
 
     # --- the machine ----------------------------------------------------------------------------------------------
 
-    def _open(self, ask: Callable[[str, str], str] | None, cancelled: threading.Event | None) -> Link:
+    def _open(self, ask: Ask | None, cancelled: threading.Event | None) -> Link:
         """Log in; the caller holds `_login`."""
-        client = self.client
+        self._began, self._reached = self._clock.monotonic(), True
         try:
-            configuration = ssh_config.read(self.destination, ssh_config=client.ssh_config)
-            credentials = Credentials(ssh_auth_sock=client.ssh_auth_sock, ask=ask)
-            link = Link.open(
-                configuration,
-                credentials,
-                self._keyring,
-                timeout=CONNECT_TIMEOUT,
-                reach=REACH if cancelled is None else None,
-                cancelled=cancelled,
-            )
+            link = self._log_in(self.destination, self.client, self._keyring, ask, cancelled)
         except errors.AuthenticationFailed as error:
             self._feed("auth", error.message)
             raise
-        except (errors.HostKeyFault, errors.UsageFault) as error:
+        except errors.HostKeyFault as error:
             self._feed("hostkey", error.message)
             raise
         except errors.Interrupted:
             self._feed("abandoned")
             raise
         except errors.JupymanError as error:
-            self._unreached = bool(error.details.get("unreached"))
+            # Also a name that nobody knows and a configuration that cannot be read: without a network no name resolves,
+            # and a file that is being edited is whole again soon.
+            self._reached = not (error.details.get("unreached") or isinstance(error, errors.UnknownHost))
             self._feed("unreachable", error.message)
             raise
         except BaseException:
@@ -206,9 +225,14 @@ class Supervisor:
         with self._mutex:
             self._link = link
             self._peer = link.peer
-            self._lost_at = None
-            self._beat = self._used = time.monotonic()
+            self._beat = self._used = self._clock.monotonic()
             self._feed("connected")
+            unwanted = self._closed or self._policy.state != "up"
+            if unwanted:
+                self._link = None
+        if unwanted:
+            link.close()
+            raise errors.Interrupted("nobody wants the link any more")
         link.on_lost(lambda reason: self._lost(link, reason))
         return link
 
@@ -217,7 +241,6 @@ class Supervisor:
             if self._link is not link or self._closed:
                 return
             self._link = None
-            self._lost_at = time.monotonic()
             self._feed("lost", reason)
 
     def _feed(self, event: lifecycle.EventName, reason: str | None = None) -> None:
@@ -225,8 +248,12 @@ class Supervisor:
         with self._mutex:
             before = self._policy
             self._policy, actions = lifecycle.step(before, event)
+            if self._policy.state != "reconnecting":
+                self._away_since = None
+            elif event == "nudge" or self._away_since is None:
+                self._away_since = self._clock.monotonic()
             if self._policy.state != before.state:
-                self._since = now()
+                self._since = self._clock.stamp()
                 log.info(
                     "%s: %s -> %s (%s%s)",
                     self.name,
@@ -249,6 +276,7 @@ class Supervisor:
         elif action == "detach":
             self._on_down(self)
             self.forwarder.detach()
+            self._visitor = None
         elif action == "disconnect":
             link, self._link = self._link, None
             if link is not None:
@@ -257,18 +285,19 @@ class Supervisor:
             self._beat = 0.0
         elif action in {"schedule", "schedule-now"}:
             wait = 0.0 if action == "schedule-now" else self._backoff()
-            self._due = time.monotonic() + wait
-            self._due_at = (datetime.now(UTC) + timedelta(seconds=wait)).strftime("%Y-%m-%dT%H:%M:%SZ")
+            self._due = self._clock.monotonic() + wait
+            self._due_at = self._clock.stamp(wait)
 
     def _backoff(self) -> float:
-        unreached = None
-        if self._unreached and self._lost_at is not None:
-            unreached = time.monotonic() - self._lost_at
+        instant = self._clock.monotonic()
+        away = instant - (self._away_since if self._away_since is not None else instant)
         # Jitter, not secrecy.
-        return backoff.delay(self._policy.attempt, random.random(), unreached)  # noqa: S311
+        wait = backoff.delay(self._policy.attempt, random.random(), away=away, reached=self._reached)  # noqa: S311
+        # An attempt that nobody answered has waited already.
+        return wait if self._reached else max(0.0, wait - (instant - self._began))
 
     def _run(self) -> None:
-        awake = Awake()
+        awake = Awake(self._clock.monotonic, self._clock.wall)
         while True:
             with self._wake:
                 if self._closed:
@@ -276,21 +305,30 @@ class Supervisor:
                 busy = self._policy.state in {"up", "reconnecting"}
                 wait = self._pause() if busy else None
                 awake.sleep_begins()
-                self._wake.wait(wait)
+                self._clock.wait(self._wake, wait)
                 if self._closed:
                     return
                 peer = self._peer
-            if wait is not None and awake.disturbed(wait, peer):
-                self._feed("nudge")
-            self._heartbeat_if_due()
-            self._login_if_due()
-            with self._mutex:
-                idle = time.monotonic() - self._used
-                if self._policy.state == "up" and not self._policy.wanted and idle > LINGER:
-                    self._feed("release")
+            try:
+                if wait is not None and awake.disturbed(wait, peer):
+                    self._feed("nudge")
+                self._turn()
+            except Exception:
+                # No thread could be started, or no file opened, perhaps; without this one the host would be forgotten.
+                log.exception("%s: a turn broke", self.name)
+                with self._wake:
+                    self._clock.wait(self._wake, TICK)
+
+    def _turn(self) -> None:
+        self._heartbeat_if_due()
+        self._login_if_due()
+        with self._mutex:
+            idle = self._clock.monotonic() - self._used
+            if self._policy.state == "up" and not self._policy.wanted and idle > LINGER:
+                self._feed("release")
 
     def _pause(self) -> float:
-        instant = time.monotonic()
+        instant = self._clock.monotonic()
         if self._policy.state == "reconnecting" and self._due is not None:
             return max(0.0, min(TICK, self._due - instant))
         return max(0.0, min(TICK, self._beat + HEARTBEAT_INTERVAL - instant))
@@ -298,30 +336,44 @@ class Supervisor:
     def _heartbeat_if_due(self) -> None:
         with self._mutex:
             link = self._link if self._policy.state == "up" else None
-            if link is None or time.monotonic() < self._beat + HEARTBEAT_INTERVAL:
+            if link is None or self._clock.monotonic() < self._beat + HEARTBEAT_INTERVAL:
                 return
         try:
             link.heartbeat(HEARTBEAT_DEADLINE)
         except errors.JupymanError as error:
             self._lost(link, error.message)
             link.close()
+        else:
+            if link is not self._visitor:  # not as soon as it is up: others wait for their commands
+                self._visitor = link
+                threading.Thread(target=self._arrive, args=(link,), name=f"visit {self.name}", daemon=True).start()
         with self._mutex:
-            self._beat = time.monotonic()
+            self._beat = self._clock.monotonic()
+
+    def _arrive(self, link: Link) -> None:
+        try:
+            self._visit = visit.arrive(link, self._visit)
+        except errors.JupymanError as error:
+            log.debug("%s: what is left of the last link is not known: %s", self.name, error.message)
 
     def _login_if_due(self) -> None:
         with self._mutex:
-            if self._policy.state != "reconnecting" or self._due is None or time.monotonic() < self._due:
+            if self._policy.state != "reconnecting" or self._due is None or self._clock.monotonic() < self._due:
                 return
-            self._due = self._due_at = None
         if not self._login.acquire(blocking=False):
-            return  # a foreground login is under way and decides
+            with self._mutex:
+                # A foreground login is under way; should it not decide, this one is still due.
+                self._due = self._clock.monotonic() + TICK
+            return
         try:
             with self._mutex:
+                before, self._due, self._due_at = self._error, None, None
                 self._policy, actions = lifecycle.step(self._policy, "due")
             if "login" in actions:
                 self._open(None, None)
         except errors.JupymanError as error:
-            log.info("%s: background login: %s", self.name, error.message)
+            # Once, not for every attempt of a long night.
+            log.log(logging.INFO if error.message != before else logging.DEBUG, "%s: %s", self.name, error.message)
         except Exception:
             log.exception("%s: background login broke", self.name)
         finally:

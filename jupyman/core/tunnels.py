@@ -56,6 +56,7 @@ def open_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions, opera
 
     Raises:
         UsageFault: a forward cannot be read.
+        JupymanError: no login, as `Supervisor.acquire`.
         ForwardingRefused: sshd does not allow it.
         PortInUse: no local port is free.
         Both of the first forward for which they are true, after the others were tried.
@@ -68,6 +69,10 @@ def open_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions, opera
         standing = next((kept for kept in _asked(spec, sessions) if _target(kept) == _target(spec)), None)
         if standing is not None and sessions.tunnels[host, standing.local_port][1] is not None:
             local = standing.local_port
+            if supervisor.status.state in {"needs-auth", "failed"}:  # only a person can go on, and here is one
+                with step(operation, "connect", f"connecting to {host}") as progress:
+                    supervisor.acquire(operation)
+                    progress.text = f"connected to {host}"
         else:
             try:
                 local = _open(spec, supervisor, sessions, operation)

@@ -90,7 +90,7 @@ class UpFlow:
         live.settled.set()
         supervisor.want(wanted=True)
         self._sessions.save()
-        return live.view(supervisor.status)
+        return self._sessions.view(live, supervisor.status)
 
     def _serve(self, link: Link, supervisor: Supervisor, live: Live, operation: Operation) -> Running:
         """Bring server and forward about; what this run made of them is undone where it fails."""

@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,6 +22,7 @@ from jupyman.paths import Paths
 log = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT = 5.0  # seconds for links and listeners; a host that hangs must not keep the daemon
+FILES = 8192  # each connection of a browser is one; many systems begin with 1024, macOS with 256
 KEEP = 2.0  # seconds between two looks at daemon.json; a client waits for 15
 
 
@@ -65,6 +67,7 @@ def _serve(paths: Paths, lock: Lock, undo: ExitStack) -> None:
     from jupyman.daemon import http
     from jupyman.daemon.server import Service
 
+    _more_files()
     manager = Manager(paths)
     undo.callback(log.info, "daemon ended; servers on hosts run on")
     undo.callback(_close, manager.close)
@@ -90,6 +93,19 @@ def _serve(paths: Paths, lock: Lock, undo: ExitStack) -> None:
     undo.enter_context(_kept(paths, here, lock))
     log.info("daemon %s serves on 127.0.0.1:%s, pid %s", __version__, port, here.pid)
     server.run(sockets=[listener])
+
+
+def _more_files() -> None:
+    """Allow ourselves more open files, within what the system allows us."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):  # macOS has a further limit of its own
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _close(close: Callable[[], None]) -> None:

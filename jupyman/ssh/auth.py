@@ -81,6 +81,7 @@ class _Attempt:
             self.allowed, self.known = list(error.allowed_types), True
             return False
         except paramiko.AuthenticationException as error:
+            _answered(self.config, error)
             log.info("%s: %s was refused: %s", self.config.alias, name, error)
             return False
         if left:
@@ -160,7 +161,18 @@ def _inquire(attempt: _Attempt) -> None:
     except paramiko.BadAuthenticationType as error:
         attempt.allowed, attempt.known = list(error.allowed_types), True
     except paramiko.AuthenticationException as error:
+        _answered(attempt.config, error)
         log.info("%s does not say what it takes: %s", attempt.config.alias, error)
+
+
+def _answered(config: HostConfig, error: paramiko.AuthenticationException) -> None:
+    """Tell a refusal from silence: the network was lost in the middle, or this computer slept.
+
+    Raises:
+        LinkLost: it was silence, and says nothing about any credential.
+    """
+    if "timeout" in str(error):  # paramiko, AuthHandler.wait_for_response
+        raise errors.LinkLost(f"{config.alias} did not answer during the login") from error
 
 
 # --- keys ---------------------------------------------------------------------------------------------------------

@@ -15,22 +15,27 @@ from jupyman import errors
 from jupyman.ssh.config import HostConfig
 
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
+_SILENCE = -1  # no error of the system's: we have waited long enough
 
 
-def tcp(config: HostConfig, timeout: float, cancelled: threading.Event | None) -> socket.socket:
+def tcp(
+    config: HostConfig, timeout: float, cancelled: threading.Event | None, reach: float | None = None
+) -> socket.socket:
     """Connect by TCP, trying each address in turn.
 
     Args:
         config: of the host.
-        timeout: seconds for all addresses together.
+        timeout: seconds for the name and all addresses together.
         cancelled: ends the attempt.
+        reach: seconds for each address, where that is less.
 
     Returns:
         A blocking socket with TCP_NODELAY: without it the handshake costs two more round trips.
 
     Raises:
         UnknownHost: the name is no alias and does not resolve.
-        HostUnreachable: refused, no route, no answer, or a configured name that does not resolve.
+        HostUnreachable: refused, no route, no answer, or a configured name that does not resolve; details["unreached"]
+            where the host itself said nothing, not even no.
         Interrupted: cancelled.
     """
     deadline = time.monotonic() + timeout
@@ -41,30 +46,38 @@ def tcp(config: HostConfig, timeout: float, cancelled: threading.Event | None) -
             raise errors.HostUnreachable(
                 f"{config.alias}: the name {config.hostname} does not resolve",
                 "check the network, the VPN, and HostName",
+                unreached=True,
             ) from error
         raise errors.UnknownHost(
             f"no host is called {config.alias!r}: it is no alias and the name does not resolve",
             "add it to ~/.ssh/config, or write user@address; jupyman host ls shows what is known",
         ) from error
-    reason = "no address"
+    reason, unreached = "no address", True
     for index, (kind, _, _, _, address) in enumerate(addresses):
         left = deadline - time.monotonic()
         if left <= 0:
             break
         share = left if index == len(addresses) - 1 else min(left, max(2.0, timeout / 3))
-        sock = socket.socket(kind, socket.SOCK_STREAM)
+        share = min(share, reach or share)
         try:
-            reason = _attempt(sock, address, share, cancelled)
+            sock = socket.socket(kind, socket.SOCK_STREAM)
+        except OSError as error:  # a kernel without IPv6
+            reason = error.strerror or str(error)
+            continue
+        try:
+            code = _attempt(sock, address, share, cancelled)
         except BaseException:
             sock.close()
             raise
-        if not reason:
+        if not code:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             return sock
         sock.close()
+        reason = f"no answer in {share:.0f} s" if code == _SILENCE else _words(code)
+        unreached = unreached and code != errno.ECONNREFUSED
     text = f"{config.alias} ({config.hostname} port {config.port}): {reason}"
-    raise errors.HostUnreachable(text, unreached=True)
+    raise errors.HostUnreachable(text, unreached=unreached)
 
 
 def _resolve(config: HostConfig, timeout: float, cancelled: threading.Event | None) -> list[Any]:
@@ -87,7 +100,7 @@ def _resolve(config: HostConfig, timeout: float, cancelled: threading.Event | No
             raise errors.Interrupted("interrupted while looking up the name")
         if time.monotonic() >= deadline:
             raise errors.HostUnreachable(
-                f"{config.alias}: the name {config.hostname} was not resolved in {timeout:.0f} s"
+                f"{config.alias}: the name {config.hostname} was not resolved in {timeout:.0f} s", unreached=True
             )
     if isinstance(answer[0], Exception):
         raise answer[0]
@@ -95,12 +108,12 @@ def _resolve(config: HostConfig, timeout: float, cancelled: threading.Event | No
     return found
 
 
-def _attempt(sock: socket.socket, address: object, timeout: float, cancelled: threading.Event | None) -> str:
-    """Connect; return the reason where it failed, "" where not."""
+def _attempt(sock: socket.socket, address: object, timeout: float, cancelled: threading.Event | None) -> int:
+    """Connect; return the error's number where it failed, 0 where not."""
     sock.setblocking(False)
     code = sock.connect_ex(address)  # type: ignore[arg-type]  # whatever getaddrinfo gave
     if code not in {0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY}:
-        return _words(code)
+        return code
     deadline = time.monotonic() + timeout
     with selectors.DefaultSelector() as selector:
         selector.register(sock, selectors.EVENT_WRITE)
@@ -108,10 +121,10 @@ def _attempt(sock: socket.socket, address: object, timeout: float, cancelled: th
             if cancelled is not None and cancelled.is_set():
                 raise errors.Interrupted("interrupted while connecting")
             if time.monotonic() >= deadline:
-                return f"no answer in {timeout:.0f} s"
+                return _SILENCE
     code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     sock.setblocking(True)
-    return _words(code) if code else ""
+    return code
 
 
 def _words(code: int) -> str:

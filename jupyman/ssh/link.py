@@ -97,11 +97,12 @@ class Link:
             credentials: of the caller.
             keyring: of the daemon.
             timeout: seconds to reach each machine on the way and shake hands; the login is not counted.
-            reach: seconds for the TCP connection alone, where less than `timeout`.
+            reach: seconds for TCP to connect to one address, where less than `timeout`.
             cancelled: ends the attempt.
 
         Raises:
-            UnknownHost, HostUnreachable: no connection; details["unreached"] where not even TCP's.
+            UnknownHost, HostUnreachable: no connection; details["unreached"] where the first machine on the way said
+                nothing, not even no.
             ConfigFault: the configuration of a jump host cannot be used.
             HostKeyFault: unknown, changed or revoked key; nothing secret was sent.
             AuthenticationFailed: no credential was taken.

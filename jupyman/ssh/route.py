@@ -56,7 +56,7 @@ class Traveller:
     keyring: Keyring
     timeout: float
     cancelled: threading.Event | None = None
-    reach: float | None = None  # seconds for the TCP connection alone, where less than `timeout`
+    reach: float | None = None  # seconds for TCP to connect to one address, where less than `timeout`
 
 
 def climb(config: HostConfig, traveller: Traveller, route: Route, depth: int = 0) -> None:
@@ -88,7 +88,7 @@ def climb(config: HostConfig, traveller: Traveller, route: Route, depth: int = 0
         sock, process = connect.proxy(config)
         route.helpers.append(process)
     else:
-        sock = connect.tcp(config, min(deadline - time.monotonic(), traveller.reach or 3600.0), traveller.cancelled)
+        sock = connect.tcp(config, deadline - time.monotonic(), traveller.cancelled, traveller.reach)
     route.chain.append(_enter(config, sock, deadline, traveller))
 
 

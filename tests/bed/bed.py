@@ -160,6 +160,7 @@ class Bed:
         host_keys: Iterable[str] = ("ed25519", "rsa"),
         network: Network | None = None,
         node: str | None = None,
+        program: Path | None = None,
     ) -> Iterator[Sshd]:
         """Run one more sshd.
 
@@ -169,6 +170,7 @@ class Bed:
             host_keys: which of the bed's host keys it shows.
             network: where it is, instead of on loopback.
             node: its name, as ``uname -n`` says there (a UTS namespace); the homes are the same.
+            program: sshd under another name.
 
         Yields:
             The sshd, listening; its ``ssh_config`` has the same aliases as the bed's.
@@ -186,6 +188,7 @@ class Bed:
                 *(network.prefix if network is not None else ()),
                 *(["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', node] if node is not None else ()),
             ],
+            program=program,
         )
         try:
             sshd.start()

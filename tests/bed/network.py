@@ -33,7 +33,6 @@ class Network:
     def __init__(self) -> None:
         self.name = f"jm{os.getpid():x}-{uuid.uuid4().hex[:4]}"
         self.address = ""
-        self._here = ""
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -44,17 +43,10 @@ class Network:
                 pytest.skip(f"{program} is not installed")
         _sweep()
         with contextlib.ExitStack() as undo:
-            number = undo.enter_context(_number())
-            self._here, self.address = f"198.18.{number}.1", f"198.18.{number}.2"
             _do("ip", "netns", "add", self.name)
             undo.callback(_do, "ip", "netns", "del", self.name)
-            near, far = f"{self.name}a", f"{self.name}b"
-            _do("ip", "link", "add", near, "type", "veth", "peer", "name", far, "netns", self.name)
-            _do("ip", "addr", "add", f"{self._here}/30", "dev", near)
-            _do("ip", "link", "set", near, "up")
-            self._inside("ip", "addr", "add", f"{self.address}/30", "dev", far)
-            self._inside("ip", "link", "set", far, "up")
             self._inside("ip", "link", "set", "lo", "up")
+            self.address = undo.enter_context(self._cable("a", "b"))
             self._stack = undo.pop_all()
         return self
 
@@ -67,6 +59,27 @@ class Network:
     def prefix(self) -> list[str]:
         """What goes before a command that is to run on the host."""
         return ["ip", "netns", "exec", self.name]
+
+    @contextlib.contextmanager
+    def _cable(self, here: str, there: str) -> Iterator[str]:
+        """Lay a cable to the host; yields the host's address at its end."""
+        near, far = f"{self.name}{here}", f"{self.name}{there}"
+        with _number() as number:
+            address = f"198.18.{number}.2"
+            _do("ip", "link", "add", near, "type", "veth", "peer", "name", far, "netns", self.name)
+            try:
+                _do("ip", "addr", "add", f"198.18.{number}.1/30", "dev", near)
+                _do("ip", "link", "set", near, "up")
+                self._inside("ip", "addr", "add", f"{address}/30", "dev", far)
+                self._inside("ip", "link", "set", far, "up")
+                yield address
+            finally:
+                # By hand: a namespace lives on while one of its connections waits for an answer, and so would this.
+                _do("ip", "link", "del", near)
+
+    def elsewhere(self) -> contextlib.AbstractContextManager[str]:
+        """Lay a second cable, as if from another network; its block gets the host's address there."""
+        return self._cable("c", "d")
 
     def drop(self) -> None:
         """Let every packet vanish, both ways; nobody is told."""
@@ -105,10 +118,11 @@ def _do(*words: str) -> None:
 
 def _sweep() -> None:
     """Remove what killed runs left: the name tells whose it was."""
-    for name in subprocess.run(["ip", "netns", "list"], check=False, capture_output=True, text=True).stdout.split():
-        owner = re.fullmatch(r"jm([0-9a-f]+)-[0-9a-f]{4}", name)
-        if owner is not None and not psutil.pid_exists(int(owner[1], 16)):
-            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+    for kind in ("link", "netns"):
+        listed = subprocess.run(["ip", "-o", kind, "show"], check=False, capture_output=True, text=True).stdout
+        for name, owner in re.findall(r"\b(jm([0-9a-f]+)-[0-9a-f]{4}[ac]?)\b", listed):
+            if not psutil.pid_exists(int(owner, 16)):
+                subprocess.run(["ip", kind, "del", name], check=False, capture_output=True)
 
 
 @functools.cache

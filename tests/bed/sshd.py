@@ -56,6 +56,8 @@ class Sshd:
         authorized: a folder with one file of keys for each account.
         options: lines of sshd_config; they win over the bed's own.
         address: what to listen on.
+        prefix: what goes before the command.
+        program: sshd under another name.
     """
 
     def __init__(
@@ -69,9 +71,11 @@ class Sshd:
         options: Iterable[str] = (),
         address: str = "127.0.0.1",
         prefix: Sequence[str] = (),
+        program: Path | None = None,
     ) -> None:
         self.folder = folder
         self._prefix = list(prefix)
+        self._program = program
         self.users = users
         self.client_key = client_key
         self.host_keys = list(host_keys)
@@ -103,7 +107,7 @@ class Sshd:
 
     def start(self) -> None:
         """Start listening; after `stop` on the same port."""
-        program = find_sshd()
+        program = self._program or find_sshd()
         assert program is not None
         if os.geteuid() == 0:
             # sshd's chroot before the login, made by its service at boot. It stays, for another run may be using it.
@@ -138,8 +142,10 @@ class Sshd:
             return
         children = []
         with contextlib.suppress(psutil.NoSuchProcess):
-            children = psutil.Process(self._process.pid).children(recursive=True)
-        self._process.terminate()
+            # Stopped before it is ended: else it could take one connection more, which would outlive it.
+            self.process.suspend()
+            children = self.process.children(recursive=True)
+        self._process.kill()
         for child in children:
             with contextlib.suppress(psutil.NoSuchProcess):
                 # What a session started in its own session is the user's, not the connection's.

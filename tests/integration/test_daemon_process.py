@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import stat
@@ -98,6 +99,16 @@ def test_start_status_stop(home: Path) -> None:
     assert not where(home).daemon_file.exists()
     assert fakes.run(home, "daemon", "stop", "--json").json == {"stopped": False}
     assert "serves on" in fakes.run(home, "daemon", "logs").stdout
+
+
+def test_it_may_open_more_files_than_a_terminal(home: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        found = start(home)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert psutil.Process(found.pid).rlimit(resource.RLIMIT_NOFILE) == (min(8192, hard), hard)
 
 
 def test_a_second_daemon_is_refused(home: Path) -> None:

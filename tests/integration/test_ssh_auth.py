@@ -8,13 +8,15 @@ import secrets
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jupyman import errors
+from jupyman.ssh import transport
 from jupyman.ssh.auth import Keyring
 
 from .test_ssh_bed import Answers, Sshd, keygen, needs_root, public, sshd
@@ -310,6 +312,33 @@ def test_a_cancelled_login_ends_at_once(tmp_path: Path, account: tuple[str, str]
         cancelled.set()
         with pytest.raises(errors.Interrupted):
             opening.result(3)
+
+
+@needs_root
+def test_a_host_that_falls_silent_during_the_login_is_no_refusal(
+    tmp_path: Path, account: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that is lost in the middle: what was not answered was not refused, and is tried again later."""
+    silent = Path("/run") / f"jmbed-{secrets.token_hex(4)}"  # sshd insists on a path that is root's alone
+    silent.write_text("#!/bin/sh\nexec sleep 5\n")
+    silent.chmod(0o755)
+    monkeypatch.setattr(transport.Transport, "start_client", impatient(transport.Transport.start_client))
+    try:
+        options = (f"AuthorizedKeysCommand {silent}", "AuthorizedKeysCommandUser root")
+        with account_bed(tmp_path, account, *options) as bed:
+            bed.authorized.write_text("")
+            with pytest.raises(errors.LinkLost, match="did not answer during the login"):
+                bed.open()
+    finally:
+        silent.unlink()
+
+
+def impatient(start: Callable[..., None]) -> Callable[..., None]:
+    def start_client(self: transport.Transport, *args: Any, **more: Any) -> None:
+        self.auth_timeout = 1.0
+        start(self, *args, **more)
+
+    return start_client
 
 
 def test_a_connection_that_ends_during_the_login_is_no_refusal(bed: Sshd) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -58,7 +60,7 @@ def forget_runtime(cli: Cli) -> None:
 
 def stop_daemon(cli: Cli) -> None:
     stopped = cli("daemon", "stop")
-    assert stopped.rc == 0, stopped
+    assert (stopped.rc, stopped.stdout) == (0, "daemon stopped; your servers keep running\n"), stopped
 
 
 @pytest.mark.parametrize("ended", [kill_daemon, stop_daemon, forget_runtime], ids=lambda how: how.__name__)
@@ -69,7 +71,9 @@ def test_a_session_outlives_the_daemon(
     before = daemon(cli)
     ended(cli)
     wait_until(lambda: not answers(local_port(session)), what="the end of the daemon's listeners")
+    start = time.monotonic()
     seen = now(cli)  # starts another daemon, and waits for what it finds
+    print(f"{ended.__name__}: state {seen['state']} {time.monotonic() - start:.2f} s after the next command")
     assert daemon(cli) != before
     same_again(cli, session, kernel, seen)
     assert [one.pid for one in servers(user)] == [session["server"]["pid"]]
@@ -119,6 +123,26 @@ def test_a_session_outlives_its_link(
     assert seen["link"]["reconnects"] == before + 1
     assert seen["link"]["last_error"]
     same_again(cli, session, kernel, seen)
+
+
+def test_ps_counts_a_blip_and_keeps_silent_about_it(made: tuple[Cli, Session, Kernel], sshd: Sshd) -> None:
+    cli, session, kernel = made
+    before = now(cli)
+    with socket.create_connection(("127.0.0.1", local_port(session)), 5):
+        wait_until(lambda: now(cli)["forwards"][0]["open"] == 1, what="the count of an open connection")
+    cut(sshd)
+    wait_until(lambda: now(cli)["link"]["reconnects"] > before["link"]["reconnects"], what="the link's return")
+    wait_until(lambda: now(cli)["forwards"][0]["state"] == "up", what="the session's return")
+    kernel.run(session, "print(1)")
+    seen = now(cli)
+    assert (seen["state"], seen["problems"]) == ("running", [])
+    assert seen["link"]["last_error"]
+    assert seen["forwards"][0]["bytes_in"] > before["forwards"][0]["bytes_in"]
+    assert seen["forwards"][0]["bytes_out"] > before["forwards"][0]["bytes_out"]
+    heads, row = cli("ps").stdout.splitlines()
+    count = seen["link"]["reconnects"]
+    assert f"up ({count} time{'' if count == 1 else 's'} back)" in row
+    assert "LINK" in heads
 
 
 def test_a_session_outlives_a_host_that_is_away_while_the_daemon_starts(

@@ -87,6 +87,7 @@ def test_a_forward_carries_connections_and_their_half_closes(cli: Cli) -> None:
         assert ran.rc == 0, ran
         [forward] = ran.json["forwards"]
         ends = {"host": "server1", "local": f"127.0.0.1:{here}", "remote": f"127.0.0.1:{remote}"}
+        assert forward.pop("link")["state"] == "up"
         assert forward == {**ends, "state": "up", "open": 0, "bytes_in": 0, "bytes_out": 0}
         text = b"x" * 300_000
         # The answer comes only after our half is closed: it must travel to the far end, and not close the other half.

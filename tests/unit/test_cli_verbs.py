@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -231,6 +232,50 @@ def test_ps_with_everything_unknown(daemon: fakes.Served) -> None:
     assert result.status == 0
     assert "None" not in result.stdout
     assert "no key fits" in result.stdout
+
+
+def ago(seconds: float) -> str:
+    return (datetime.now(UTC) - timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@pytest.mark.parametrize(
+    ("state", "away", "told"),
+    [
+        ("up", 600, ""),
+        ("reconnecting", 2, ""),  # a blip
+        ("reconnecting", 60, "no answer in 3 s (jupyman goes on trying, next at "),
+        ("connecting", 60, ""),
+        ("needs-auth", 1, "no answer in 3 s (jupyman up server1)"),
+        ("failed", 1, "no answer in 3 s (jupyman up server1)"),
+    ],
+)
+def test_ps_says_what_is_the_matter_and_keeps_silent_about_a_blip(
+    daemon: fakes.Served, state: model.LinkState, away: float, told: str
+) -> None:
+    link = model.LinkStatus(
+        state=state, since=ago(away), reconnects=3, last_error="no answer in 3 s", next_attempt=ago(-3)
+    )
+    session = msgspec.structs.replace(fakes.SESSION, link=link)
+    daemon.backend.answers[api.PsRequest] = model.Ps(sessions=[session])
+    lines = daemon.run("ps").stdout.splitlines()
+    assert f"{state} (3 times back)" in lines[1]
+    if told:
+        assert lines[2].startswith(f"server1: {told}")
+    assert len(lines) == (3 if told else 2)
+
+
+def test_ps_says_once_for_each_host_what_keeps_its_forwards(daemon: fakes.Served) -> None:
+    link = model.LinkStatus(state="needs-auth", since=ago(60), last_error="it asks for a code")
+    tunnel = msgspec.structs.replace(fakes.TUNNEL, link=link, state="waiting", open=2, bytes_in=2048, bytes_out=5)
+    other = msgspec.structs.replace(tunnel, local="127.0.0.1:6007")
+    daemon.backend.answers[api.PsRequest] = model.Ps(forwards=[tunnel, other])
+    lines = daemon.run("ps").stdout.splitlines()
+    assert lines[0].split() == ["FORWARD", "HOST", "REMOTE", "STATE", "OPEN", "IN", "OUT"]
+    assert lines[1].split()[3:] == ["waiting", "2", "2.0", "kiB", "5", "B"]
+    assert lines[3:] == ["server1: it asks for a code (jupyman tunnel 6006 --host server1)"]
+    session = msgspec.structs.replace(fakes.SESSION, link=link)
+    daemon.backend.answers[api.PsRequest] = model.Ps(sessions=[session], forwards=[tunnel])
+    assert daemon.run("ps").stdout.count("it asks for a code") == 1
 
 
 def test_what_a_host_says_cannot_drive_the_terminal(daemon: fakes.Served) -> None:

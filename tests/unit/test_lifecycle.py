@@ -67,18 +67,44 @@ def test_any_order_of_events_keeps_the_invariants(events: list[lifecycle.EventNa
 
 @given(st.integers(min_value=1, max_value=100_000), st.floats(min_value=0, max_value=1))
 def test_every_wait_has_an_end(attempt: int, chance: float) -> None:
-    assert 0.4 <= backoff.delay(attempt, chance) <= 72.001  # floating point
+    for away in (0.0, 100.0, 10_000.0):
+        for reached in (True, False):
+            # floating point
+            assert 0.4 <= backoff.delay(attempt, chance, away=away, reached=reached) <= 72.001
 
 
 def test_backoff_doubles_then_stays() -> None:
     middle = [backoff.delay(attempt, 0.5) for attempt in (1, 2, 3, 4, 5, 6, 7, 240, 241)]
-    assert middle == [0.5, 1, 2, 4, 8, 15, 15, 15, 60]
+    assert middle == [0.5, 1, 2, 4, 8, 15, 15, 15, 15]
+    assert backoff.delay(300, 0.5, away=3601.0) == 60
 
 
-def test_a_host_that_was_never_reached_is_tried_often_for_a_minute() -> None:
-    assert [backoff.delay(attempt, 0.5, 10.0) for attempt in (1, 2, 3, 9)] == [0.5, 1, 1, 1]
-    assert backoff.delay(9, 0.5, 61.0) == 15
-    assert backoff.delay(9, 0.5, None) == 15
+def test_a_host_that_says_nothing_is_tried_often_for_five_minutes() -> None:
+    def waits(away: float) -> list[float]:
+        return [backoff.delay(attempt, 0.5, away=away, reached=False) for attempt in (1, 2, 3, 9)]
+
+    assert waits(10.0) == [0.5, 1, 1, 1]
+    assert waits(61.0) == [0.5, 1, 2, 2]
+    assert waits(301.0) == [0.5, 1, 2, 15]
+
+
+def test_only_a_return_is_counted() -> None:
+    def after(*events: lifecycle.EventName) -> int:
+        link = Link()
+        for event in events:
+            link, _ = step(link, event)
+        return link.reconnects
+
+    assert after("want", "connected") == 0, "a daemon that was just started"
+    assert after("want", "connected", "lost", "connected") == 1
+    assert after("want", "connected", "lost", "unreachable", "nudge", "connected", "lost", "connected") == 2
+    assert after("want", "connected", "lost", "begin", "connected") == 0, "that was a person"
+    assert after("want", "connected", "lost", "release", "want", "connected") == 0
+
+
+def test_what_failed_in_another_network_says_nothing() -> None:
+    after, asked = step(Link("reconnecting", wanted=True, attempt=50), "nudge")
+    assert (after.attempt, asked) == (0, ("schedule-now",))
 
 
 def test_diagram_names_every_state() -> None:

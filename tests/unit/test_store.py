@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
+import resource
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +47,60 @@ def test_broken_file_is_set_aside_and_the_last_good_copy_taken(tmp_path: Path, c
     assert set(again.state.sessions) == {"a"}
     assert again.recovered is not None
     assert [p for p in tmp_path.iterdir() if "broken" in p.name]
+
+
+WRITER = """\
+import sys
+from pathlib import Path
+from jupyman.core.store import Store
+from jupyman.model import SessionSpec
+store = Store(Path(sys.argv[1]))
+store.load()
+assert store.recovered is None, store.recovered
+assert len(store.state.sessions) in {0, 100, 200}, "half of something"
+print(len(store.state.sessions), flush=True)
+for number in range(1_000_000):
+    names = [f"s{i}" for i in range(100 + number % 2 * 100)]
+    store.state.sessions = {name: SessionSpec(name=name, host="server1" * 50) for name in names}
+    store.save()
+    print("saved", flush=True)
+"""
+
+
+def test_a_kill_at_any_moment_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    chance = random.Random(7)
+    for _ in range(12):
+        with subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, text=True) as writer:
+            assert writer.stdout is not None
+            assert writer.stdout.readline().strip() in {"0", "100", "200"}
+            for _ in range(chance.randrange(1, 40)):
+                assert writer.stdout.readline() == "saved\n"
+            writer.kill()  # in the middle of the next one
+    last = Store(path)
+    last.load()
+    assert (last.recovered, len(last.state.sessions) in {100, 200}) == (None, True)
+    assert {one.name for one in tmp_path.iterdir()} <= {"state.json", "state.json.bak", "state.json.new"}
+
+
+def test_a_disk_without_room_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    store = filled(path)
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))  # as a quota: what is longer cannot be written
+    try:
+        store.state.sessions = {f"s{i}": SessionSpec(name=f"s{i}", host="server1") for i in range(100)}
+        with pytest.raises(OSError, match="too large"):
+            store.save()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+    assert not path.with_name("state.json.new").exists()
+    store.save()
+    again = Store(path)
+    again.load()
+    assert len(again.state.sessions) == 100
 
 
 def test_newer_version_is_left_untouched(tmp_path: Path) -> None:

@@ -1,0 +1,42 @@
+"""What our connection is on the host: a process of sshd, which outlives a lost network by hours unless it is ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jupyman.core import shell as script
+from jupyman.core.shell import Shell
+
+TIMEOUT = 30.0  # seconds; nobody waits for it
+
+
+@dataclass(frozen=True)
+class Visit:
+    """The process that carries, or carried, one connection: its pid, its start in ticks, the host's boot."""
+
+    pid: int
+    ticks: int
+    boot: str
+
+
+def arrive(shell: Shell, before: Visit | None) -> Visit | None:
+    """Note which process carries this connection, and end the one of the connection that was lost before.
+
+    Some hosts count logins (pam_limits, maxlogins), and would soon let nobody in.
+
+    Args:
+        shell: the link.
+        before: of the link that was lost, None where there was none.
+
+    Returns:
+        Ours; None where the host does not tell (it is no Linux).
+
+    Raises:
+        JupymanError: as `core.shell.run`.
+    """
+    old = {"PID": "", "TICKS": "", "BOOT": ""}
+    if before is not None:
+        old = {"PID": str(before.pid), "TICKS": str(before.ticks), "BOOT": before.boot}
+    facts = script.run(shell, "visit", old, timeout=TIMEOUT)
+    pid, ticks, boot = facts.number("pid"), facts.number("ticks"), facts.one("boot")
+    return Visit(pid, ticks, boot) if pid is not None and ticks is not None and boot is not None else None

@@ -1,0 +1,66 @@
+"""What a lost connection left on the host is ended at the return; and nothing else is."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from jupyman.core.visit import Visit, arrive
+from jupyman.ssh import config as ssh_config
+from jupyman.ssh.auth import Credentials, Keyring
+from jupyman.ssh.link import Link
+from tests.bed import KINDS, Bed, Sshd, User, wait_until
+
+
+@pytest.fixture(scope="module")
+def sshd(bed: Bed) -> Iterator[Sshd]:
+    with bed.start_sshd() as made:
+        yield made
+
+
+def connect(sshd: Sshd, kind: str) -> contextlib.closing[Link]:
+    read = ssh_config.read(f"server-{kind}", ssh_config=str(sshd.ssh_config))
+    return contextlib.closing(Link.open(read, Credentials(), Keyring()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_connection_before_is_ended(sshd: Sshd, users: Callable[[str], User], kind: str) -> None:
+    users(kind)
+    with connect(sshd, kind) as first:
+        before = arrive(first, None)
+        assert before is not None
+        assert before.pid in {one.pid for one in sshd.connections()}
+        assert arrive(first, before) == before, "not the one that asks"
+        with connect(sshd, kind) as second:
+            now = arrive(second, before)
+            assert now is not None
+            assert now.pid != before.pid
+            wait_until(lambda: not psutil.pid_exists(before.pid), what="the end of the first")
+            wait_until(lambda: not first.alive, what="the notice of its end")
+            assert arrive(second, now) == now
+            assert arrive(second, before) == now
+
+
+@pytest.mark.parametrize("other", [{"ticks": 1}, {"boot": "another"}, {"pid": 1}])
+def test_another_process_of_that_pid_is_left_alone(sshd: Sshd, user: User, other: dict[str, int | str]) -> None:
+    with connect(sshd, "bash") as first, connect(sshd, "bash") as second:
+        before = arrive(first, None)
+        assert before is not None
+        arrive(second, dataclasses.replace(before, **other))  # type: ignore[arg-type]
+        assert first.heartbeat(10) < 10
+
+
+def test_a_process_that_is_not_sshds_is_left_alone(sshd: Sshd, user: User) -> None:
+    with user.start("sleep", "60") as work, connect(sshd, "bash") as link:
+        ticks = int(Path(f"/proc/{work.pid}/stat").read_text().rpartition(")")[2].split()[19])  # proc(5): field 22
+        mine = arrive(link, None)
+        assert mine is not None
+        arrive(link, Visit(work.pid, ticks, mine.boot))
+        assert link.run("true", timeout=10).status == 0
+        assert work.poll() is None
+        work.kill()

@@ -1,0 +1,421 @@
+"""A host's supervisor lives through days in seconds: its clock is ours, and so is the other end of the link."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import psutil
+import pytest
+
+from jupyman import errors
+from jupyman.api import ClientContext
+from jupyman.core import supervisor as module
+from jupyman.core.clock import Clock
+from jupyman.core.shell import Completed
+from jupyman.core.supervisor import Supervisor
+from jupyman.ssh.auth import Keyring
+from jupyman.ssh.link import Link
+from tests.bed.wait import wait_until
+
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+NOON = 1_800_000_000.0  # some noon since 1970
+ANSWER = 0.05  # seconds that a living host takes for anything
+
+
+class FakeClock(Clock):
+    """Time passes only where somebody waits, and then at once.
+
+    Attributes:
+        now: the monotonic clock.
+        shift: what the wall clock is ahead of it.
+    """
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.shift = NOON
+        self.end = self.now
+        self.paused = threading.Event()
+        self._script: list[tuple[float, Callable[[], None]]] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall(self) -> float:
+        return self.now + self.shift
+
+    def wait(self, condition: threading.Condition, seconds: float | None) -> None:
+        if self.now >= self.end:
+            self.paused.set()
+            condition.wait()
+            return
+        self.now = min(self.now + seconds, self.end) if seconds is not None else self.end
+        while self._script and self._script[0][0] <= self.now:
+            self._script.pop(0)[1]()
+
+    def at(self, moment: float, action: Callable[[], None]) -> None:
+        """Do something when the clock comes to a moment, seconds from the start."""
+        self._script.append((1000.0 + moment, action))
+        self._script.sort(key=lambda entry: entry[0])
+
+    def sleep(self, seconds: float) -> None:
+        """Let the computer sleep: one clock stands still meanwhile, the other does not."""
+        self.shift += seconds
+
+    @property
+    def passed(self) -> float:
+        return self.now - 1000.0
+
+
+class FakeLink:
+    """The other end: answers heartbeats as long as its world says so."""
+
+    peer = "127.0.0.1"
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.alive = True
+
+    def heartbeat(self, timeout: float) -> float:
+        world = self._world
+        world.beats.append(world.clock.passed)
+        if not self.alive or world.away:
+            world.clock.now += timeout
+            raise errors.LinkLost(f"server1: no answer in {timeout:.0f} s")
+        world.clock.now += ANSWER
+        return ANSWER
+
+    def run(self, script: str, **how: object) -> Completed:
+        """Be a host that tells nothing."""
+        raise errors.RemoteFailed("server1 starts no shell")
+
+    def on_lost(self, callback: Callable[[str], None]) -> None:
+        """Nobody tells: only the heartbeat shows it."""
+
+    def close(self) -> None:
+        self.alive = False
+
+
+class World:
+    """A host, the way to it, and the supervisor that is tested.
+
+    Attributes:
+        away: why the host cannot be reached; None: it can.
+        beats: when heartbeats were sent, seconds from the start.
+        logins: when logins began.
+        states: the link's states one after the other, with when they were seen to begin.
+    """
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.away: Callable[[], errors.JupymanError] | None = None
+        self.beats: list[float] = []
+        self.logins: list[float] = []
+        self.ups: list[float] = []
+        self.links: list[FakeLink] = []
+        self.during: Callable[[], None] = lambda: None
+        self.supervisor = Supervisor(
+            "server1",
+            "server1",
+            Keyring(),
+            lambda _: None,
+            lambda _: None,
+            ClientContext(),
+            login=self._login,
+            clock=self.clock,
+        )
+
+    def _login(self, *_: object) -> Link:
+        self.logins.append(self.clock.passed)
+        self.during()
+        if self.away is not None:
+            error = self.away()
+            silent = error.details.get("unreached", False)
+            self.clock.now += module.REACH if silent else ANSWER
+            raise error
+        self.clock.now += ANSWER
+        self.ups.append(self.clock.passed)
+        self.links.append(FakeLink(self))
+        return cast("Link", self.links[-1])
+
+    @property
+    def state(self) -> str:
+        return self.supervisor.status.state
+
+    def live(self, seconds: float) -> None:
+        """Let time pass."""
+        with self.supervisor._wake:
+            self.clock.paused.clear()
+            self.clock.end = self.clock.now + seconds
+            self.supervisor._wake.notify_all()
+        assert self.clock.paused.wait(60), "the supervisor stands still"
+
+    def vanish(self) -> None:
+        """Nothing is answered any more."""
+        self.away = lambda: errors.HostUnreachable("server1: no answer in 2 s", unreached=True)
+
+    def heal(self) -> None:
+        self.away = None
+
+
+@contextmanager
+def a_world() -> Iterator[World]:
+    made = World()
+    try:
+        yield made
+    finally:
+        made.supervisor.close()
+        made.supervisor._thread.join(10)
+        assert not made.supervisor._thread.is_alive()
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """A host whose link is up, and wanted."""
+    with a_world() as made:
+        made.supervisor.want(wanted=True)
+        made.live(1.0)
+        assert made.state == "up"
+        yield made
+
+
+def gaps(moments: list[float]) -> list[float]:
+    return [after - before for before, after in itertools.pairwise(moments)]
+
+
+# --- a day --------------------------------------------------------------------------------------------------------
+
+
+def test_a_day_of_heartbeats_neither_drifts_nor_grows(world: World) -> None:
+    world.live(HOUR)
+    counted = len(world.beats)
+    size = footprint(world)
+    world.live(DAY - HOUR)
+    assert max(gaps(world.beats)) <= module.HEARTBEAT_INTERVAL + ANSWER + 0.01
+    # One in each interval: as many in the last hours as in the first, and none is left out.
+    assert len(world.beats) == pytest.approx((DAY - HOUR) / (module.HEARTBEAT_INTERVAL + ANSWER), rel=0.001)
+    assert len(world.beats) == pytest.approx(23 * counted, rel=0.001)
+    assert (world.state, world.supervisor.status.reconnects, len(world.logins)) == ("up", 0, 0)
+    no_larger(footprint(world), size)
+
+
+def test_a_day_of_troubles_leaves_no_more_than_a_quiet_one(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    def day() -> None:
+        for hour in range(24):
+            start = world.clock.passed - 1 + hour * HOUR
+            world.clock.at(start + 5 * MINUTE, world.vanish)
+            world.clock.at(start + (6 + hour) * MINUTE, world.heal)
+            world.clock.at(start + 45 * MINUTE, lambda: world.clock.sleep(40 * MINUTE))
+        world.live(DAY)
+
+    day()
+    assert (world.state, world.supervisor.status.reconnects) == ("up", 24)
+    size = footprint(world)
+    with caplog.at_level(logging.INFO):
+        caplog.clear()
+        day()
+    assert (world.state, world.supervisor.status.reconnects) == ("up", 48)
+    assert len(world.logins) > 1000
+    assert 24 * 3 <= len(caplog.records) < 24 * 5, "a line for what happens, none for each attempt"
+    caplog.clear()
+    no_larger(footprint(world), size)
+
+
+def footprint(world: World) -> tuple[int, int, int]:
+    """Count what could grow in this process: threads, descriptors, objects; what the test itself noted is dropped."""
+    for kept in (world.beats, world.logins, world.ups, world.links):
+        kept.clear()
+
+    def settled() -> bool:
+        return not [one for one in threading.enumerate() if one.name.startswith(("up ", "close ", "visit "))]
+
+    wait_until(settled, what="the end of short threads")
+    gc.collect()
+    return threading.active_count(), psutil.Process().num_fds(), len(gc.get_objects())
+
+
+def no_larger(after: tuple[int, int, int], before: tuple[int, int, int]) -> None:
+    assert after[:2] <= before[:2]
+    # The interpreter's caches take some; a thing left by each heartbeat or attempt would be thousands.
+    assert after[2] - before[2] < 300
+
+
+# --- outages ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("minutes", [0.2, 1.0, 4.0])
+def test_after_a_short_outage_the_link_is_back_in_two_seconds(world: World, minutes: float) -> None:
+    for _ in range(50):
+        world.vanish()
+        world.live(minutes * MINUTE)
+        assert world.state == "reconnecting"
+        world.heal()
+        healed = world.clock.passed
+        world.live(4.0)
+        assert world.state == "up"
+        assert world.ups[-1] - healed <= 2.0 * (1 + 0.2) + ANSWER
+
+
+def test_a_night_away_costs_few_attempts_and_ends_in_a_minute(world: World) -> None:
+    world.vanish()
+    world.logins.clear()
+    start = world.clock.passed
+    world.live(12 * HOUR)
+    assert world.state == "reconnecting"
+    waits = gaps(world.logins)
+    assert max(waits) <= 60 * 1.2 + module.REACH
+    assert min(waits[2:]) >= 0.8, "never two at once, nor one right after the other"
+    after_an_hour = [moment for moment in world.logins if moment > start + HOUR]
+    assert len(after_an_hour) < 11 * 60 * 1.3
+    world.heal()
+    healed = world.clock.passed
+    world.live(2 * MINUTE)
+    assert world.state == "up"
+    assert world.ups[-1] - healed <= 60 * 1.2 + ANSWER
+
+
+def test_a_host_that_refuses_is_asked_ever_more_seldom(world: World) -> None:
+    """Some firewalls count connections: six in half a minute, and nobody comes in any more."""
+    world.links[-1].alive = False
+    world.away = lambda: errors.HostUnreachable("server1: connection refused")
+    world.logins.clear()
+    world.live(5 * MINUTE)
+    assert len(world.logins) <= 5 + 5 * 60 / 12
+    late = [moment for moment in world.logins if moment > world.logins[0] + 30]
+    assert min(gaps(late)) >= 15 * 0.8
+
+
+def test_sleep_another_network_and_a_vpn_that_comes_later(world: World) -> None:
+    world.clock.sleep(40 * MINUTE)
+    world.away = lambda: errors.HostUnreachable("server1: the name gpu.lab does not resolve", unreached=True)
+    woke = world.clock.passed
+    world.clock.at(woke + 20, world.heal)
+    world.live(4.0)
+    assert world.state == "reconnecting", "woken, it looked at once"
+    assert world.beats[-1] - woke <= 1.0
+    world.live(30.0)
+    assert world.state == "up"
+    assert world.ups[-1] - (woke + 20) <= 1.2 + ANSWER
+    assert world.supervisor.status.reconnects == 1
+
+
+def test_sleep_during_a_long_outage_begins_the_waiting_anew(world: World) -> None:
+    world.vanish()
+    world.live(2 * HOUR)
+    world.clock.sleep(8 * HOUR)
+    woke = world.clock.passed
+    world.clock.at(woke + 20, world.heal)
+    world.live(MINUTE)
+    assert world.state == "up"
+    assert world.ups[-1] - (woke + 20) <= 1.2 + ANSWER
+
+
+@pytest.mark.parametrize("jump", [-DAY, -HOUR, -1.0, 1.0, HOUR, 365 * DAY])
+def test_a_clock_that_is_set_breaks_nothing(world: World, jump: float) -> None:
+    world.live(MINUTE)
+    world.clock.shift += jump
+    world.live(MINUTE)
+    assert (world.state, world.supervisor.status.reconnects) == ("up", 0)
+    assert max(gaps(world.beats)) <= module.HEARTBEAT_INTERVAL + ANSWER + 0.01
+    world.vanish()
+    world.live(10 * MINUTE)
+    world.clock.shift += jump
+    world.logins.clear()
+    world.live(10 * MINUTE)
+    assert max(gaps(world.logins)) <= 15 * 1.2 + module.REACH
+    world.heal()
+    world.live(20.0)
+    assert world.state == "up"
+
+
+# --- what must not end it -----------------------------------------------------------------------------------------
+
+FAULTS: dict[str, Callable[[], errors.JupymanError]] = {
+    "a name without a network": lambda: errors.UnknownHost("no host is called 'gpu.lab'"),
+    "a configuration that is being edited": lambda: errors.ConfigFault("ssh cannot use its configuration"),
+    "a connection that ends during the login": lambda: errors.LinkLost("server1 ended the connection"),
+    "a host without a shell": lambda: errors.RemoteFailed("server1 starts no session"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_passes_is_waited_for(world: World, fault: str) -> None:
+    world.links[-1].alive = False
+    world.away = FAULTS[fault]
+    world.live(10 * MINUTE)
+    assert world.state == "reconnecting"
+    assert world.supervisor.status.last_error == world.away().message
+    world.heal()
+    world.live(20.0)
+    assert world.state == "up"
+
+
+def test_a_night_of_wakings_costs_a_host_with_codes_one_login(world: World) -> None:
+    world.links[-1].alive = False
+    world.away = lambda: errors.AuthenticationFailed("alice@server1 asks for a code", needs_prompt=True)
+    world.logins.clear()
+    for hour in range(12):
+        world.clock.at(world.clock.passed + hour * HOUR + 10 * MINUTE, lambda: world.clock.sleep(30 * MINUTE))
+        fresh = functools.partial(world.supervisor.nudge, ClientContext(ssh_auth_sock=f"/agent/{hour}"))
+        world.clock.at(world.clock.passed + hour * HOUR + 20 * MINUTE, fresh)
+    world.live(12 * HOUR)
+    assert (world.state, len(world.logins)) == ("needs-auth", 1)
+    assert "asks for a code" in (world.supervisor.status.last_error or "")
+
+
+def test_a_changed_key_is_looked_at_once(world: World) -> None:
+    world.links[-1].alive = False
+    world.away = lambda: errors.HostKeyFault("the key of server1 changed")
+    world.logins.clear()
+    world.live(12 * HOUR)
+    assert (world.state, len(world.logins)) == ("failed", 1)
+
+
+def test_a_link_that_nobody_wants_any_more_is_closed(world: World) -> None:
+    """`down` during a login in the background."""
+    world.links[-1].alive = False
+    world.during = lambda: world.supervisor.want(wanted=False)
+    world.live(MINUTE)
+    assert (world.state, len(world.links)) == ("idle", 2)
+    assert not world.links[-1].alive
+    world.during = lambda: None
+    world.supervisor.want(wanted=True)
+    world.live(MINUTE)
+    assert world.state == "up"
+
+
+def test_a_broken_turn_is_not_the_last(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_thread(link: FakeLink, timeout: float) -> float:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeLink, "heartbeat", no_thread)
+        world.live(MINUTE)
+    assert world.state == "up"
+    world.vanish()
+    world.live(MINUTE)
+    assert world.state == "reconnecting"
+
+
+def test_a_login_that_finds_another_under_way_is_not_forgotten(world: World) -> None:
+    world.links[-1].alive = False
+    with world.supervisor._login:  # somebody holds it, and then decides nothing
+        world.live(MINUTE)
+        assert world.state == "reconnecting"
+    world.live(5.0)
+    assert world.state == "up"
+
+
+def test_an_idle_link_is_let_go(world: World) -> None:
+    world.supervisor.want(wanted=False)
+    world.live(module.LINGER - 10)
+    assert world.state == "up"
+    world.live(20.0)
+    assert world.state == "idle"
+    wait_until(lambda: not world.links[-1].alive, what="the link's end")
