@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -14,7 +14,7 @@ from jupyman.core.visit import Visit, arrive
 from jupyman.ssh import config as ssh_config
 from jupyman.ssh.auth import Credentials, Keyring
 from jupyman.ssh.link import Link
-from tests.bed import KINDS, Bed, Sshd, User, wait_until
+from tests.bed import KINDS, Bed, Sshd, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,8 @@ def connect(sshd: Sshd, kind: str) -> contextlib.closing[Link]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_connection_before_is_ended(sshd: Sshd, users: Callable[[str], User], kind: str) -> None:
-    users(kind)
+def test_the_connection_before_is_ended(bed: Bed, sshd: Sshd, kind: str) -> None:
+    bed.user(kind)
     with connect(sshd, kind) as first:
         before = arrive(first, None)
         assert before is not None
@@ -47,7 +47,7 @@ def test_the_connection_before_is_ended(sshd: Sshd, users: Callable[[str], User]
 
 
 @pytest.mark.parametrize("other", [{"ticks": 1}, {"boot": "another"}, {"pid": 1}])
-def test_another_process_of_that_pid_is_left_alone(sshd: Sshd, user: User, other: dict[str, int | str]) -> None:
+def test_another_process_of_that_pid_is_left_alone(sshd: Sshd, other: dict[str, int | str]) -> None:
     with connect(sshd, "bash") as first, connect(sshd, "bash") as second:
         before = arrive(first, None)
         assert before is not None
@@ -55,8 +55,8 @@ def test_another_process_of_that_pid_is_left_alone(sshd: Sshd, user: User, other
         assert first.heartbeat(10) < 10
 
 
-def test_a_process_that_is_not_sshds_is_left_alone(sshd: Sshd, user: User) -> None:
-    with user.start("sleep", "60") as work, connect(sshd, "bash") as link:
+def test_a_process_that_is_not_sshds_is_left_alone(bed: Bed, sshd: Sshd) -> None:
+    with bed.user().start("sleep", "60") as work, connect(sshd, "bash") as link:
         ticks = int(Path(f"/proc/{work.pid}/stat").read_text().rpartition(")")[2].split()[19])  # proc(5): field 22
         mine = arrive(link, None)
         assert mine is not None
