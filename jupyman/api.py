@@ -102,10 +102,11 @@ class Logs(Request, tag="logs", frozen=True, kw_only=True):
 
 
 class Check(Request, tag="check", frozen=True, kw_only=True):
-    """Look at a host."""
+    """Look at a host; with `deep` compute something with the torch of its environments."""
 
     host: str | None = None
     env: str | None = None
+    deep: bool = False
 
 
 class KernelAdd(Request, tag="kernel-add", frozen=True, kw_only=True):
@@ -120,11 +121,18 @@ class KernelAdd(Request, tag="kernel-add", frozen=True, kw_only=True):
 
 
 class KernelLs(Request, tag="kernel-ls", frozen=True, kw_only=True):
-    """List the kernel specs; `check` looks whether each can run; `name` picks one."""
+    """List the kernel specs."""
 
     host: str | None = None
-    name: str | None = None
-    check: bool = False
+
+
+class KernelCheck(Request, tag="kernel-check", frozen=True, kw_only=True):
+    """Start kernels to see that they work, find what is wrong with them, and mend it where `fix` says so."""
+
+    name: str | None = None  # a kernel; where no host is said, a known host's name means the host
+    host: str | None = None
+    fix: bool = False
+    yes: bool = False
 
 
 class KernelRm(Request, tag="kernel-rm", frozen=True, kw_only=True):
@@ -139,6 +147,71 @@ class EnvLs(Request, tag="env-ls", frozen=True, kw_only=True):
     """List the environments of a host."""
 
     host: str | None = None
+
+
+class EnvCreate(Request, tag="env-create", frozen=True, kw_only=True):
+    """Make an environment with its kernel; None means: not said."""
+
+    name: str
+    host: str | None = None
+    python: str | None = None
+    torch: str | None = None  # "auto", a release, or release+build
+    cuda: str | None = None  # a build: "cu124", "cpu"
+    packages: list[str] = []
+    pyg: bool = False
+    source_name: str | None = None  # of the file on the command line; its kind is told by its name
+    source: str | None = None  # what stands in it
+    channels: list[str] = []
+    mirror: str | None = None
+    torch_index: str | None = None
+    tool: str | None = None
+    dir: str | None = None
+    kernel: str | None = None
+    replace: bool = False
+    dry_run: bool = False
+    detach: bool = False
+
+
+class EnvLogs(Request, tag="env-logs", frozen=True, kw_only=True):
+    """Lines of an installation's log, as `Output` events."""
+
+    name: str
+    host: str | None = None
+    lines: int = 100
+    follow: bool = False
+
+
+class EnvRm(Request, tag="env-rm", frozen=True, kw_only=True):
+    """Remove an environment with its kernel specs."""
+
+    env: str
+    host: str | None = None
+    yes: bool = False
+    force: bool = False
+
+
+class EnvPush(Request, tag="env-push", frozen=True, kw_only=True):
+    """Upload package files and install them."""
+
+    files: list[str]  # absolute paths on this computer
+    env: str
+    host: str | None = None
+
+
+class EnvTarget(Request, tag="env-target", frozen=True, kw_only=True):
+    """Which wheels fit an environment of a host."""
+
+    env: str
+    host: str | None = None
+
+
+class EnvMirror(Request, tag="env-mirror", frozen=True, kw_only=True):
+    """List the mirrors, write one into the host's configuration, or restore what was there."""
+
+    action: Literal["ls", "use", "reset"]
+    name: str | None = None
+    host: str | None = None
+    yes: bool = False
 
 
 class HostLs(Request, tag="host-ls", frozen=True, kw_only=True):
@@ -172,8 +245,15 @@ AnyRequest = (
     | Check
     | KernelAdd
     | KernelLs
+    | KernelCheck
     | KernelRm
     | EnvLs
+    | EnvCreate
+    | EnvLogs
+    | EnvRm
+    | EnvPush
+    | EnvTarget
+    | EnvMirror
     | HostLs
     | HostTrust
     | DaemonStatus

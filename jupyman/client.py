@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -154,7 +155,7 @@ def _hello(where: address.Address) -> dict[str, Any] | None:
     """Ask the daemon of a file who it is; None where it does not live, or its port is another program's by now."""
     if not _lives(where.pid) or foreign_listener(where.port):
         return None  # and the token is not shown to whoever has the port now, nor any of his questions to the user
-    connection = http.client.HTTPConnection("127.0.0.1", where.port, timeout=HELLO_TIMEOUT)
+    connection = _Connection("127.0.0.1", where.port, timeout=HELLO_TIMEOUT)
     try:
         connection.request("GET", "/v1/hello", headers={"Authorization": f"Bearer {where.token}"})
         response = connection.getresponse()
@@ -165,6 +166,17 @@ def _hello(where: address.Address) -> dict[str, Any] | None:
         return said if response.status == 200 and said.get("pid") == where.pid else None
     finally:
         connection.close()
+
+
+class _Connection(http.client.HTTPConnection):
+    """To an address, without the look-up of names: that would import the tables of international ones."""
+
+    def connect(self) -> None:
+        """Connect."""
+        self.sock = socket.socket()
+        self.sock.settimeout(self.timeout)
+        self.sock.connect((self.host, self.port))
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _lives(pid: int) -> bool:
@@ -181,7 +193,7 @@ def _lives(pid: int) -> bool:
 @contextmanager
 def _post(where: address.Address, path: str, body: bytes) -> Iterator[http.client.HTTPResponse]:
     """Send a body; closing the connection, however it comes to that, cancels what it asked for."""
-    connection = http.client.HTTPConnection("127.0.0.1", where.port, timeout=SILENCE)
+    connection = _Connection("127.0.0.1", where.port, timeout=SILENCE)
     headers = {"Authorization": f"Bearer {where.token}", "Content-Type": "application/json"}
     try:
         with _daemon_went():

@@ -56,6 +56,14 @@ class HostEntry(Table, frozen=True, kw_only=True):
     slurm: dict[str, Any] = {}
 
 
+class MirrorEntry(Table, frozen=True, kw_only=True):
+    """A table ``[mirrors.NAME]``."""
+
+    conda: str | None = None
+    pip: str | None = None
+    torch: str | None = None
+
+
 class Config(Table, frozen=True, kw_only=True):
     """The whole file."""
 
@@ -63,6 +71,7 @@ class Config(Table, frozen=True, kw_only=True):
     ssh_config: str | None = None
     defaults: Defaults = Defaults()
     hosts: dict[str, HostEntry] = {}
+    mirrors: dict[str, MirrorEntry] = {}
 
 
 def load(path: Path) -> Config:
@@ -112,9 +121,17 @@ class _Wrong(Exception):
 
 def _check_values(content: dict[str, Any]) -> None:
     """Check table by table: msgspec names the field but not the host that it belongs to."""
-    _check_table({**content, "hosts": {}, "defaults": {}}, Config, ())
-    defaults, hosts = content.get("defaults", {}), content.get("hosts", {})
+    _check_table({**content, "hosts": {}, "defaults": {}, "mirrors": {}}, Config, ())
+    defaults, hosts, mirrors = (content.get(key, {}) for key in ("defaults", "hosts", "mirrors"))
     _check_table(defaults, Defaults, ("defaults",))
+    if not isinstance(mirrors, dict):
+        raise _Wrong(("mirrors",), "must be tables: [mirrors.NAME]")
+    for name, table in mirrors.items():
+        _check_table(table, MirrorEntry, ("mirrors", name))
+        for key, value in table.items():
+            if not re.fullmatch(r"(?:https?|file)://[^\s\"'@]+", value):
+                why = "must be an address (https://…, file:///…) without a password or spaces"
+                raise _Wrong(("mirrors", name, key), why)
     if not isinstance(hosts, dict):
         raise _Wrong(("hosts",), "must be tables: [hosts.NAME]")
     for name, table in hosts.items():

@@ -1,3 +1,4 @@
+# ruff: noqa: PLC0414 - the nouns of gpu.py are part of this module's face
 """The nouns: frozen structs that cross the API, go to disk, and are printed by ``--json``.
 
 Times are RFC 3339 UTC strings, sizes are bytes, ports are integers; a value not known is None, never 0 or "".
@@ -9,6 +10,16 @@ from typing import Any, Literal
 
 import msgspec
 
+from jupyman.gpu import DeepCheck as DeepCheck
+from jupyman.gpu import Driver as Driver
+from jupyman.gpu import Gpu as Gpu
+from jupyman.gpu import GpuProcess as GpuProcess
+from jupyman.gpu import GpuUse as GpuUse
+from jupyman.gpu import MigInstance as MigInstance
+from jupyman.gpu import Toolkit as Toolkit
+from jupyman.gpu import Torch as Torch
+from jupyman.gpu import Verdict as Verdict
+
 App = Literal["lab", "notebook", "server"]
 OnConflict = Literal["next", "ask", "kill", "fail"]
 Restart = Literal["never", "always"]
@@ -16,6 +27,8 @@ ServerState = Literal["queued", "starting", "running", "lost", "exited"]
 LinkState = Literal["idle", "connecting", "up", "reconnecting", "needs-auth", "failed"]
 ForwardState = Literal["up", "waiting"]
 Severity = Literal["info", "warning", "error"]
+# `incomplete`: its making was broken off, and nothing is run from it; `installing`: it is under way.
+EnvState = Literal["ready", "installing", "incomplete"]
 
 
 class Noun(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +112,7 @@ class Session(Noun, frozen=True, kw_only=True):
     forwards: list[Forward] = []
     job: None = None
     problems: list[Problem] = []
+    gpu_use: list[GpuUse] = []
 
 
 class FoundServer(Noun, frozen=True, kw_only=True):
@@ -128,50 +142,6 @@ class Ps(Noun, frozen=True, kw_only=True):
 # --- the host report ----------------------------------------------------------------------------------------------
 
 
-class GpuProcess(Noun, frozen=True, kw_only=True):
-    """A process that holds GPU memory."""
-
-    pid: int
-    name: str | None
-    memory: int | None
-    user: str | None = None
-
-
-class Gpu(Noun, frozen=True, kw_only=True):
-    """One physical GPU; memory in bytes, utilization in percent."""
-
-    index: int
-    uuid: str | None
-    name: str | None
-    memory_total: int | None
-    memory_used: int | None
-    utilization: int | None
-    processes: list[GpuProcess] = []
-    compute_cap: str | None = None
-    mig: bool | None = None
-
-
-class Driver(Noun, frozen=True, kw_only=True):
-    """The NVIDIA driver; `cuda` is the newest CUDA it can run."""
-
-    version: str | None
-    cuda: str | None
-
-
-class Toolkit(Noun, frozen=True, kw_only=True):
-    """A CUDA toolkit on the host."""
-
-    version: str
-    path: str
-
-
-class Torch(Noun, frozen=True, kw_only=True):
-    """The torch build of an environment; `cuda` is None for a CPU build."""
-
-    version: str
-    cuda: str | None
-
-
 class Environment(Noun, frozen=True, kw_only=True):
     """A prefix with a Python."""
 
@@ -186,14 +156,12 @@ class Environment(Noun, frozen=True, kw_only=True):
     root: str | None = None  # the conda root that it belongs to
     executable: str | None = None  # its python
     lodger: bool = False  # another user made it in a shared folder: it is chosen only where it is named
-
-
-class Verdict(Noun, frozen=True, kw_only=True):
-    """Does this environment's torch fit the driver?"""
-
-    env: str
-    ok: bool | None
-    text: str
+    real: str | None = None  # the prefix with all links followed
+    state: EnvState = "ready"
+    cudnn: str | None = None  # of its conda package or wheel
+    torch_by: Literal["conda", "pip"] | None = None  # what installed torch
+    torch_foreign: bool = False  # it has torch, and its folder is another user's, or everybody may write there
+    torch_with: list[str] = []  # packages that go with one torch release only: torchvision, torchaudio
 
 
 class PortHolder(Noun, frozen=True, kw_only=True):
@@ -217,6 +185,7 @@ class Disk(Noun, frozen=True, kw_only=True):
     total: int | None
     free: int | None
     quota: int | None = None
+    quota_used: int | None = None
     filesystem: str | None = None
 
 
@@ -237,6 +206,7 @@ class HostReport(Noun, frozen=True, kw_only=True):
     disk: Disk | None = None
     slurm: str | None = None
     verdicts: list[Verdict] = []
+    deep: list[DeepCheck] = []
     problems: list[Problem] = []
     home: str | None = None
     node: str | None = None
@@ -255,12 +225,26 @@ class KernelSpec(Noun, frozen=True, kw_only=True):
     ok: bool | None
     problem: str | None
     directory: str | None = None
+    environment: str | None = None  # the name of the one that it runs in
+    seen_by: list[str] | None = None  # environments whose servers show it; None: every server does
+    ipywidgets: str | None = None  # the version in its environment (`kernel check`)
+
+
+class Repair(Noun, frozen=True, kw_only=True):
+    """A command on the host that mends a problem, by the environment's own tool."""
+
+    prefix: str
+    packages: list[str]
+    command: list[str]
+    state: Literal["proposed", "declined", "done"]
 
 
 class Kernels(Noun, frozen=True, kw_only=True):
-    """The answer of `kernel ls`."""
+    """The answer of `kernel ls` and `kernel check`; only the latter knows of problems and repairs."""
 
     kernels: list[KernelSpec]
+    problems: list[Problem] = []
+    repairs: list[Repair] = []
 
 
 class KernelAdded(Noun, frozen=True, kw_only=True):

@@ -12,14 +12,17 @@ from jupyman.cli.context import Context
 from jupyman.cli.options import EnvName, Host, json_option
 
 
-@click.command(epilog="Example: jupyman check server1 --env pytorch")
+@click.command(epilog="Example: jupyman check server1 --env pytorch --deep")
 @click.argument("host", required=False, type=Host())
 @click.option("--env", type=EnvName(), help="look at one environment")
+@click.option(
+    "--deep", is_flag=True, help="run a tiny torch program in it on the GPU; without --env in each that has torch"
+)
 @json_option
 @click.pass_obj
-def command(context: Context, host: str | None, env: str | None, as_json: bool) -> None:
+def command(context: Context, host: str | None, env: str | None, deep: bool, as_json: bool) -> None:
     """Look at a host: GPUs, driver and CUDA, environments, torch, ports, disk, and problems with their fix."""
-    report = context.call(api.Check(host=host, env=env), quiet=as_json)
+    report = context.call(api.Check(host=host, env=env, deep=deep), quiet=as_json)
     if as_json:
         context.dump(report)
         return
@@ -34,9 +37,13 @@ def command(context: Context, host: str | None, env: str | None, as_json: bool) 
     if driver:
         context.out(f"driver {driver['version'] or 'unknown'}, CUDA up to {driver['cuda'] or 'unknown'}")
     for toolkit in report["cuda_toolkits"]:
-        context.out(f"CUDA toolkit {toolkit['version']} in {toolkit['path']}")
+        where = " (nvcc on PATH)" if toolkit["on_path"] else ""
+        context.out(f"CUDA toolkit {toolkit['version']} in {toolkit['path']}{where}")
     if report["cudnn"]:
         context.out(f"cuDNN {report['cudnn']}")
+    for environment in report["environments"]:
+        if environment["cudnn"]:
+            context.out(f"cuDNN {environment['cudnn']} in environment {environment['name'] or environment['prefix']}")
     _gpus(context, report)
     _environments(context, report)
     if report["jupyter"]:
@@ -66,9 +73,35 @@ def _gpus(context: Context, report: dict[str, Any]) -> None:
     for gpu in report["gpus"]:
         memory = f"{terminal.size(gpu['memory_used'])} / {terminal.size(gpu['memory_total'])}"
         use = "?" if gpu["utilization"] is None else f"{gpu['utilization']} %"
-        who = ", ".join(f"{p['user'] or '?'}:{p['pid']}" for p in gpu["processes"]) or "-"
-        rows.append((str(gpu["index"]), gpu["name"] or "?", memory, use, who))
-    context.out("\n" + terminal.table(("GPU", "NAME", "MEMORY", "USE", "PROCESSES"), rows))
+        rows.append((str(gpu["index"]), gpu["name"] or "?", memory, use, gpu["uuid"] or "?"))
+        rows += [("", f"MIG {part['name']}", "", "", part["uuid"]) for part in gpu["instances"]]
+    context.out("\n" + terminal.table(("GPU", "NAME", "MEMORY", "USE", "UUID"), rows))
+    held = [
+        (
+            str(gpu["index"]),
+            terminal.size(process["memory"]),
+            process["user"] or "-",
+            str(process["pid"]),
+            _what(process),
+        )
+        for gpu in report["gpus"]
+        for process in gpu["processes"]
+    ]
+    if held:
+        context.out("\n" + terminal.table(("ON GPU", "MEMORY", "USER", "PID", "WHAT"), held))
+
+
+def _what(process: dict[str, Any]) -> str:
+    """Say what a process on a GPU is: its notebook, else its kernel, else its program."""
+    if process["user"] is None:
+        return f"PID {process['pid']} (another container or a user that cannot be seen)"
+    session = f"session {process['session']}" if process["session"] else None
+    kernel = f"kernel {process['kernel'][:8]}" if process["kernel"] else None
+    if process["notebook"]:
+        return f"{process['notebook']} ({', '.join(filter(None, (session, kernel)))})"
+    name = _brief(process["name"] or "?")
+    belongs = ", ".join(filter(None, (session, kernel)))
+    return f"{name} ({belongs})" if belongs else name
 
 
 def _environments(context: Context, report: dict[str, Any]) -> None:
@@ -82,6 +115,10 @@ def _environments(context: Context, report: dict[str, Any]) -> None:
         context.out()
     for verdict in fits:
         context.out(f"{names.get(verdict['env']) or verdict['env']}: {verdict['text']}")
+    # A failure stands below, with its fix.
+    for result in report["deep"]:
+        if result["ok"] is not False:
+            context.out(f"{names.get(result['env']) or result['env']}: {result['text']}")
 
 
 def environments(found: list[dict[str, Any]]) -> str:
@@ -93,7 +130,7 @@ def environments(found: list[dict[str, Any]]) -> str:
         rows.append(
             (
                 env["name"] or "-",
-                env["kind"],
+                env["kind"] if env["state"] == "ready" else f"{env['kind']}, {env['state']}",
                 env["python"] or "?",
                 env["jupyter"] or "-",
                 env["ipykernel"] or "-",

@@ -139,6 +139,7 @@ class Context:
         any_version: bool = False,
         quiet: bool = False,
         configured: bool = True,
+        on_output: Callable[[str], None] | None = None,
     ) -> Any:
         """Run a request in the daemon, showing its progress and asking its questions.
 
@@ -148,6 +149,7 @@ class Context:
             any_version: accept a daemon of another version.
             quiet: show no progress.
             configured: refuse a broken config.toml before anything is touched.
+            on_output: takes the lines that are no result; None: they are one.
 
         Returns:
             The result as plain JSON values.
@@ -178,7 +180,7 @@ class Context:
             if isinstance(event, Prompt):
                 return self.ask(event)
             if isinstance(event, Output):
-                self.out(event.line)
+                (on_output or self.out)(event.line)
             elif isinstance(event, OpenBrowser):
                 self.open(event.url if "://" in event.url else client.base + event.url)
             return None

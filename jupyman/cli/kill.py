@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from jupyman import api
+from jupyman import api, errors
 from jupyman.cli.context import Context
 from jupyman.cli.options import Host, Port, SessionName, json_option
 
@@ -32,25 +32,45 @@ class Target(SessionName):
 Examples:
   jupyman kill server1
   jupyman kill 8888 --host server1
-  jupyman kill -y server1:8888"""
+  jupyman kill -y server1:8888
+  jupyman kill --orphans server1"""
 )
 @click.argument("targets", nargs=-1, type=Target(), metavar="[SESSION | PORT | HOST:PORT]...")
 @click.option("--host", type=Host(), help="the host of a PORT")
+@click.option(
+    "--orphans", type=Host(), metavar="HOST", help="end your kernels on HOST whose server is gone, with what they hold"
+)
 @click.option("-y", "--yes", is_flag=True, help="do not ask")
 @click.option("--force", is_flag=True, help="SIGKILL what has not ended after the grace period")
 @json_option
 @click.pass_obj
 def command(
-    context: Context, /, *, targets: tuple[str, ...], host: str | None, yes: bool, force: bool, as_json: bool
+    context: Context,
+    /,
+    *,
+    targets: tuple[str, ...],
+    host: str | None,
+    orphans: str | None,
+    yes: bool,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Stop a session's server with its kernels, or what listens on a port of the host.
 
     Only your own processes, and only after their identity was checked again right before the signal.
     """
-    result = context.call(api.Kill(targets=list(targets), host=host, yes=yes, force=force))
+    if orphans is not None and (targets or host is not None):
+        raise errors.UsageFault(
+            "--orphans HOST stands alone: it ends kernels, not sessions or ports", "see jupyman kill --help"
+        )
+    request = api.Kill(targets=list(targets), host=host, yes=yes, force=force, orphans=orphans)
+    result = context.call(request)
     if as_json:
         context.dump(result)
     else:
         for one in result["killed"]:
+            if "kernel" in one:
+                context.out(f"ended kernel {one['kernel']} (pid {one['pid']}) on {one['host']}")
+                continue
             what = f"session {one['session']}" if one["session"] else f"port {one['port']} of {one['host']}"
             context.out(f"stopped {what}" + (f" (pid {one['pid']})" if one["pid"] else ": no server was left"))

@@ -35,7 +35,6 @@ LATER = {"dashboard"}
 LATER_OPTIONS = {
     "jupyman up": {"--slurm", "--no-slurm", "--slurm-arg"},
     "jupyman ps": {"-w", "--watch"},
-    "jupyman kill": {"--orphans"},
 }
 
 

@@ -104,17 +104,33 @@ class Line(click.ParamType[str]):
         return text
 
 
+def is_kernel_name(text: str) -> bool:
+    """Tell whether a kernel spec may be called so: jupyter_client's rule (kernelspec.py, _kernel_name_pat)."""
+    return re.fullmatch(r"[A-Za-z0-9_.-]+", text) is not None and text.strip(".") != ""
+
+
 class KernelName(Line):
-    """The name of a kernel spec: jupyter_client's rule (kernelspec.py, _kernel_name_pat), and no dash in front."""
+    """The name of a kernel spec, with no dash in front."""
 
     name = "kernel name"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Check it."""
         text = super().convert(value, param, ctx)
-        if not re.fullmatch(r"[A-Za-z0-9_.-]+", text) or not text.strip("."):
+        if not is_kernel_name(text):
             self.fail(f"{text[:80]!r} is not a kernel name: letters, digits, dot, underscore, dash", param, ctx)
         return text
+
+
+class KernelOrHost(Host):
+    """The name of a kernel spec, or a host: which of the two is known later."""
+
+    name = "kernel or host"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse what can be neither."""
+        text = str(value)
+        return text if is_kernel_name(text) and not text.startswith("-") else super().convert(value, param, ctx)
 
 
 class SessionName(Line):
@@ -137,6 +153,22 @@ class EnvName(Line):
         """Offer the environments that were seen last."""
         del param
         return offer({name for names in cached(ctx).environments.values() for name in names}, incomplete)
+
+
+class MirrorName(Line):
+    """The name of a mirror, built in or of config.toml."""
+
+    name = "mirror"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        """Offer the built-in ones and those of config.toml."""
+        del param
+        context = ctx.find_object(Context) or Context()
+        try:
+            config = context.config()
+        except errors.ConfigFault:
+            config = None
+        return offer({"tuna", "ustc", "aliyun", "bfsu", *(config.mirrors if config is not None else ())}, incomplete)
 
 
 class CachedSession(msgspec.Struct):

@@ -33,6 +33,12 @@ def command(context: Context, hosts: tuple[str, ...], every: bool, as_json: bool
         for one in sessions:
             for problem in one["problems"]:
                 context.out(f"{one['name']}: {problem['text']} ({problem['fix']})")
+            for use in one["gpu_use"]:
+                what = use["notebook"] or (
+                    f"kernel {use['kernel'][:8]}" if use["kernel"] else "a process of its server"
+                )
+                memory = terminal.size(use["memory"])
+                context.out(f"{one['name']}: {memory} of GPU {use['gpu']} held by {what} (pid {use['pid']})")
             trouble = _trouble(one["link"], f"jupyman up {one['name']}")
             if trouble:
                 context.out(f"{one['name']}: {trouble}")

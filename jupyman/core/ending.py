@@ -6,7 +6,7 @@ import re
 
 from jupyman import errors
 from jupyman.api import Kill, Operation, Prompt
-from jupyman.core import ports
+from jupyman.core import orphans, ports
 from jupyman.core.hosts import Hosts
 from jupyman.core.launchers import nohup
 from jupyman.core.sessions import Live, Sessions
@@ -24,6 +24,13 @@ class Killed(Noun, frozen=True, kw_only=True):
     host: str | None = None
     pid: int | None = None
     port: int | None = None
+
+
+class KilledKernel(Killed, frozen=True, kw_only=True):
+    """A kernel whose server was gone; `memory` in bytes."""
+
+    kernel: str
+    memory: int | None
 
 
 class Kills(Noun, frozen=True, kw_only=True):
@@ -49,6 +56,8 @@ def kill(request: Kill, hosts: Hosts, sessions: Sessions, operation: Operation) 
         NotOurs: the process belongs to another user.
         Interrupted: the question was answered with no.
     """
+    if request.orphans is not None:
+        return _orphans(request, request.orphans, hosts, operation)
     targets = request.targets or [_only(sessions)]
     killed: list[Killed] = []
     first: errors.JupymanError | None = None
@@ -64,6 +73,16 @@ def kill(request: Kill, hosts: Hosts, sessions: Sessions, operation: Operation) 
             first = first or error
     if first is not None:
         raise first
+    return Kills(killed=killed)
+
+
+def _orphans(request: Kill, host: str, hosts: Hosts, operation: Operation) -> Kills:
+    if request.targets:
+        raise errors.UsageFault("--orphans ends kernels, not sessions or ports", "leave out one of them")
+    killed: list[Killed] = [
+        KilledKernel(target=host, host=host, pid=one.pid, kernel=one.kernel, memory=one.memory)
+        for one in orphans.kill(request, host, hosts, operation)
+    ]
     return Kills(killed=killed)
 
 

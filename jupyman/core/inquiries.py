@@ -1,4 +1,4 @@
-"""The verbs that look at a host, or work on its environments and kernels."""
+"""The verbs that look at a host and its environments, and what verbs of a host begin with."""
 
 from __future__ import annotations
 
@@ -7,21 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from jupyman import api, errors
 from jupyman.api import Operation, Output, Prompt
-from jupyman.core import kernels as kernel_work
-from jupyman.core import ports, probe
 from jupyman.core.hosts import Hosts
 from jupyman.core.launchers import nohup
 from jupyman.core.sessions import Sessions
 from jupyman.core.steps import step
-from jupyman.model import Environments, FoundServer, HostReport, KernelAdded, Kernels, KnownHost, KnownHosts, LinkStatus
+from jupyman.model import FoundServer, HostReport, KnownHost, KnownHosts, LinkStatus
 from jupyman.ssh import config as ssh_config
 from jupyman.ssh import hostkeys
 from jupyman.ssh.link import Link, scan
-from jupyman.tools import conda
 
 
 def link_status(hosts: Hosts, host: str) -> LinkStatus:
@@ -30,101 +25,12 @@ def link_status(hosts: Hosts, host: str) -> LinkStatus:
     return supervisor.status if supervisor is not None else LinkStatus()
 
 
-def _link(host: str, hosts: Hosts, operation: Operation) -> Link:
+def connect(host: str, hosts: Hosts, operation: Operation) -> Link:
+    """Return the host's link, made where there is none."""
     with step(operation, "connect", f"connecting to {host}") as progress:
         link = hosts.supervisor(host, operation.client).acquire(operation)
         progress.text = f"connected to {host}"
     return link
-
-
-def check(request: api.Check, host: str, hosts: Hosts, sessions: Sessions, operation: Operation) -> HostReport:
-    """Look at everything on a host."""
-    link = _link(host, hosts, operation)
-    with step(operation, "probe", "looking at the host"), ThreadPoolExecutor(3) as pool:
-        report = pool.submit(probe.probe, link, host, depth="full", directory=None)
-        holders = pool.submit(ports.who, link)
-        found = pool.submit(nohup.find, link)
-        seen = report.result()
-        servers = _unowned(host, found.result(), sessions, every=True)
-        listening = holders.result()
-    _remember(host, seen, sessions)
-    if request.env is not None:
-        environment = conda.find(seen.environments, request.env)
-        keys = {environment.prefix, environment.name}
-        verdicts = [verdict for verdict in seen.verdicts if verdict.env in keys]
-        told = tuple(verdict.text for verdict in verdicts)
-        seen = msgspec.structs.replace(
-            seen,
-            environments=[environment],
-            verdicts=verdicts,
-            problems=[one for one in seen.problems if one.code != "torch-driver" or one.text.endswith(told)],
-        )
-    problems = [*seen.problems, *(problem for server in servers for problem in server.problems)]
-    return msgspec.structs.replace(seen, jupyter=servers, ports=listening, problems=problems)
-
-
-def env_ls(request: api.EnvLs, host: str, hosts: Hosts, sessions: Sessions, operation: Operation) -> Environments:
-    """List the environments."""
-    del request
-    link = _link(host, hosts, operation)
-    report = probe.probe(link, host, depth="launch", directory=None)
-    _remember(host, report, sessions)
-    return Environments(environments=report.environments)
-
-
-def kernel_add(
-    request: api.KernelAdd, host: str, hosts: Hosts, sessions: Sessions, operation: Operation
-) -> KernelAdded:
-    """Register an environment as a kernel."""
-    link = _link(host, hosts, operation)
-    with step(operation, "environment", f"looking for environment {request.env}") as progress:
-        report = probe.probe(link, host, depth="launch", directory=None)
-        _remember(host, report, sessions)
-        environment = conda.find(report.environments, request.env)
-        progress.text = f"environment {environment.name or environment.prefix}: Python {environment.python}"
-    install = kernel_work.may_install(environment, request.install, operation)
-    with step(operation, "kernel", "registering the kernel") as progress:
-        added = kernel_work.add(
-            link,
-            environment,
-            name=request.name,
-            display_name=request.display_name,
-            install=install,
-            replace=request.replace,
-            proof=True,
-            progress=progress.now,
-            cancelled=operation.cancelled,
-        )
-        progress.text = f"kernel {added.kernel.name} runs {added.executable}"
-    return added
-
-
-def kernel_ls(request: api.KernelLs, host: str, hosts: Hosts, sessions: Sessions, operation: Operation) -> Kernels:
-    """List the kernel specs; with `check`, see whether each can run."""
-    link = _link(host, hosts, operation)
-    report = probe.probe(link, host, depth="launch", directory=None)
-    _remember(host, report, sessions)
-    listed = kernel_work.ls(link, [environment.prefix for environment in report.environments], check=request.check)
-    if request.name is None:
-        return listed
-    chosen = [kernel for kernel in listed.kernels if kernel.name == request.name]
-    if not chosen:
-        names = ", ".join(kernel.name for kernel in listed.kernels) or "none"
-        raise errors.UsageFault(f"no kernel is called {request.name!r} on {host}", f"kernels there: {names}")
-    return Kernels(kernels=chosen)
-
-
-def kernel_rm(request: api.KernelRm, host: str, hosts: Hosts, sessions: Sessions, operation: Operation) -> Any:
-    """Remove a kernel spec of the user's own."""
-    del sessions
-    link = _link(host, hosts, operation)
-    if not request.yes:
-        if not operation.client.interactive:
-            raise errors.UsageFault("a question must be answered, and stdin is no terminal", "say -y to answer yes")
-        question = Prompt(id="", kind="confirm", text=f"Remove kernel {request.name} from {host}?", default="n")
-        if operation.ask(question).lower() not in {"y", "yes"}:
-            raise errors.Interrupted("nothing was removed")
-    return {"removed": request.name, "directory": kernel_work.rm(link, request.name)}
 
 
 def logs(request: api.Logs, hosts: Hosts, sessions: Sessions, operation: Operation) -> Any:
@@ -153,7 +59,7 @@ def servers(hosts_wanted: list[str], hosts: Hosts, sessions: Sessions, operation
 
     def one(host: str) -> list[FoundServer]:
         link = hosts.supervisor(host, operation.client).acquire(operation)
-        return _unowned(host, nohup.find(link), sessions, every=False)
+        return _unowned(host, nohup.find(link), sessions)
 
     with ThreadPoolExecutor(8) as pool:
         return [server for found in pool.map(one, hosts_wanted) for server in found]
@@ -226,13 +132,13 @@ def _aliases(hosts: Hosts, operation: Operation) -> list[str]:
     return found
 
 
-def _unowned(host: str, found: nohup.Found, sessions: Sessions, *, every: bool) -> list[FoundServer]:
-    """Turn what was found into rows; without `every`, leave out those that a session of this computer owns."""
+def _unowned(host: str, found: nohup.Found, sessions: Sessions) -> list[FoundServer]:
+    """Turn what was found into rows; those that a session of this computer owns are left out."""
     owned = {live.running.server.pid for live in sessions.on(host) if live.running is not None}
-    return [server for server in nohup.rows(host, found) if every or server.pid not in owned]
+    return [server for server in nohup.rows(host, found) if server.pid not in owned]
 
 
-def _remember(host: str, report: HostReport, sessions: Sessions) -> None:
+def remember(host: str, report: HostReport, sessions: Sessions) -> None:
     """Keep environment names for shell completion."""
     names = sorted({environment.name for environment in report.environments if environment.name})
     with sessions.lock:

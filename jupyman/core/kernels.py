@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 
 import msgspec
@@ -11,14 +12,53 @@ import msgspec
 from jupyman import errors, remote
 from jupyman.api import Operation, Prompt
 from jupyman.core import shell as script
-from jupyman.core.shell import Shell
-from jupyman.model import Environment, KernelAdded, Kernels, KernelSpec
-from jupyman.tools import activation, kernelspec
+from jupyman.core.shell import Facts, Shell
+from jupyman.model import Environment, KernelAdded, KernelSpec
+from jupyman.tools import activation, kernelspec, widgets
 
 PROOF_TIMEOUT = 60  # seconds for a kernel to start and answer; a cold torch environment on NFS needs 30
 INSTALL_TIMEOUT = 900.0
 LOOK_TIMEOUT = 30.0
-CHECK_TIMEOUT = 300.0
+
+
+def arguments(
+    env: Environment, *, name: str | None, display_name: str | None, install: bool, replace: bool, proof: bool
+) -> dict[str, str]:
+    """Return the variables of the script that adds a kernel: see `add`.
+
+    Raises:
+        UsageFault: the name is not allowed, or the display name has several lines.
+    """
+    chosen = kernelspec.checked_name(name) if name is not None else kernelspec.name_for(env)
+    shown = display_name or kernelspec.display_name_for(env)
+    if "\n" in shown or "\r" in shown:
+        raise errors.UsageFault("a display name has one line", "leave the line break out")
+    python = activation.python(env)
+    wish = {
+        "python": python,
+        "prefix": env.prefix,
+        "shell": "@SHELL@",
+        "wrapper": kernelspec.wrapper(env),
+        "env": activation.variables(env),
+        "display_name": shown,
+    }
+    return {
+        "NAME": chosen,
+        "DISPLAY": shown,
+        "PYTHON": python,
+        "PREFIX": env.prefix,
+        "ENV": env.name or env.prefix,
+        "KIND": env.kind,
+        "ROOT": env.root or "",
+        "INSTALL": "1" if install else "0",
+        "REPLACE": "1" if replace else "0",
+        "PROOF": "1" if proof else "0",
+        "LIMIT": str(PROOF_TIMEOUT),
+        "WISH": msgspec.json.encode(wish).decode(),
+        "WRITE": program("kernel_write"),
+        "PROVE": program("kernel_proof"),
+        "KERNEL": remote.script("kernel"),
+    }
 
 
 def add(
@@ -56,19 +96,7 @@ def add(
         UsageFault: the name is not allowed, or another environment's.
         NotOurs, RemoteFailed, EnvironmentMissing: as the script says.
     """
-    chosen = kernelspec.checked_name(name) if name is not None else kernelspec.name_for(env)
-    shown = display_name or kernelspec.display_name_for(env)
-    if "\n" in shown or "\r" in shown:
-        raise errors.UsageFault("a display name has one line", "leave the line break out")
-    python = activation.python(env)
-    wish = {
-        "python": python,
-        "prefix": env.prefix,
-        "shell": "@SHELL@",
-        "wrapper": kernelspec.wrapper(env),
-        "env": activation.variables(env),
-        "display_name": shown,
-    }
+    wish = arguments(env, name=name, display_name=display_name, install=install, replace=replace, proof=proof)
 
     def told(key: str, value: str) -> None:
         if key == "step" and progress is not None:
@@ -79,30 +107,27 @@ def add(
     facts = script.run(
         shell,
         "kernel_add",
-        {
-            "NAME": chosen,
-            "DISPLAY": shown,
-            "PYTHON": python,
-            "PREFIX": env.prefix,
-            "ENV": env.name or env.prefix,
-            "KIND": env.kind,
-            "ROOT": env.root or "",
-            "INSTALL": "1" if install else "0",
-            "REPLACE": "1" if replace else "0",
-            "PROOF": "1" if proof else "0",
-            "LIMIT": str(PROOF_TIMEOUT),
-            "WISH": msgspec.json.encode(wish).decode(),
-            "WRITE": _program("kernel_write"),
-            "PROVE": _program("kernel_proof"),
-        },
+        wish,
         timeout=(INSTALL_TIMEOUT if install else LOOK_TIMEOUT * 2) + PROOF_TIMEOUT + 10,
         on_fact=told,
         cancelled=cancelled,
     )
-    spec = kernelspec.parse(chosen, facts.one("directory") or "", facts.one("json") or "")
+    return added(facts, env, wish["NAME"], proof=proof)
+
+
+def added(facts: Facts, env: Environment, name: str, *, proof: bool) -> KernelAdded:
+    """Read the script's answer.
+
+    Args:
+        facts: the answer, of a success.
+        env: the environment.
+        name: the kernel's.
+        proof: whether a kernel was started.
+    """
+    spec = kernelspec.parse(name, facts.one("directory") or "", facts.one("json") or "")
     return KernelAdded(
         kernel=msgspec.structs.replace(spec, ok=True if proof else spec.ok),
-        executable=facts.one("executable") or python,
+        executable=facts.one("executable") or activation.python(env),
         python=facts.one("version") or env.python,
         refreshed=facts.one("refreshed") is not None,
     )
@@ -122,40 +147,90 @@ def may_install(env: Environment, wanted: bool | None, operation: Operation) -> 
     return operation.ask(Prompt(id="", kind="confirm", text=text, default="y")).lower() in {"y", "yes"}
 
 
-def ls(shell: Shell, prefixes: list[str], *, check: bool = False) -> Kernels:
+@dataclass(frozen=True)
+class Listing:
+    """What Jupyter finds on a host.
+
+    Attributes:
+        specs: in the order in which it looks; the first of a name counts, those that it hides are listed too.
+        fronts: what draws widgets in the pages of the servers of an environment, by its prefix.
+        foreign: programs that others may change.
+    """
+
+    specs: list[KernelSpec]
+    fronts: dict[str, widgets.Half]
+    foreign: frozenset[str]
+
+
+def ls(shell: Shell, environments: Sequence[Environment]) -> Listing:
     """List the kernel specs of the account, of environments and of the system.
 
     Args:
         shell: the host.
-        prefixes: the environments to look in.
-        check: also import ipykernel with each one's Python.
+        environments: to look in.
 
     Returns:
-        The specs in the order in which Jupyter would find them; the first of a name counts, those that it hides are
-        listed too. `ok` is False where the program has vanished or, with `check`, cannot import ipykernel.
+        The specs; `ok` is False where the program has vanished, else nothing was tried.
 
     Raises:
         LinkLost, RemoteFailed: as `script.run`.
     """
-    listed = script.run(
-        shell, "kernel_ls", {"PREFIXES": "\n".join(prefixes), "PATHS": "", "CHECK": "0"}, timeout=LOOK_TIMEOUT
-    )
-    specs = [
-        kernelspec.parse((entry.one("name") or "").lower(), entry.one("directory") or "", entry.one("json") or "")
-        for entry in listed.records("spec", "directory")
-    ]
-    programs = sorted({path for spec in specs if (path := kernelspec.executable(spec)) is not None})
-    if not programs:
-        return Kernels(kernels=specs)
-    looked = script.run(
-        shell,
-        "kernel_ls",
-        {"PREFIXES": "", "PATHS": "\n".join(programs), "CHECK": "1" if check else "0"},
-        timeout=CHECK_TIMEOUT if check else LOOK_TIMEOUT,
-    )
-    broken = dict(entry.split("\t", 1) for entry in looked.all("broken") if "\t" in entry)
+    prefixes = [environment.prefix for environment in environments]
+    arguments = {"PREFIXES": "\n".join(prefixes), "PATHS": ""}
+    facts = script.run(shell, "kernel_ls", arguments, timeout=LOOK_TIMEOUT)
+    specs: dict[str, KernelSpec] = {}  # by directory: ~/.local and /usr are environments, too
+    for entry in facts.records("spec", "directory"):
+        directory = entry.one("directory") or ""
+        if directory not in specs:
+            spec = kernelspec.parse((entry.one("name") or "").lower(), directory, entry.one("json") or "")
+            specs[directory] = _placed(spec, environments, own=entry.one("user") == "1")
+    programs = sorted({path for spec in specs.values() if (path := kernelspec.executable(spec)) is not None})
+    looked = Facts()
+    if programs:
+        arguments = {"PREFIXES": "", "PATHS": "\n".join(programs)}
+        looked = script.run(shell, "kernel_ls", arguments, timeout=LOOK_TIMEOUT)
     missing = set(looked.all("missing"))
-    return Kernels(kernels=[_judged(spec, missing, broken, check=check) for spec in specs])
+    return Listing(
+        specs=[gone(spec) if kernelspec.executable(spec) in missing else spec for spec in specs.values()],
+        fronts={environment.prefix: _front(environment, facts) for environment in environments if environment.apps},
+        foreign=frozenset(looked.all("foreign")),
+    )
+
+
+def gone(spec: KernelSpec) -> KernelSpec:
+    """Say of a spec that its program has vanished."""
+    problem = f"its program is gone: {kernelspec.executable(spec)}"
+    return msgspec.structs.replace(spec, ok=False, problem=spec.problem or problem)
+
+
+def runs_in(spec: KernelSpec, environments: Sequence[Environment]) -> Environment | None:
+    """Return the environment that a spec leads to; None where it is not among `environments`."""
+    prefix = (spec.prefix or "").rstrip("/")
+    return next((one for one in environments if prefix in {one.prefix.rstrip("/"), one.real}), None)
+
+
+def _placed(spec: KernelSpec, environments: Sequence[Environment], *, own: bool) -> KernelSpec:
+    """Add where the kernel runs and whose servers show it."""
+    runs = runs_in(spec, environments)
+    seen_by: list[str] | None = None
+    if not own:
+        prefix = kernelspec.holder(spec.directory or "", [environment.prefix for environment in environments])
+        if prefix is not None:
+            seen_by = [one.name or one.prefix for one in environments if one.prefix == prefix and one.apps]
+    return msgspec.structs.replace(spec, environment=runs.name if runs is not None else None, seen_by=seen_by)
+
+
+def _front(environment: Environment, facts: Facts) -> widgets.Half:
+    """Return what draws widgets in the pages of an environment's servers."""
+    # Notebook 6 has its own pages; JupyterLab and notebook 7 have the same.
+    classic = "lab" not in environment.apps and (environment.jupyter or "").startswith(("5.", "6."))
+    read, key = (widgets.in_classic, "classic") if classic else (widgets.in_lab, "lab")
+    records = list(facts.records("front", "prefix"))
+    for prefix in (environment.prefix, None):
+        told = [version for one in records if one.one("prefix") == prefix for version in one.all(key)]
+        if told:
+            return read(told[0])
+    return read(None)
 
 
 def rm(shell: Shell, name: str) -> str:
@@ -176,18 +251,6 @@ def rm(shell: Shell, name: str) -> str:
     return facts.one("directory") or ""
 
 
-def _judged(spec: KernelSpec, missing: set[str], broken: dict[str, str], *, check: bool) -> KernelSpec:
-    program = kernelspec.executable(spec)
-    if program is None or spec.ok is False:
-        return spec
-    if program in missing:
-        problem = f"its program is gone: {program}"
-        return msgspec.structs.replace(spec, ok=False, problem=problem)
-    is_python = program.rpartition("/")[2].startswith("python")
-    if program in broken and is_python:
-        return msgspec.structs.replace(spec, ok=False, problem=f"{program} cannot import ipykernel: {broken[program]}")
-    return msgspec.structs.replace(spec, ok=True if check and is_python else spec.ok)
-
-
-def _program(name: str) -> str:
+def program(name: str) -> str:
+    """Return the text of a Python program that runs on the host."""
     return files(remote).joinpath(f"{name}.py").read_text(encoding="utf-8")

@@ -14,8 +14,9 @@ import msgspec
 
 from jupyman import api, config, errors
 from jupyman.api import ClientContext, Operation
-from jupyman.core import ending, inquiries, tunnels
+from jupyman.core import checkup, ending, env_verbs, inquiries, kernel_verbs, tunnels
 from jupyman.core.background import Background
+from jupyman.core.gpu_watch import GpuWatch
 from jupyman.core.hosts import Hosts
 from jupyman.core.restore import Restorer, link_gone
 from jupyman.core.sessions import Live, Sessions
@@ -52,6 +53,7 @@ class Manager:
         self.sessions = Sessions(store)
         self.hosts = Hosts(paths.config_file, self._on_up, self._on_down)
         self._restorer = Restorer(self.hosts, self.sessions, self._restart)
+        self._gpus = GpuWatch(self.hosts, self.sessions)
         self._client = ClientContext()  # the newest way to log in
         self._settled_by = time.monotonic() + SETTLE
         self._codes: dict[str, tuple[str, float]] = {}
@@ -66,11 +68,12 @@ class Manager:
             api.Url: self._url,
             api.OpenCode: self._open,
             api.Logs: lambda request, operation: inquiries.logs(request, self.hosts, self.sessions, operation),
-            api.Check: self._on_host(inquiries.check),
-            api.KernelAdd: self._on_host(inquiries.kernel_add),
-            api.KernelLs: self._on_host(inquiries.kernel_ls),
-            api.KernelRm: self._on_host(inquiries.kernel_rm),
-            api.EnvLs: self._on_host(inquiries.env_ls),
+            api.Check: self._on_host(checkup.check),
+            api.KernelAdd: self._on_host(kernel_verbs.add),
+            api.KernelLs: self._on_host(kernel_verbs.ls),
+            api.KernelRm: self._on_host(kernel_verbs.rm),
+            api.KernelCheck: self._kernel_check,
+            **{kind: self._on_host(verb) for kind, verb in env_verbs.VERBS.items()},
             api.HostLs: lambda _, operation: inquiries.host_ls(self.hosts, self.sessions, operation),
             api.HostTrust: lambda request, operation: inquiries.host_trust(request, self.hosts, operation),
         }
@@ -85,6 +88,7 @@ class Manager:
         """
         self._client = client
         self._restorer.start(client)
+        self._gpus.start()
 
     def handle(self, request: api.AnyRequest, operation: Operation) -> Any:
         """Do one request: see `api.Backend.handle`."""
@@ -104,6 +108,7 @@ class Manager:
     def close(self) -> None:
         """End links and listeners; servers on hosts run on."""
         self._restorer.close()
+        self._gpus.close()
         self.hosts.close()
 
     # --- verbs ----------------------------------------------------------------------------------------------------
@@ -213,6 +218,7 @@ class Manager:
         return {"sessions": [self._view(live) for live in lives]}
 
     def _ps(self, request: api.PsRequest, operation: Operation) -> Ps:
+        self._gpus.soon()
         with self.sessions.lock:
             lives = list(self.sessions.live.values())
         for live in lives:
@@ -283,8 +289,18 @@ class Manager:
                 *(key[0] for key in self.sessions.tunnels),
             ]
 
+    def _kernel_check(self, request: api.KernelCheck, operation: Operation) -> Any:
+        """Check kernels; one word may be a kernel's name or, as with `kernel ls`, a host's."""
+        word = request.name if request.host is None else None
+        if word is not None and (word in self._known_hosts() or self._configured(word, operation)):
+            request = msgspec.structs.replace(request, host=word)
+        return self._on_host(kernel_verbs.check)(request, operation)
+
+    def _configured(self, host: str, operation: Operation) -> bool:
+        return host in self.hosts.config.hosts or inquiries.in_ssh_config(host, self.hosts, operation)
+
     def _know(self, host: str, operation: Operation) -> None:
-        if host not in self.hosts.config.hosts and not inquiries.in_ssh_config(host, self.hosts, operation):
+        if not self._configured(host, operation):
             raise errors.UnknownHost(f"no session is on a host called {host!r}")
 
     def _view(self, live: Live) -> Any:

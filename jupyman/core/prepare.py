@@ -115,7 +115,7 @@ class Preparation:
             verdict = next((v for v in self._report.verdicts if v.env in {shown.name, shown.prefix}), None)
             if verdict is not None and verdict.ok is False:
                 progress.warn(f"{progress.text}; {verdict.text}")
-                fix = "see jupyman check for the build that fits"
+                fix = verdict.fix or "see jupyman check for the build that fits"
                 self.problems.append(Problem(code="torch-driver", severity="warning", text=verdict.text, fix=fix))
             elif verdict is not None:
                 progress.text += f"; {verdict.text}"
@@ -126,9 +126,13 @@ class Preparation:
         if text is None:
             return None, None
         with step(self._operation, "gpu", "choosing the GPU") as progress:
-            indices, visible, reason = gpu_choice.choose(gpu_choice.parse(text), self._report.gpus)
-            progress.text = reason
-        return indices, visible
+            others = (one for one in self._found.records if one.alive and one.name != self._spec.name)
+            claimed = {index for one in others for index in one.running.server.gpus or ()}
+            choice = gpu_choice.choose(gpu_choice.parse(text), self._report.gpus, claimed)
+            progress.text = choice.reason
+            if choice.shared is not None:
+                progress.warn(f"{choice.reason}; {choice.shared}")
+        return choice.indices, choice.visible
 
     # --- the port ---------------------------------------------------------------------------------------------------
 

@@ -9,21 +9,22 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from jupyman import errors
+from jupyman import errors, remote
+from jupyman.core import gpus as gpu_facts
 from jupyman.core import shell as script
 from jupyman.core.shell import Facts, Shell
-from jupyman.model import App, Disk, Environment, Gpu, HostReport, Problem, Severity, Toolkit, Verdict
-from jupyman.tools import conda, logind, nvidia_smi, torch_cuda
+from jupyman.model import App, Disk, Driver, Environment, Gpu, HostReport, Problem, Severity, Toolkit, Verdict
+from jupyman.tools import conda, logind, nvidia_smi, torch_cuda, torch_fix
 from jupyman.tools.text import clean
 
 TIMEOUT = 30.0
 GPU_TIMEOUT = {"launch": 3, "full": 5}  # seconds; without persistence mode nvidia-smi takes one or two
 # More than any host has. Each environment is compared with each GPU: a host that makes them up would keep us for hours.
-MOST_GPUS, MOST_ENVIRONMENTS = 64, 2000
+MOST_ENVIRONMENTS = 2000
 LOW_SPACE = 500 * 1024 * 1024  # bytes; a checkpoint of a notebook with plots needs some
 # What `stat -f` calls file systems that several machines share: their locks are slow or missing.
 _SHARED = frozenset({"nfs", "nfs4", "lustre", "gpfs", "beegfs", "fhgfs", "cifs", "smb", "smb2", "afs", "ceph", "panfs"})
-_TORCH_FIX = "install a build that fits into that environment"
+_TORCH_FIX = "ask the admin for a newer NVIDIA driver: no build of torch fits this one and the GPUs"
 
 
 def probe(
@@ -51,23 +52,32 @@ def probe(
     Raises:
         LinkLost, RemoteFailed: as `script.run`.
     """
-    arguments = {
+    return read(script.run(shell, "probe", arguments(depth, directory, extra), timeout=timeout), host)
+
+
+def arguments(
+    depth: Literal["launch", "full"], directory: str | None = None, extra: Sequence[str] = ()
+) -> dict[str, str]:
+    """Return the script's variables; see `probe`."""
+    return {
         "DEPTH": depth,
         "DIR": directory or "",
+        "GPUS": remote.script("gpus"),
         "GPU_TIMEOUT": str(GPU_TIMEOUT[depth]),
         "EXTRA": "\n".join(prefix for prefix in extra if "\n" not in prefix),
     }
-    return read(script.run(shell, "probe", arguments, timeout=timeout), host)
 
 
 def read(facts: Facts, host: str) -> HostReport:
     """Make a report of the script's facts. Pure; tests feed it recorded ones."""
-    gpus, status = _gpus(facts)
-    rows, header = facts.all("gpu.row")[:MOST_GPUS], facts.all("gpu.header")
+    gpus = gpu_facts.read(facts)
+    rows, header = facts.all("gpu.row")[: gpu_facts.MOST_GPUS], facts.all("gpu.header")
     driver = nvidia_smi.driver(rows if gpus else [], header if facts.number("gpu.header_status") in {0, 14, 15} else [])
     environments = _environments(facts)
-    verdicts = [verdict for one in environments if (verdict := torch_cuda.verdict(one, driver, gpus)) is not None]
-    trouble = nvidia_smi.problem(status, [*rows, *header], driver_file=facts.one("gpu.driver_file") is not None)
+    verdicts = _verdicts(environments, driver, gpus)
+    trouble = nvidia_smi.problem(
+        facts.number("gpu.status"), [*rows, *header], driver_file=facts.one("gpu.driver_file") is not None
+    )
     disk = _disk(facts)
     user = clean(facts.one("user") or "", 60)
     manager, account = facts.all("logind.manager"), facts.all("logind.account")
@@ -82,13 +92,17 @@ def read(facts: Facts, host: str) -> HostReport:
         shell=_clean(facts.one("shell")),
         gpus=gpus,
         driver=driver,
-        cuda_toolkits=[_toolkit(line) for line in facts.all("toolkit")],
+        cuda_toolkits=_toolkits(facts),
         cudnn=_clean(facts.one("cudnn")),
         environments=environments,
         disk=disk,
         slurm=_clean(facts.one("slurm")),
         verdicts=verdicts,
-        problems=[*([trouble] if trouble is not None else []), *problems],
+        problems=[
+            *([trouble] if trouble is not None else []),
+            *nvidia_smi.remarks(gpus, facts.number("gpu.apps_status")),
+            *problems,
+        ],
         survival=survival,
         home=facts.one("home"),
         node=_clean(facts.one("node")),
@@ -156,16 +170,6 @@ def choose(
     raise errors.JupyterMissing(f"none of the {len(environments)} environments of {report.host} can run Jupyter")
 
 
-def _gpus(facts: Facts) -> tuple[list[Gpu], int | None]:
-    """Return the GPUs with their processes, and the status of the query (None: it never answered)."""
-    accounts = nvidia_smi.users(facts.all("gpu.user"))
-    held = nvidia_smi.processes(facts.all("gpu.app"), accounts)
-    minimal = facts.one("gpu.minimal") is not None
-    gpus = nvidia_smi.gpus(facts.all("gpu.row")[:MOST_GPUS], minimal=minimal)
-    with_processes = [msgspec.structs.replace(gpu, processes=held.get(gpu.uuid or "", [])) for gpu in gpus]
-    return with_processes, facts.number("gpu.status")
-
-
 def _environments(facts: Facts) -> list[Environment]:
     """Read the environments, each once, the likeliest first: on PATH with Jupyter, base, others with it, the rest."""
     on_path: dict[str, int] = {}
@@ -187,9 +191,31 @@ def _environments(facts: Facts) -> list[Environment]:
     return [one for _, one in sorted(found, key=lambda pair: pair[0])]
 
 
-def _toolkit(line: str) -> Toolkit:
-    version, _, path = line.partition(" ")
-    return Toolkit(version=clean(version, 40), path=clean(path))
+def _verdicts(environments: Sequence[Environment], driver: Driver | None, gpus: Sequence[Gpu]) -> list[Verdict]:
+    """Judge the torch of each environment that has one, with the command that mends it where it does not fit."""
+    found = []
+    for one in environments:
+        verdict = torch_cuda.verdict(one, driver, gpus)
+        if verdict is not None and verdict.ok is False:
+            fix = torch_fix.command(one, driver, gpus)
+            verdict = msgspec.structs.replace(verdict, fix=f"run on the host: {fix}" if fix is not None else _TORCH_FIX)
+        if verdict is not None:
+            found.append(verdict)
+    return found
+
+
+def _toolkits(facts: Facts) -> list[Toolkit]:
+    """List the toolkits of the host, then those in conda environments."""
+    on_path = facts.one("nvcc")
+    found = []
+    for line in facts.all("toolkit"):
+        version, _, path = line.partition(" ")
+        found.append(Toolkit(version=clean(version, 40), path=clean(path), on_path=version == on_path))
+    for record in facts.records("env", "prefix"):
+        prefix, toolkit = clean(record.one("prefix") or ""), conda.toolkit(record.all("toolkit"))
+        if toolkit is not None:
+            found.append(Toolkit(version=toolkit, path=prefix))
+    return found
 
 
 def _disk(facts: Facts) -> Disk | None:
@@ -207,6 +233,7 @@ def _disk(facts: Facts) -> Disk | None:
         total=total,
         free=free,
         quota=quota[1] if quota is not None else None,
+        quota_used=quota[0] if quota is not None else None,
         filesystem=_clean(facts.one("filesystem")),
     )
 
@@ -257,7 +284,7 @@ def _problems(
     names = {one.prefix: one.name for one in environments}
     for verdict in verdicts:
         if verdict.ok is False:
-            say("torch-driver", f"{names.get(verdict.env, verdict.env)}: {verdict.text}", _TORCH_FIX)
+            say("torch-driver", f"{names.get(verdict.env, verdict.env)}: {verdict.text}", verdict.fix or _TORCH_FIX)
     return found
 
 

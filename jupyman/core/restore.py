@@ -14,6 +14,7 @@ from jupyman.core.hosts import Hosts
 from jupyman.core.launchers import nohup
 from jupyman.core.launchers.liveness import judge
 from jupyman.core.launchers.records import exposed_kernels
+from jupyman.core.patrol import Patrol
 from jupyman.core.sessions import Live, Sessions
 from jupyman.core.supervisor import Supervisor
 from jupyman.model import Problem, Running
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 # How often the servers of a host are looked at while its link is up, seconds: a server that died is noticed.
 LOOK = 10.0
+# Hosts that are looked at at the same time. A look ends after 30 s, whatever hangs on the host.
+AT_ONCE = 16
 
 
 class Restorer:
@@ -41,7 +44,7 @@ class Restorer:
         self._closed = threading.Event()
         self._due = threading.Event()
         self._client = ClientContext()
-        self._looking = threading.Lock()
+        self._patrol = Patrol(self._visit, AT_ONCE)
         self._watch = threading.Thread(target=self._run, name="watch servers", daemon=True)
 
     def start(self, client: ClientContext) -> None:
@@ -89,8 +92,8 @@ class Restorer:
                 supervisor.nudge(client)
 
     def on_up(self, supervisor: Supervisor) -> None:
-        """A link came up: look at each of its sessions."""
-        self._look(supervisor)
+        """A link came up: have each of its sessions looked at."""
+        self._patrol.ask(supervisor.name)
 
     def look(self) -> None:
         """Look at the servers now instead of later."""
@@ -99,6 +102,7 @@ class Restorer:
     def close(self) -> None:
         """End the watching."""
         self._closed.set()
+        self._patrol.close()
         self._due.set()
 
     def _bind(self, live: Live) -> None:
@@ -127,17 +131,18 @@ class Restorer:
 
     def _run(self) -> None:
         while True:
-            self._due.wait(LOOK)
+            suspected = self._due.wait(LOOK)
             self._due.clear()
             if self._closed.is_set():
                 return
             for supervisor in self._hosts.all().values():
                 if supervisor.link is not None and self._sessions.on(supervisor.name):
-                    self._look(supervisor)
+                    self._patrol.ask(supervisor.name, again=suspected)
 
-    def _look(self, supervisor: Supervisor) -> None:
-        link = supervisor.link
-        if link is None:
+    def _visit(self, host: str) -> None:
+        supervisor = self._hosts.known(host)
+        link = supervisor.link if supervisor is not None else None
+        if supervisor is None or link is None:
             return
         for live in self._sessions.on(supervisor.name):
             if live.state in {"starting", "exited"}:

@@ -18,6 +18,7 @@ from jupyman.core.launchers.liveness import ENDS
 from jupyman.core.store import Store
 from jupyman.model import (
     Forward,
+    GpuUse,
     HostForward,
     LinkStatus,
     Problem,
@@ -52,6 +53,8 @@ class Live:
     problems: list[Problem] = field(default_factory=list)
     settled: threading.Event = field(default_factory=threading.Event)  # its state was looked up since the start
     restarts: list[float] = field(default_factory=list)  # monotonic
+    gpu_use: list[GpuUse] = field(default_factory=list)  # what its processes hold, as of the last look
+    gpu_problems: list[Problem] = field(default_factory=list)  # likewise
 
     def take(self, listener: Listening, status: Callable[[], LinkStatus], suspect: Callable[[], None]) -> None:
         """Forward by this listener: connections wait until the server is proven, and browsers are told why.
@@ -91,6 +94,8 @@ class Live:
             running: the server.
             exposed: what is to be said of its kernels.
         """
+        if self.running is None or self.running.server.pid != running.server.pid:
+            self.gpu_use, self.gpu_problems = [], []
         self.running = running
         # What was said while it could not be found is over.
         self.problems = [one for one in self.problems if one.code not in {*ENDS, "kernels-exposed"}] + exposed
@@ -128,14 +133,18 @@ class Live:
             server=running.server if running is not None else None,
             url=self.url,
             forwards=forwards,
-            problems=self._all_problems(),
+            problems=self._all_problems(gpus=state == "running"),
+            gpu_use=self.gpu_use if state == "running" else [],
         )
 
-    def _all_problems(self) -> list[Problem]:
+    def _all_problems(self, *, gpus: bool) -> list[Problem]:
         """Join what the server's record says and what this computer saw; one of each kind."""
         told = self.running.problems if self.running is not None else []
         codes = {problem.code for problem in told}
-        return [*told, *(problem for problem in self.problems if problem.code not in codes)]
+        seen = [problem for problem in self.problems if problem.code not in codes]
+        codes |= {problem.code for problem in seen}
+        on_gpus = [problem for problem in self.gpu_problems if problem.code not in codes] if gpus else []
+        return [*told, *seen, *on_gpus]
 
     @property
     def url(self) -> str | None:
@@ -294,11 +303,16 @@ class Sessions:
             live.listener.close()
         self.save()
 
-    def tunnel_views(self, hosts: Hosts) -> list[HostForward]:
-        """Return the forwards that belong to no session."""
+    def tunnel_views(self, hosts: Hosts, host: str | None = None) -> list[HostForward]:
+        """Return the forwards that belong to no session.
+
+        Args:
+            hosts: to know which are carried.
+            host: only those of this one; None: all.
+        """
         views = []
         with self.lock:
-            entries = list(self.tunnels.values())
+            entries = [entry for key, entry in self.tunnels.items() if host is None or key[0] == host]
         for spec, listener in entries:
             supervisor = hosts.known(spec.host)
             up = supervisor is not None and supervisor.link is not None

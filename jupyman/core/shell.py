@@ -189,6 +189,17 @@ def parse(answer: bytes, marker: str) -> tuple[Facts, int | None]:
     return Facts(lines), status
 
 
+def failure(facts: Facts) -> errors.JupymanError | None:
+    """Return the error that a script named in its ``error`` line; None where there is none."""
+    line = facts.one("error")
+    if line is None:
+        return None
+    code, _, text = line.partition(" ")
+    known = {cls.code: cls for cls in errors.every()}
+    cls = known.get(code, errors.RemoteFailed)
+    return cls(text or code, facts.one("hint") or "", facts=[list(line) for line in facts.lines])
+
+
 def run(
     shell: Shell,
     name: str,
@@ -235,12 +246,9 @@ def run(
         cancelled=cancelled,
     )
     facts, status = parse(completed.stdout, marker)
-    failure = facts.one("error")
-    if failure is not None:
-        code, _, text = failure.partition(" ")
-        known = {cls.code: cls for cls in errors.every()}
-        cls = known.get(code, errors.RemoteFailed)
-        raise cls(text or code, facts.one("hint") or "", facts=[list(line) for line in facts.lines])
+    failed = failure(facts)
+    if failed is not None:
+        raise failed
     if status is None:
         said = completed.stderr.decode("utf-8", "replace").splitlines()
         # Not the line of our own that another shell quotes.

@@ -83,7 +83,7 @@ def open_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions, opera
                 # It waited for its port, which somebody else has had since the daemon's start.
                 sessions.tunnels.pop((host, standing.local_port), None)
                 sessions.save()
-        result.append(next(v for v in sessions.tunnel_views(hosts) if v.host == host and v.local.endswith(f":{local}")))
+        result.append(next(v for v in sessions.tunnel_views(hosts, host) if v.local.endswith(f":{local}")))
     if failed:
         raise failed[0]
     return result
@@ -163,7 +163,7 @@ def close_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions) -> l
         UsageFault: one of them does not exist; the others are closed then.
     """
     specs = [parse(text, host) for text in request.specs]
-    views = {view.local: view for view in sessions.tunnel_views(hosts) if view.host == host}
+    views = {view.local: view for view in sessions.tunnel_views(hosts, host)}
     chosen: dict[int, None] = {}  # said twice is closed once
     unknown: list[str] = []
     for spec in specs:

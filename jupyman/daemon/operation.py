@@ -70,6 +70,7 @@ class StreamOperation:
     def __init__(self, client: ClientContext, questions: Questions, loop: asyncio.AbstractEventLoop) -> None:
         self.client = client
         self.cancelled = threading.Event()
+        self.ended = False  # its result is on the way: a client that has it leaves, and cancels nothing
         self.events: asyncio.Queue[bytes | None] = asyncio.Queue()  # lines; None: that was all
         self._questions = questions
         self._loop = loop
@@ -89,6 +90,7 @@ class StreamOperation:
                 log.exception("%s broke", type(request).__name__)
                 fault = errors.InternalError("jupyman has a bug", f"the traceback is in {log_file}")
                 last = _line(Failed(error=fault.info()))
+            self.ended = True
             self._put(last)
             self._put(None)
 

@@ -142,7 +142,7 @@ class Service:
                     yield line
         finally:
             self._busy -= 1
-            if not finished:
+            if not operation.ended:
                 # The client has left. Callbacks may wait; the event loop must not.
                 threading.Thread(target=operation.cancel, name="cancel", daemon=True).start()
 

@@ -2,17 +2,18 @@
 # Register an environment as a kernel of this account, prove that it runs, or leave everything as it was.
 # JM_NAME kernel  JM_DISPLAY  JM_PYTHON JM_PREFIX JM_ENV JM_KIND JM_ROOT of the environment  JM_INSTALL 1: ipykernel too
 # JM_REPLACE 1: also a kernel of another environment  JM_PROOF 1 and JM_LIMIT seconds  JM_WISH JSON for JM_WRITE
-# JM_WRITE JM_PROVE Python programs
+# JM_WRITE JM_PROVE Python programs  JM_KERNEL library
 # Says: step, line, directory, refreshed, executable, prefix, version, conda, json
 main() {
-    jm_backup='' jm_target='' jm_began='' jm_temporary=''
+    eval "$JM_KERNEL"
+    jm_backup='' jm_target='' jm_began='' jm_temporary='' jm_answer='' jm_status=''
     trap 'jm_rollback; exit 0' HUP INT TERM PIPE
     [ -x "$JM_PYTHON" ] || fail env-missing "there is no Python at $JM_PYTHON" "see jupyman env ls"
     jm_install
     jm_place
     say step "registering kernel $JM_NAME" || { jm_rollback; exit 0; }
     # ipykernel forgets its temporary directory (kernelspec.py, write_kernel_spec), so it makes that in one of ours.
-    jm_scratch
+    jm_scratch || jm_refuse "no room in /tmp" "make room on the host"
     jm_complaint=$(TMPDIR=$jm_temporary "$JM_PYTHON" -m ipykernel install --user --name "$JM_NAME" --display-name "$JM_DISPLAY" 2>&1 >/dev/null) ||
         jm_refuse "ipykernel could not register the kernel: $(printf '%s\n' "$jm_complaint" | tail -n 1 | cut -c1-300)"
     jm_shell=/bin/sh
@@ -35,15 +36,6 @@ JM_END
     [ -z "$jm_backup" ] || rm -rf -- "$jm_backup"
 }
 
-# jm_scratch: sets jm_temporary, a directory of ours where nobody can put another in its place.
-jm_scratch() {
-    for jm_tmp in "${TMPDIR:-/tmp}" /tmp /var/tmp; do
-        if jm_firm "$jm_tmp" && jm_temporary=$(mktemp -d "$jm_tmp/jm-XXXXXX" 2>/dev/null); then return 0; fi
-    done
-    jm_temporary=''
-    jm_refuse "no room in /tmp" "make room on the host"
-}
-
 # Undo: what was added goes, what was there comes back.
 jm_rollback() {
     trap '' HUP INT TERM PIPE
@@ -58,45 +50,18 @@ jm_refuse() {
     fail kernel "$1" "${2:-nothing was changed; try by hand on the host: $JM_PYTHON -m ipykernel -h}"
 }
 
-jm_has() { "$JM_PYTHON" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("ipykernel") is None)' 2>/dev/null; }
-
 jm_install() {
-    "$JM_PYTHON" -c '' 2>/dev/null || fail kernel "$JM_PYTHON does not run" "mend the environment, or choose another"
-    ! jm_has || return 0
+    jm_runs "$JM_PYTHON" || fail kernel "$JM_PYTHON does not run" "mend the environment, or choose another"
+    ! jm_has "$JM_PYTHON" ipykernel || return 0
     [ "$JM_INSTALL" = 1 ] || fail kernel "environment $JM_ENV has no ipykernel" "run it again with --install, or install ipykernel there yourself"
-    if [ "$JM_KIND" = uv ] && command -v uv >/dev/null 2>&1; then
-        set -- uv pip install --python "$JM_PYTHON" ipykernel
-    elif "$JM_PYTHON" -m pip --version >/dev/null 2>&1; then
-        set -- "$JM_PYTHON" -m pip install --disable-pip-version-check --no-input ipykernel
-    else
-        set --
-        for jm_tool in "$JM_ROOT/bin/mamba" "$JM_ROOT/bin/conda" "$JM_ROOT/condabin/conda" "$HOME/.local/bin/micromamba" micromamba mamba conda; do
-            case $JM_KIND in conda | mamba | micromamba) ;; *) break ;; esac
-            if command -v "$jm_tool" >/dev/null 2>&1; then
-                set -- "$jm_tool" install -y -p "$JM_PREFIX" ipykernel
-                break
-            fi
-        done
-        if [ $# -eq 0 ] && command -v uv >/dev/null 2>&1; then
-            set -- uv pip install --python "$JM_PYTHON" ipykernel
-        fi
-    fi
-    [ $# -gt 0 ] || fail kernel "environment $JM_ENV has no ipykernel, and no pip, conda or uv was found to install it" "install ipykernel there yourself"
-    say step "installing ipykernel: $*" || exit 0
-    # A pipe's status is its last command's: the tool's own comes back as a line.
-    exec 3>&1
-    jm_status=$({ "$@" 2>&1 || echo "jm-status $?"; } | {
-        jm_result=0
-        while IFS= read -r jm_line; do
-            case $jm_line in
-                'jm-status '*) jm_result=${jm_line#jm-status } ;;
-                *) say line "$jm_line" >&3 ;;
-            esac
-        done
-        echo "$jm_result"
-    })
-    exec 3>&-
-    if [ "$jm_status" = 0 ] && jm_has; then return 0; fi
+    jm_words=$(jm_installer ipykernel)
+    case $? in
+        1) fail kernel "environment $JM_ENV has no ipykernel, and no pip, conda or uv was found to install it" "install ipykernel there yourself" ;;
+        2) fail kernel "environment $JM_ENV has no ipykernel, and you may not change it" "ask its owner to install ipykernel, or make an environment of your own" ;;
+    esac
+    say step "installing ipykernel: $(printf '%s\n' "$jm_words" | tr '\n' ' ')" || exit 0
+    jm_execute "$jm_words"
+    if [ "$jm_status" = 0 ] && jm_has "$JM_PYTHON" ipykernel; then return 0; fi
     fail kernel "ipykernel could not be installed in $JM_ENV (status $jm_status)" "see the lines above; the environment may belong to another user or the host may have no network"
 }
 
@@ -126,11 +91,7 @@ jm_place() {
 
 jm_prove() {
     say step "starting a kernel to see that it works" || { jm_rollback; exit 0; }
-    jm_told=$jm_temporary/told
-    jm_answer=$(printf '%s\n' "$JM_PROVE" | within "$((JM_LIMIT + 10))" "$JM_PYTHON" - "$JM_NAME" "$jm_specs" "$JM_LIMIT" 2>"$jm_told")
-    jm_status=$?
-    jm_complaint=$(tail -n 1 "$jm_told" | cut -c1-300)
-    [ "$jm_status" -eq 0 ] || jm_refuse "the kernel of $JM_ENV does not start: ${jm_complaint:-no answer in $JM_LIMIT s}" "nothing was changed; try on the host: $JM_PYTHON -m ipykernel_launcher"
+    jm_try_kernel "$jm_specs" || jm_refuse "the kernel of $JM_ENV does not start: $jm_complaint" "nothing was changed; try on the host: $JM_PYTHON -m ipykernel_launcher"
     jm_seen=$(printf '%s\n' "$jm_answer" | sed -n 's/^prefix //p')
     jm_mine=$("$JM_PYTHON" -c 'import os, sys; print(os.path.realpath(sys.prefix))')
     [ "$jm_seen" = "$jm_mine" ] || jm_refuse "the kernel runs in $jm_seen, not in $jm_mine" "nothing was changed; look at the environment's etc/conda/activate.d"

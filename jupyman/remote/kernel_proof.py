@@ -1,14 +1,19 @@
 # ruff: noqa: UP006, UP032, UP035, UP045 - this runs on the host, on Python 3.6 as well
-"""Runs on the host, by the environment's own Python (3.6+) and its own jupyter_client: starts a kernel of a spec and
-asks it who it is. No server is needed, and no TCP port: the kernel talks over UNIX sockets in a private directory.
+"""Runs on the host, by a Python (3.6+) that has jupyter_client: starts a kernel of a spec and asks it who it is. No server
+is needed, and no TCP port: the kernel talks over UNIX sockets in a private directory.
 
-Arguments: NAME, DIRECTORY of the kernel specs, SECONDS. Prints ``executable PATH``, ``prefix``, ``version``, ``conda``.
+Arguments: NAME, DIRECTORY of the kernel specs, SECONDS, and a file descriptor: whoever listens there. When nobody does any
+more, or on SIGTERM, the kernel is ended with all that it started. Prints ``executable PATH``, ``prefix``, ``version``,
+``conda``, ``ipywidgets`` (a version, ``none``, or ``broken WHY``); nothing of these for a kernel of another language.
 """
 
 import os
+import select
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 import time
 from typing import Any, Dict
 
@@ -18,6 +23,14 @@ print("executable " + sys.executable)
 print("prefix " + os.path.realpath(sys.prefix))
 print("version " + ".".join(map(str, sys.version_info[:3])))
 print("conda " + os.environ.get("CONDA_PREFIX", ""))
+try:
+    import ipywidgets
+    print("ipywidgets " + str(ipywidgets.__version__))
+except ImportError as error:
+    missing = getattr(error, "name", None) == "ipywidgets"
+    print("ipywidgets " + ("none" if missing else "broken " + " ".join(str(error).split())[:200]))
+except Exception as error:
+    print("ipywidgets broken " + " ".join(str(error).split())[:200])
 """
 
 
@@ -43,7 +56,10 @@ def prove(name: str, specs: str, seconds: float, private: str) -> str:
             client.start_channels()
             try:
                 client.wait_for_ready(timeout=max(1, end - time.time()))
-                return ask(client, end)
+                # Its own word: kernel.json need not name the language.
+                reply = client.kernel_info(reply=True, timeout=max(1, end - time.time()))
+                language = reply["content"].get("language_info", {}).get("name", "")
+                return ask(client, end) if language == "python" else ""
             finally:
                 client.stop_channels()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
@@ -52,7 +68,18 @@ def prove(name: str, specs: str, seconds: float, private: str) -> str:
             sys.exit("{}: {}".format(type(error).__name__, told[-1] if told else error))
         finally:
             if manager.has_kernel:
-                manager.shutdown_kernel(now=True)
+                end_all(manager)
+
+
+def end_all(manager: Any) -> None:
+    """End the kernel with what its activation or its start-up runs: it leads a process group of its own."""
+    started = getattr(manager, "provisioner", None) or manager.kernel  # jupyter_client before 7 has the process itself
+    try:
+        # First: as long as it was not waited for, its number is nobody else's.
+        os.killpg(started.pid, signal.SIGKILL)
+    except (OSError, TypeError):
+        pass  # it is gone
+    manager.shutdown_kernel(now=True)
 
 
 def ask(client: Any, end: float) -> str:
@@ -71,12 +98,28 @@ def ask(client: Any, end: float) -> str:
             return text
 
 
+def watch(listener: int) -> None:
+    """End this program when whoever listens has gone: sshd closes its end with the channel."""
+    poll = select.poll()
+    poll.register(listener, 0)  # an error and a hang-up are always told
+    for _, event in poll.poll():
+        if not event & select.POLLNVAL:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def stop(number: int, frame: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit("ended from outside")
+
+
 def main() -> None:
     # Short, for the sockets' paths (107 bytes), and 0700.
     private = tempfile.mkdtemp(prefix="jm-", dir="/tmp")
     # IPython too keeps to it: no history file in the home, where SQLite may hang on NFS.
     os.environ["JUPYTER_RUNTIME_DIR"] = os.environ["IPYTHONDIR"] = private
     try:
+        signal.signal(signal.SIGTERM, stop)
+        threading.Thread(target=watch, args=(int(sys.argv[4]),), daemon=True).start()
         print(prove(sys.argv[1], sys.argv[2], float(sys.argv[3]), private))
     finally:
         shutil.rmtree(private, ignore_errors=True)

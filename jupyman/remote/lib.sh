@@ -37,7 +37,8 @@ within() {
         timeout -k 1 "$jm_limit" "$@"
         return
     fi
-    "$@" &
+    # By another number: a command in the background has /dev/null for its input.
+    { "$@" <&3 3<&- & } 3<&0
     jm_child=$!
     (
         jm_n=0
@@ -53,6 +54,30 @@ within() {
     kill "$jm_watch" >/dev/null 2>&1
     [ "$jm_status" -ne 137 ] || jm_status=124
     return "$jm_status"
+}
+
+# jm_bounded SECONDS COMMAND...: what it says, given up after SECONDS. A process stuck in the kernel (dead NFS, wedged
+# driver) cannot be killed and would hold the channel open by its stdout. So the parts write to a cat, which can be
+# killed: what has come by then counts. dash waits for a whole pipeline, stuck parts too, so a signal ends the waiting.
+# Only in the main shell: $$ is its pid in every subshell.
+jm_bounded() {
+    jm_bound=$1
+    shift
+    trap : USR1
+    "$@" | cat &
+    jm_cat=$!
+    (
+        trap 'kill "$jm_sleep"; exit 0' TERM
+        sleep "$jm_bound" &
+        jm_sleep=$!
+        wait "$jm_sleep"
+        kill "$jm_cat"
+        kill -USR1 $$
+    ) >/dev/null 2>&1 &
+    jm_watch=$!
+    wait "$jm_cat" 2>/dev/null
+    kill "$jm_watch" 2>/dev/null
+    return 0
 }
 
 # jm_nap: a short pause where sleep takes fractions (GNU, busybox, BSD), else a second.
@@ -76,6 +101,10 @@ jm_ticks() {
 
 # jm_owner PID: the real uid of a process.
 jm_owner() { sed -n 's/^Uid:[[:space:]]*\([0-9]*\).*/\1/p' "/proc/$1/status" 2>/dev/null; }
+
+# jm_connection FILE: the last word of a command line (/proc/PID/cmdline) that names a kernel's connection file. In each
+# language's kernel it is a word of its own: kernel-ID.json (jupyter_client, connect.py).
+jm_connection() { tr '\0\n' '\n?' <"$1" 2>/dev/null | grep 'kernel-[^/]*\.json$' | tail -n 1 | cut -c1-1000; }
 
 # jm_firm DIR: nobody but root can rename what we make in it: it is ours or root's, and not everybody may write there, or
 # its sticky bit is set. (A group that may write is the user's own choice.)

@@ -1,7 +1,12 @@
 # shellcheck shell=sh
 # One read-only look at the host. JM_DEPTH launch|full  JM_DIR the wanted root directory  JM_GPU_TIMEOUT seconds
-# JM_EXTRA further prefixes, one a line. No conda is run: it takes a second, and reading its files 20 ms.
+# JM_EXTRA further prefixes, one a line  JM_GPUS library. No conda is run: it takes a second, and reading its files 20 ms.
 main() {
+    jm_head
+    jm_bounded "$((JM_GPU_TIMEOUT + 5))" jm_parts
+}
+
+jm_head() {
     say uid "$(id -u)"
     say user "$(id -un 2>/dev/null)"
     say home "${HOME-}"
@@ -10,30 +15,13 @@ main() {
     say hostname "$(uname -n)"
     say boot_id "$(jm_boot_id)"
     jm_os
-    # A process stuck in the kernel (dead NFS, wedged driver) cannot be killed and would hold the channel open by its
-    # stdout. So the parts write to a cat, which can be killed: what has come by then counts, and no "part" line for
-    # what has not. dash waits for a whole pipeline, stuck parts too, so a signal ends the waiting.
-    trap : USR1
-    jm_parts | cat &
-    jm_cat=$!
-    (
-        trap 'kill "$jm_sleep"; exit 0' TERM
-        sleep $((JM_GPU_TIMEOUT + 5)) &
-        jm_sleep=$!
-        wait "$jm_sleep"
-        kill "$jm_cat"
-        kill -USR1 $$
-    ) >/dev/null 2>&1 &
-    jm_watch=$!
-    wait "$jm_cat" 2>/dev/null
-    kill "$jm_watch" 2>/dev/null
-    return 0
 }
 
+# Each part says so when it is through: no "part" line for what hangs.
 jm_parts() {
     # By exec: for a redirection of the call alone the shell keeps a copy of stderr, and so do all that it forks.
     exec 2>/dev/null
-    { jm_gpus; say part gpus; } &
+    { eval "$JM_GPUS"; jm_gpus; say part gpus; } &
     { jm_disk; say part disk; } &
     jm_logind &
     if [ "$JM_DEPTH" = full ]; then { jm_toolkits; say part toolkits; } & fi
@@ -54,59 +42,21 @@ jm_os() {
     say os "${jm_pretty:-$(uname -sr)}"
 }
 
-# --- GPUs ---------------------------------------------------------------------------------------------------------
-
-jm_gpus() {
-    jm_smi=$(command -v nvidia-smi) || jm_smi=
-    for jm_one in /usr/lib/wsl/lib/nvidia-smi /usr/local/nvidia/bin/nvidia-smi; do
-        [ -n "$jm_smi" ] || [ ! -x "$jm_one" ] || jm_smi=$jm_one
-    done
-    if [ -z "$jm_smi" ]; then
-        say gpu.status 127
-        [ ! -e /proc/driver/nvidia/version ] || say gpu.driver_file yes
-        return 0
-    fi
-    (
-        jm_out=$(within "$JM_GPU_TIMEOUT" "$jm_smi" 2>&1)
-        say gpu.header_status "$?"
-        printf '%s\n' "$jm_out" | head -n 12 | lines gpu.header
-    ) &
-    (
-        # shellcheck disable=SC2030,SC2031 # a subshell of its own: this one runs beside the next query
-        jm_out=$(within "$JM_GPU_TIMEOUT" "$jm_smi" --query-compute-apps=gpu_uuid,pid,process_name,used_gpu_memory --format=csv,noheader,nounits) || exit 0
-        printf '%s\n' "$jm_out" | head -n 500 | cut -c1-1000 | lines gpu.app
-        jm_pids=$(printf '%s\n' "$jm_out" | sed -n 's/^[^,]*, *\([0-9][0-9]*\),.*/\1/p' | sort -u | head -n 200 | tr '\n' ',')
-        # "user" alone is cut at eight characters.
-        [ -z "$jm_pids" ] || { ps -o pid= -o user:64= -p "${jm_pids%,}" || ps -o pid= -o user= -p "${jm_pids%,}"; } | lines gpu.user
-    ) &
-    jm_query 'index,uuid,name,driver_version,memory.total,memory.used,utilization.gpu,compute_cap,mig.mode.current'
-    # shellcheck disable=SC2031 # set by jm_query, in this shell
-    case $jm_status:$jm_out in
-        2:* | *'not a valid field'*) # one unknown field fails the whole query (old drivers have no compute_cap)
-            say gpu.minimal yes
-            jm_query 'index,uuid,name,driver_version,memory.total,memory.used'
-            ;;
-    esac
-    say gpu.status "$jm_status"
-    # shellcheck disable=SC2031 # as above
-    printf '%s\n' "$jm_out" | head -n 64 | cut -c1-1000 | lines gpu.row
-    wait
-}
-
-jm_query() {
-    jm_out=$(within "$JM_GPU_TIMEOUT" "$jm_smi" "--query-gpu=$1" --format=csv,noheader,nounits 2>&1)
-    jm_status=$?
-}
-
 # --- CUDA toolkits ------------------------------------------------------------------------------------------------
 
 jm_toolkits() {
     jm_told=$JM_NL
-    for jm_path in /usr/local/cuda-* /usr/local/cuda /opt/cuda; do jm_toolkit "$jm_path"; done
-    jm_path=$(command -v nvcc) && jm_path=$(readlink -f "$jm_path") && jm_toolkit "${jm_path%/bin/nvcc}"
+    for jm_path in /usr/local/cuda-* /usr/local/cuda* /opt/cuda; do jm_toolkit "$jm_path"; done
+    # A wrapper on PATH names a toolkit that is listed already.
+    jm_path=$(command -v nvcc) && jm_path=$(readlink -f "$jm_path") && {
+        jm_version=$(within 3 "$jm_path" --version | jm_release)
+        [ -z "$jm_version" ] || say nvcc "$jm_version"
+        case $jm_told in *"$JM_NL $jm_version$JM_NL"*) ;; *) jm_toolkit "${jm_path%/bin/nvcc}" ;; esac
+    }
     for jm_path in /usr/include/cudnn_version.h /usr/include/*/cudnn_version.h /usr/local/cuda*/include/cudnn_version.h \
-        /usr/local/cuda*/targets/*/include/cudnn_version.h; do
-        [ -r "$jm_path" ] || continue
+        /usr/local/cuda*/targets/*/include/cudnn_version.h /usr/include/cudnn.h /usr/local/cuda*/include/cudnn.h; do
+        # Before version 8 it stood in cudnn.h.
+        grep -q '^#define CUDNN_MAJOR' "$jm_path" || continue
         say cudnn "$(sed -n -e 's/^#define CUDNN_MAJOR \([0-9]*\).*/\1/p' -e 's/^#define CUDNN_MINOR \([0-9]*\).*/\1/p' \
             -e 's/^#define CUDNN_PATCHLEVEL \([0-9]*\).*/\1/p' "$jm_path" | head -n 3 | tr '\n' '.' | sed 's/\.$//')"
         break
@@ -121,12 +71,13 @@ jm_toolkit() {
     jm_version=
     [ ! -r version.json ] || jm_version=$(sed -n '/"cuda"[ ]*:/,/}/s/.*"version"[ ]*:[ ]*"\([0-9.]*\)".*/\1/p' version.json | head -n 1)
     [ -n "$jm_version" ] || [ ! -r version.txt ] || jm_version=$(sed -n 's/^CUDA Version \([0-9.]*\).*/\1/p' version.txt | head -n 1)
-    [ -n "$jm_version" ] || [ ! -x bin/nvcc ] || jm_version=$(within 3 bin/nvcc --version | sed -n 's/.*release [0-9.]*, V\([0-9.]*\).*/\1/p')
-    # A wrapper on PATH names a toolkit that is listed already.
-    case $jm_told in *"$JM_NL $jm_version$JM_NL"*) return 0 ;; esac
+    [ -n "$jm_version" ] || [ ! -x bin/nvcc ] || jm_version=$(within 3 bin/nvcc --version | jm_release)
     jm_told="$jm_told $jm_version$JM_NL"
     [ -z "$jm_version" ] || say toolkit "$jm_version $jm_home"
 }
+
+# jm_release: the version in what `nvcc --version` prints: "release 13.0, V13.0.88".
+jm_release() { sed -n 's/.*release [0-9.]*, V\([0-9.]*\).*/\1/p' | head -n 1; }
 
 # --- logins ---------------------------------------------------------------------------------------------------------
 
@@ -373,7 +324,7 @@ jm_env() {
     jm_real=$PWD
     case $jm_seen in *"$JM_NL$jm_real$JM_NL"*) return 0 ;; esac
     jm_seen=$jm_seen$jm_real$JM_NL
-    jm_version='' jm_exec=''
+    jm_version='' jm_exec='' jm_torch=''
     for jm_file in "$jm_p/bin/python" "$jm_p/bin/python3" "${4-}"; do
         [ -n "$jm_exec" ] || [ ! -x "$jm_file" ] || jm_exec=$jm_file
     done
@@ -417,9 +368,19 @@ jm_env() {
         [ ! -d "$jm_site" ] || jm_packages
     done
     for jm_file in "$jm_p"/conda-meta/pytorch-[0-9]*.json; do
-        [ ! -e "$jm_file" ] || say env.torch_conda "${jm_file##*/}"
+        [ ! -e "$jm_file" ] || { jm_torch=yes; say env.torch_conda "${jm_file##*/}"; }
+    done
+    [ -z "$jm_torch" ] || jm_firm "$jm_p" || say env.foreign yes
+    for jm_file in "$jm_p"/conda-meta/cuda-toolkit-[0-9]*.json "$jm_p"/conda-meta/cudatoolkit-[0-9]*.json \
+        "$jm_p"/conda-meta/cuda-nvcc-[0-9]*.json; do
+        [ ! -e "$jm_file" ] || say env.toolkit "${jm_file##*/}"
+    done
+    for jm_file in "$jm_p"/conda-meta/cudnn-[0-9]*.json; do
+        [ ! -e "$jm_file" ] || say env.cudnn_conda "${jm_file##*/}"
     done
     say env.python "$jm_version"
+    # jupyman's mark that its making is not finished (environment.sh).
+    [ ! -f "$jm_p/.jupyman-incomplete" ] || say env.incomplete yes
     [ ! -d "$jm_p/conda-meta" ] || [ -r "$jm_p/conda-meta" ] || say env.unreadable yes
 }
 
@@ -428,14 +389,17 @@ jm_packages() {
     jm_name=${jm_name##*/python}
     [ -n "$jm_version" ] || [ "$jm_name" = 3 ] || jm_version=$jm_name
     for jm_file in "$jm_site"/jupyter_server-[0-9]*-info "$jm_site"/notebook-[0-9]*-info "$jm_site"/ipykernel-[0-9]*-info \
-        "$jm_site"/torch-[0-9]*-info; do
+        "$jm_site"/torch-[0-9]*-info "$jm_site"/torchvision-[0-9]*-info "$jm_site"/torchaudio-[0-9]*-info \
+        "$jm_site"/nvidia_cudnn_cu*-[0-9]*-info; do
         [ -e "$jm_file" ] || continue
         jm_name=${jm_file##*/}
         jm_file=${jm_name#*-}
         jm_file=${jm_file%.*-info}
+        case $jm_name in nvidia_cudnn*) jm_name=cudnn ;; esac
         say "env.${jm_name%%-*}" "${jm_file%%-py3*}"
     done
     [ -r "$jm_site/torch/version.py" ] || return 0
+    jm_torch=yes
     while IFS= read -r jm_line || [ -n "$jm_line" ]; do
         case $jm_line in '__version__'* | 'cuda'* | 'hip'*) say env.torch_line "$jm_line" ;; esac
     done <"$jm_site/torch/version.py"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import paramiko
@@ -77,6 +77,50 @@ class _Output:
             self._on_line(line[:LINE].decode("utf-8", "replace"))
 
 
+Feed = Callable[[str], Iterator[bytes] | None]
+"""Told each line that a script prints, until it answers with the pieces that the script's stdin shall get."""
+
+
+class _Feeder:
+    """Hands a script what it asks for, piece by piece: no more in memory than one, and the channel decides the pace."""
+
+    def __init__(self, channel: paramiko.Channel, feed: Feed | None, on_line: Callable[[str], None] | None) -> None:
+        self._channel = channel
+        self._feed = feed
+        self._on_line = on_line
+        self._pieces: Iterator[bytes] | None = None
+        self._piece = b""
+
+    def on_line(self, line: str) -> None:
+        """Look at a line of the script's."""
+        if self._feed is not None and self._pieces is None:
+            self._pieces = self._feed(line)
+            if self._pieces is not None:
+                self._channel.settimeout(LOOK)
+        if self._on_line is not None:
+            self._on_line(line)
+
+    def give(self) -> bool:
+        """Send what the channel takes without waiting long; whether it took some."""
+        if self._pieces is None or self._channel.closed:
+            return False
+        self._piece = self._piece or next(self._pieces, b"")
+        if not self._piece:
+            self._pieces, self._feed = None, None
+            self._channel.shutdown_write()
+            return True
+        try:
+            sent = self._channel.send(self._piece)
+        except TimeoutError:
+            return False
+        except OSError:
+            # The script has ended before it read everything: its words count.
+            self._pieces, self._feed = None, None
+            return False
+        self._piece = self._piece[sent:]
+        return sent > 0
+
+
 def talk(
     channel: paramiko.Channel,
     script: str,
@@ -85,6 +129,7 @@ def talk(
     limit: int,
     on_line: Callable[[str], None] | None,
     cancelled: threading.Event | None,
+    feed: Feed | None = None,
 ) -> Completed:
     """Run a script by ``/bin/sh -s`` on a fresh session channel.
 
@@ -95,6 +140,7 @@ def talk(
         limit: bytes kept of stdout and of stderr.
         on_line: called with each line of stdout, cut at LINE bytes.
         cancelled: ends the wait.
+        feed: what goes to the script's stdin once it asks; each piece that is taken moves the deadline on.
 
     Raises:
         RemoteFailed: the deadline passed.
@@ -110,16 +156,22 @@ def talk(
     channel.in_stderr_buffer.set_event(bell)
     try:
         channel.sendall(script.encode("utf-8", "surrogateescape"))
-        channel.shutdown_write()
+        if feed is None:
+            channel.shutdown_write()
     except (TimeoutError, OSError):
         # A shell that ended before it read everything (a login shell that says "account expired"): its words count.
         if not channel.closed and not channel.exit_status_ready():
             raise
-    output = _Output(limit, on_line)
+    patience = deadline - time.monotonic()
+    feeder = _Feeder(channel, feed, on_line)
+    output = _Output(limit, feeder.on_line if feed is not None else on_line)
     quiet_since: float | None = None
     while True:
         news.clear()
         some = output.read(channel)
+        if feeder.give():
+            deadline = time.monotonic() + patience
+            news.set()
         if cancelled is not None and cancelled.is_set():
             raise errors.Interrupted("interrupted")
         instant = time.monotonic()

@@ -165,6 +165,7 @@ class Link:
         limit: int = 4 * 1024 * 1024,
         on_line: Callable[[str], None] | None = None,
         cancelled: threading.Event | None = None,
+        feed: command.Feed | None = None,
     ) -> Completed:
         """Run a script by ``/bin/sh -s``: one word that every login shell understands, the script on stdin.
 
@@ -174,6 +175,7 @@ class Link:
             limit: bytes kept of stdout and of stderr; the rest is read and dropped.
             on_line: called with each line of stdout as it comes, cut at 16 KiB.
             cancelled: closes the channel.
+            feed: what follows the script on stdin once it asks for it.
 
         Returns:
             What it left.
@@ -188,7 +190,7 @@ class Link:
             channel = self._session(deadline, cancelled)
             try:
                 done = command.talk(
-                    channel, script, deadline=deadline, limit=limit, on_line=on_line, cancelled=cancelled
+                    channel, script, deadline=deadline, limit=limit, on_line=on_line, cancelled=cancelled, feed=feed
                 )
             except (OSError, EOFError, paramiko.SSHException) as error:
                 if self.alive:

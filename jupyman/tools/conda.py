@@ -29,6 +29,8 @@ _LOCAL = re.compile(r"\+cu([0-9]{2,3})$")
 # pytorch-2.6.0-cuda126_py312h…_300.json (conda-forge).
 _RECORD = re.compile(r"^pytorch-(?P<version>[0-9][^-]*)-(?P<build>.+)\.json$")
 _BUILD = re.compile(r"(?:^|_)cuda_?(?P<cuda>[0-9]{1,2}\.[0-9]{1,2}|[0-9]{2,3})")
+# cuda-toolkit-12.4.1-0.json, cudatoolkit-11.8.0-h4ba93d1_13.json, cuda-nvcc-12.4.131-0.json, cudnn-9.1.0.70-0.json
+_PACKAGE = re.compile(r"^(?P<name>cuda-toolkit|cudatoolkit|cuda-nvcc|cudnn)-(?P<version>[0-9][^-]*)-[^-]+\.json$")
 _TOLD_VERSION = re.compile(r"[0-9][0-9A-Za-z.+!_]{0,39}")
 
 
@@ -51,14 +53,15 @@ def read(
     executable = one("executable")
     if executable is not None and not (executable.startswith("/") and harmless(executable)):
         executable = None
-    # Scripts of an environment whose Python is gone cannot run.
-    present = set(many("app")) if executable is not None else set()
+    # Scripts of an environment whose Python is gone cannot run, and those of a half-made one shall not.
+    unfinished = one("incomplete") is not None
+    present = set(many("app")) if executable is not None and not unfinished else set()
     apps = [app for app in _APPS if app in present]
     server, notebook = _told(one("jupyter_server")), _told(one("notebook"))
     # Notebook 6 is a server itself.
     if "notebook" in apps and "server" not in apps and server is None:
         apps.append("server")
-    root = one("root")
+    root, real = one("root"), one("real")
     root = root if root is not None and harmless(root) else None
     return Environment(
         name=name_of(prefix, root, home),
@@ -72,6 +75,12 @@ def read(
         root=root,
         executable=executable,
         lodger=one("lodger") is not None,
+        real=real if real is not None and real.startswith("/") and harmless(real) else None,
+        state="incomplete" if unfinished else "ready",
+        cudnn=_told(one("cudnn")) or _recorded(many("cudnn_conda"), "cudnn"),
+        torch_by=_installer(one("torch_conda"), one("torch"), many("torch_line")),
+        torch_foreign=one("foreign") is not None,
+        torch_with=[name for name in ("torchvision", "torchaudio") if one(name) is not None],
     )
 
 
@@ -131,30 +140,57 @@ def torch(lines: Sequence[str], dist: str | None, record: str | None) -> Torch |
     return Torch(version=clean(version, 60), cuda=cuda)
 
 
-def find(environments: Sequence[Environment], wanted: str, home: str | None = None) -> Environment:
+def toolkit(records: Sequence[str]) -> str | None:
+    """Find the version of the CUDA toolkit that conda installed in an environment.
+
+    Args:
+        records: file names of conda-meta: of the whole toolkit, or of its compiler alone.
+    """
+    names = ("cuda-toolkit", "cudatoolkit", "cuda-nvcc")
+    return next((version for name in names if (version := _recorded(records, name)) is not None), None)
+
+
+def _recorded(records: Sequence[str], name: str) -> str | None:
+    """Return the version in the file name of a package's record."""
+    found = (_PACKAGE.match(record) for record in records)
+    return next((_told(one["version"]) for one in found if one is not None and one["name"] == name), None)
+
+
+def _installer(record: str | None, dist: str | None, lines: Sequence[str]) -> Literal["conda", "pip"] | None:
+    """Say what installed torch: conda keeps a record of it, pip only what conda's package brings along as well."""
+    if record is not None:
+        return "conda"
+    return "pip" if dist is not None or lines else None
+
+
+def find(
+    environments: Sequence[Environment], wanted: str, home: str | None = None, *, unfinished: bool = False
+) -> Environment:
     """Find an environment by prefix or by name.
 
     Args:
         environments: of the host.
         wanted: what the user said; a prefix starts with ``/`` or ``~``.
         home: of the account, for ``~``; where it is not known, ``~/x`` means the one prefix that ends in ``/x``.
+        unfinished: whether one whose making was broken off may be meant, too.
 
     Raises:
-        EnvironmentMissing: none; near names are offered.
+        EnvironmentMissing: none, or only an unfinished one; near names are offered.
         UsageFault: several of that name.
     """
     bare = wanted.rstrip("/") or wanted
     if bare.startswith("~/") and home is not None:
         bare = home.rstrip("/") + bare[1:]
-    found = [one for one in environments if one.prefix.rstrip("/") == bare.rstrip("/")]
+    found = [one for one in environments if one.prefix.rstrip("/") == bare.rstrip("/")][:1]
     if found:
-        return found[0]
+        return _finished(found, unfinished=unfinished)[0]
     if bare.startswith("~/"):
         found = [one for one in environments if one.prefix.endswith(bare[1:])]
     elif not bare.startswith("/"):
         # The name that we show, else what conda calls it: the last part of its path.
         found = [one for one in environments if one.name == wanted]
         found = found or [one for one in environments if one.prefix.rsplit("/", 1)[-1] == wanted]
+    found = _finished(found, unfinished=unfinished)
     if len(found) == 1:
         return found[0]
     shown = clean(wanted, 80)
@@ -169,6 +205,17 @@ def find(environments: Sequence[Environment], wanted: str, home: str | None = No
     if near:
         hint = f"did you mean {' or '.join(near)}?"
     raise errors.EnvironmentMissing(f"no environment {shown!r} on the host", hint, near=near)
+
+
+def _finished(found: list[Environment], *, unfinished: bool) -> list[Environment]:
+    """Leave out those that are not finished; where there is nothing else, say so."""
+    ready = [one for one in found if unfinished or one.state == "ready"]
+    if found and not ready:
+        one = found[0]
+        doing = "is still being installed" if one.state == "installing" else "is incomplete: its making was broken off"
+        hint = f"jupyman env create {one.name} goes on with it, jupyman env rm {one.name} removes it"
+        raise errors.EnvironmentMissing(f"environment {one.name} {doing}", hint, prefix=one.prefix)
+    return ready
 
 
 def _dotted(digits: str) -> str:

@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from jupyman import errors
-from jupyman.model import Gpu
+from jupyman.model import Gpu, GpuProcess, MigInstance
 from jupyman.tools.text import clean
 
 GIB = 1024**3
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _UNITS = {"": GIB, "k": 1024, "m": 1024**2, "g": GIB, "t": 1024**4}
+_SLICE = re.compile(r"[0-9]+g\.([0-9]+)gb")  # the memory in the name of a MIG instance
 _UUID = r"(?:GPU|MIG)-[0-9A-Za-z/-]{4,80}"
 _HINT = "--gpu takes auto | none | 0,1 | GPU-UUID,… | any:2 | free:20G"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """GPUs for a server.
+
+    Attributes:
+        indices: of them; None: nothing is set.
+        visible: the text for CUDA_VISIBLE_DEVICES: UUIDs, for what an index means depends on CUDA_DEVICE_ORDER.
+        reason: which and why, in words.
+        shared: who else is on them, in words.
+    """
+
+    indices: list[int] | None
+    visible: str | None
+    reason: str
+    shared: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,58 +68,101 @@ def parse(text: str) -> GpuSpec:
     if many is not None:
         return GpuSpec(kind="any", count=int(many[1]))
     room = re.fullmatch(r"free(?::|>=)(.+)", word)
-    size = _SIZE.fullmatch(room[1].strip()) if room is not None else None
-    if size is not None:
-        return GpuSpec(kind="free", free=int(float(size[1]) * _UNITS[size[2].lower()]))
+    amount = _SIZE.fullmatch(room[1].strip()) if room is not None else None
+    if amount is not None:
+        return GpuSpec(kind="free", free=int(float(amount[1]) * _UNITS[amount[2].lower()]))
     raise errors.UsageFault(f"{clean(text, 60)!r} does not say which GPU", _HINT)
 
 
-def choose(spec: GpuSpec, gpus: Sequence[Gpu]) -> tuple[list[int] | None, str | None, str]:
+def choose(spec: GpuSpec, gpus: Sequence[Gpu], claimed: Container[int] = ()) -> Choice:
     """Choose GPUs.
 
     Args:
         spec: the wish.
         gpus: of the host, with what is used on them now.
+        claimed: indices of those that other sessions of this account were given; where there is a choice, not these.
 
     Returns:
-        Indices, the text for CUDA_VISIBLE_DEVICES (UUIDs: what an index means depends on CUDA_DEVICE_ORDER), and the
-        reason in words. ``none`` gives an empty text; ``auto`` on a host without GPUs gives None: nothing is set.
+        The choice; ``none`` gives an empty text; ``auto`` on a host without GPUs sets nothing.
 
     Raises:
         UsageFault: the host has no such GPU, or not enough of them, or not enough memory is free.
     """
     if spec.kind == "none":
-        return [], "", "no GPU for the server"
+        return Choice([], "", "no GPU for the server")
     if not gpus and spec.kind == "auto":
-        return None, None, "no GPU was seen on the host: nothing is set"
+        return Choice(None, None, "no GPU was seen on the host: nothing is set")
     if spec.kind == "indices":
         by_index = {gpu.index: gpu for gpu in gpus}
         missing = [index for index in spec.indices if index not in by_index]
         if missing:
             raise errors.UsageFault(f"the host has no GPU {missing[0]}", f"it has {_list(gpus)}")
-        return _result([by_index[index] for index in spec.indices], "as asked")
+        return _result([by_index[index] for index in spec.indices], "as asked", instances=False)
     if spec.kind == "uuids":
         return _by_uuid(spec.uuids, gpus)
-    # CUDA uses only the first instance of a card in MIG mode, so whole cards first; then unused ones; then by free
-    # memory; the index settles a tie.
-    ranked = sorted(gpus, key=lambda gpu: (bool(gpu.mig), bool(gpu.processes), -(_free(gpu) or 0), gpu.index))
+
+    def rank(gpu: Gpu) -> tuple[bool, bool, bool, int, int]:
+        # CUDA uses one instance only of a card in MIG mode, so whole cards first; then those that nobody else uses,
+        # that no other session was given, by free memory; the index settles a tie.
+        return bool(gpu.mig), bool(others(gpu)), gpu.index in claimed, -(_free(gpu) or 0), gpu.index
+
+    # A card in MIG mode whose list of instances is empty cannot be used; where none has a list, it could not be read.
+    listed = any(gpu.instances for gpu in gpus)
+    ranked = sorted((gpu for gpu in gpus if not gpu.mig or gpu.instances or not listed), key=rank)
     if spec.kind == "free":
         enough = [gpu for gpu in ranked if (_free(gpu) or 0) >= spec.free]
         if not enough:
-            raise errors.UsageFault(f"no GPU has {_size(spec.free)} free", f"there is {_list(gpus)}")
-        return _result(enough[:1], f"has {_size(spec.free)} free")
+            raise errors.UsageFault(f"no GPU has {size(spec.free)} free", f"there is {_list(gpus)}")
+        return _result(enough[:1], f"has {size(spec.free)} free{_why(enough[:1], claimed)}")
     if len(ranked) < spec.count:
-        raise errors.UsageFault(f"the host has {len(ranked)} GPUs, not {spec.count}", f"there is {_list(gpus)}")
+        usable = "GPUs" if len(ranked) == len(gpus) else "GPUs that can be used"
+        raise errors.UsageFault(f"the host has {len(ranked)} {usable}, not {spec.count}", f"there is {_list(gpus)}")
     chosen = ranked[: spec.count]
-    return _result(chosen, "in use by others, but the freest" if any(gpu.processes for gpu in chosen) else "the freest")
+    return _result(chosen, f"the most free memory{_why(chosen, claimed)}")
 
 
-def _by_uuid(uuids: Sequence[str], gpus: Sequence[Gpu]) -> tuple[list[int], str, str]:
-    """CUDA takes the first letters of a UUID where they are enough; MIG instances it must check itself."""
-    chosen: list[int] = []
+def others(gpu: Gpu) -> list[GpuProcess]:
+    """Return the processes of other accounts on a GPU, also of those that cannot be seen."""
+    return [process for process in gpu.processes if not process.ours]
+
+
+def who(process: GpuProcess) -> str:
+    """Name a process on a GPU for people.
+
+    Args:
+        process: of another account.
+    """
+    if process.user is None:
+        return f"PID {process.pid} (another container or a user that cannot be seen)"
+    return f"{process.user} (pid {process.pid})"
+
+
+def held(process: GpuProcess) -> str:
+    """As `who`, with the memory that the process holds."""
+    return who(process) + (f", {size(process.memory)}" if process.memory is not None else "")
+
+
+def _why(chosen: Sequence[Gpu], claimed: Container[int]) -> str:
+    if any(others(gpu) for gpu in chosen):
+        return ", though others use it"
+    if any(gpu.index in claimed for gpu in chosen):
+        return ", though another session of yours was given it"
+    return ", nobody else uses it"
+
+
+def _by_uuid(uuids: Sequence[str], gpus: Sequence[Gpu]) -> Choice:
+    """CUDA takes the first letters of a card's UUID where they are enough; an instance's must be whole."""
+    chosen: list[Gpu] = []
     visible: list[str] = []
+    known = {one.uuid.lower(): gpu for gpu in gpus for one in gpu.instances}
     for uuid in uuids:
         if uuid.startswith("MIG-"):
+            card = known.get(uuid.lower())
+            if card is None and known and "/" not in uuid:
+                there = ", ".join(f"{one.uuid} ({one.name})" for gpu in gpus for one in gpu.instances)
+                raise errors.UsageFault(f"the host has no MIG instance {uuid}", f"it has {there}")
+            if card is not None and card not in chosen:
+                chosen.append(card)
             visible.append(uuid)
             continue
         fitting = [gpu for gpu in gpus if gpu.uuid is not None and gpu.uuid.lower().startswith(uuid.lower())]
@@ -109,16 +170,42 @@ def _by_uuid(uuids: Sequence[str], gpus: Sequence[Gpu]) -> tuple[list[int], str,
             many = "has no GPU" if not fitting else "has several GPUs that start with"
             there = ", ".join(gpu.uuid or "?" for gpu in gpus)
             raise errors.UsageFault(f"the host {many} {uuid}", f"it has {there or 'none'}")
-        if fitting[0].index not in chosen:
-            chosen.append(fitting[0].index)
+        if fitting[0] not in chosen:
+            chosen.append(fitting[0])
             visible.append(fitting[0].uuid)
-    return chosen, ",".join(visible), f"GPU {', '.join(visible)}: as asked"
+    reason = f"GPU {', '.join(visible)}: as asked"
+    return Choice([gpu.index for gpu in chosen], ",".join(visible), reason, _shared(chosen))
 
 
-def _result(chosen: Sequence[Gpu], reason: str) -> tuple[list[int], str, str]:
-    visible = ",".join(gpu.uuid or str(gpu.index) for gpu in chosen)
-    shown = ", ".join(f"{gpu.index} ({gpu.name or 'unknown'}{_room(gpu)})" for gpu in chosen)
-    return [gpu.index for gpu in chosen], visible, f"GPU {shown}: {reason}"
+def _result(chosen: Sequence[Gpu], reason: str, *, instances: bool = True) -> Choice:
+    parts = [_largest(gpu) if instances else None for gpu in chosen]
+    visible = [part.uuid if part else gpu.uuid or str(gpu.index) for gpu, part in zip(chosen, parts, strict=True)]
+    shown = [
+        f"{gpu.index} ({gpu.name or 'unknown'}{f', instance {part.name}' if part else ''}{_room(gpu)})"
+        for gpu, part in zip(chosen, parts, strict=True)
+    ]
+    return Choice(
+        [gpu.index for gpu in chosen], ",".join(visible), f"GPU {', '.join(shown)}: {reason}", _shared(chosen)
+    )
+
+
+def _largest(gpu: Gpu) -> MigInstance | None:
+    """Return the largest instance of a card in MIG mode."""
+
+    def room(one: MigInstance) -> int:
+        found = _SLICE.match(one.name)
+        return int(found[1]) if found is not None else 0
+
+    return max(gpu.instances, key=room, default=None) if gpu.mig else None
+
+
+def _shared(chosen: Sequence[Gpu]) -> str | None:
+    told = [
+        f"GPU {gpu.index} is used by {', '.join(who(one) for one in there[:3])}"
+        for gpu in chosen
+        if (there := others(gpu))
+    ]
+    return "; ".join(told) or None
 
 
 def _free(gpu: Gpu) -> int | None:
@@ -127,13 +214,14 @@ def _free(gpu: Gpu) -> int | None:
     return gpu.memory_total - gpu.memory_used
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
+    """Return an amount of memory, bytes, for people."""
     return f"{count / GIB:.3g} GiB" if count >= GIB else f"{count / 1024**2:.3g} MiB"
 
 
 def _room(gpu: Gpu) -> str:
     free = _free(gpu)
-    return f", {_size(free)} free" if free is not None else ""
+    return f", {size(free)} free" if free is not None else ""
 
 
 def _list(gpus: Sequence[Gpu]) -> str:

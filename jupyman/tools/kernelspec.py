@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from jupyman import errors
-from jupyman.model import Environment, KernelSpec
+from jupyman.model import Environment, KernelSpec, Problem
 from jupyman.tools import activation
 
 # jupyter_client/kernelspec.py, _kernel_name_pat. It looks names up in lower case, so we write none other.
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _LONGEST = 100
 _SHELLS = frozenset({"sh", "bash", "dash"})
+# Below these every server looks (jupyter_core/paths.py, SYSTEM_JUPYTER_PATH).
+_SYSTEM = ("/usr/local/share/jupyter/kernels/", "/usr/share/jupyter/kernels/")
 
 
 class _File(msgspec.Struct):
@@ -108,6 +112,78 @@ def executable(spec: KernelSpec) -> str | None:
     if spec.prefix is not None and re.fullmatch(r"python(3(\.\d+)?)?", first):
         return f"{spec.prefix}/bin/{first}"
     return None
+
+
+def holder(directory: str, prefixes: Iterable[str]) -> str | None:
+    """Find the environment that a spec belongs to: only servers that run there show it.
+
+    Args:
+        directory: of the spec.
+        prefixes: of the environments.
+
+    Returns:
+        The prefix; None where every server shows the spec: it is the account's own, or the system's.
+    """
+    if directory.startswith(_SYSTEM):
+        return None
+    return next((one for one in prefixes if directory.startswith(f"{one.rstrip('/')}/share/jupyter/kernels/")), None)
+
+
+def misnamed(spec: KernelSpec, runs: Environment | None, environments: Sequence[Environment]) -> str | None:
+    """Tell which environment a kernel's names promise, where it runs in another.
+
+    ``python -m ipykernel install --user --name pytorch`` with the wrong environment active makes such kernels.
+
+    Args:
+        spec: the kernel.
+        runs: the environment that it runs in; None: one that is not known.
+        environments: of the host.
+
+    Returns:
+        The promised environment's name.
+    """
+    names = {one.name for one in environments if one.name not in {"", "system"}}
+    promised = {name for name in names if _speaks_of(name, spec.display_name)} or ({spec.name} & names)
+    if not promised or (runs is not None and runs.name in promised):
+        return None
+    return min(promised)
+
+
+def _speaks_of(name: str, text: str) -> bool:
+    return text == name or re.search(rf"[(\[]\s*{re.escape(name)}\s*[)\]]", text) is not None
+
+
+def confusions(specs: Sequence[KernelSpec], names: Collection[str], server: str) -> list[Problem]:
+    """Find kernels that one server shows under one name, or that its user cannot tell apart.
+
+    Args:
+        specs: all that the server finds.
+        names: of the kernels that somebody asks about.
+        server: what people call its environment.
+    """
+    found: list[Problem] = []
+    for name in _repeated(spec.name for spec in specs):
+        if name not in names:
+            continue
+        same = [spec for spec in specs if spec.name == name]
+        where = " and ".join(spec.directory or "?" for spec in same)
+        text = f"Jupyter in {server} shows one of {len(same)} kernels called {name}, and hides the others: {where}"
+        differ = len({spec.prefix for spec in same}) > 1
+        fix = f"jupyman kernel rm {name} removes yours; jupyman kernel add ENV --name OTHER gives it a name of its own"
+        found.append(Problem(code="kernel-hidden", severity="warning" if differ else "info", text=text, fix=fix))
+    distinct = {spec.name: spec for spec in specs}
+    for shown in _repeated(spec.display_name for spec in distinct.values()):
+        alike = sorted(spec.name for spec in distinct.values() if spec.display_name == shown)
+        if not set(alike) & set(names):
+            continue
+        text = f"Jupyter in {server} shows the kernels {' and '.join(alike)} alike, as {shown!r}"
+        fix = "jupyman kernel add ENV --name NAME --display-name TEXT shows one of them in other words"
+        found.append(Problem(code="kernel-alike", severity="info", text=text, fix=fix))
+    return found
+
+
+def _repeated(words: Iterable[str]) -> list[str]:
+    return [word for word, count in Counter(words).items() if count > 1]
 
 
 def _prefix(file: _File, directory: str) -> str | None:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from jupyman.model import Driver, Gpu, GpuProcess, Problem, Severity
+from jupyman.model import Driver, Gpu, GpuProcess, MigInstance, Problem, Severity
 from jupyman.tools.text import clean
 
 MIB = 1024 * 1024
@@ -18,6 +18,9 @@ _NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
 # "CUDA Version: 12.8" up to R595, "CUDA UMD Version: 13.3" from R610.
 _CUDA = re.compile(r"CUDA(?:\s+UMD)?\s+Version:\s*([0-9]{1,3}\.[0-9]{1,3})")
 _DRIVER = re.compile(r"(?:Driver|KMD) Version:\s*([0-9]{1,6}(?:\.[0-9]{1,6}){1,3})")
+# Lines of `nvidia-smi -L`; those of instances stand below their card's.
+_CARD = re.compile(r"GPU [0-9]{1,4}: .*\(UUID: (GPU-[0-9A-Za-z-]{4,80})\)\s*")
+_INSTANCE = re.compile(r"\s+MIG ([0-9A-Za-z.+]{1,30})\s+Device\s+[0-9]{1,3}: \(UUID: (MIG-[0-9A-Za-z/-]{4,80})\)\s*")
 _VERSION = re.compile(r"[0-9]{3,4}(?:\.[0-9]{1,6}){1,3}")
 
 
@@ -53,6 +56,19 @@ def gpus(rows: Sequence[str], *, minimal: bool = False) -> list[Gpu]:
             ),
         )
     return [found[index] for index in sorted(found)]
+
+
+def instances(lines: Sequence[str]) -> dict[str, list[MigInstance]]:
+    """Read ``nvidia-smi -L``: the instances of each card in MIG mode, by its uuid."""
+    found: dict[str, list[MigInstance]] = {}
+    card: str | None = None
+    for line in lines:
+        head, instance = _CARD.fullmatch(line), _INSTANCE.fullmatch(line)
+        if head is not None:
+            card = head[1]
+        elif instance is not None and card is not None:
+            found.setdefault(card, []).append(MigInstance(uuid=instance[2], name=instance[1]))
+    return found
 
 
 def driver(rows: Sequence[str], header: Sequence[str]) -> Driver | None:
@@ -202,6 +218,52 @@ def problem(status: int | None, output: Sequence[str], *, driver_file: bool = Fa
         return None
     words = f"nvidia-smi failed (status {status}): {clean(text, 120) or 'it said nothing'}"
     return found("nvidia-smi-failed", words, "ask the admin to look at the driver")
+
+
+def remarks(gpus: Sequence[Gpu], apps_status: int | None) -> list[Problem]:
+    """Say what a driver that works does not tell, and what a card in MIG mode means.
+
+    Args:
+        gpus: of the host.
+        apps_status: exit status of the process query; None: it never answered.
+    """
+    found: list[Problem] = []
+
+    def say(code: str, text: str, fix: str, severity: Severity = "info") -> None:
+        found.append(Problem(code=code, severity=severity, text=text, fix=fix))
+
+    split = [gpu for gpu in gpus if gpu.mig]
+    if split:
+        there = [f"{one.uuid} ({one.name})" for gpu in split for one in gpu.instances]
+        if there:
+            fix = f"name one with --gpu MIG-…: {', '.join(there[:8])}"
+            say("gpu-mig", f"{_numbers(split)}: in MIG mode, a program sees one of its instances only", fix)
+        else:
+            text = f"{_numbers(split)}: in MIG mode, without instances that your account sees: no program can use it"
+            say(
+                "gpu-mig",
+                text,
+                "ask the admin to create instances (nvidia-smi mig -cgi), or use another GPU",
+                "warning",
+            )
+    silent = [gpu for gpu in gpus if not gpu.mig and (gpu.memory_total is None or gpu.memory_used is None)]
+    if silent:
+        text = f"nvidia-smi does not tell how much memory of {_numbers(silent)} is free ([N/A])"
+        say("gpu-unknown", text, "choose by hand with --gpu; auto and free: take such a GPU for full")
+    if gpus and apps_status != 0:
+        what = "does not answer" if apps_status in {None, 124, 137} else f"fails (status {apps_status})"
+        text = f"which processes are on the GPUs is not known: that question to nvidia-smi {what}"
+        say(
+            "gpu-processes-unknown",
+            text,
+            "ask the admin to look at the driver; until then look at memory and use",
+            "warning",
+        )
+    return found
+
+
+def _numbers(gpus: Sequence[Gpu]) -> str:
+    return f"GPU {', '.join(str(gpu.index) for gpu in gpus)}"
 
 
 def _pid(text: str) -> bool:

@@ -1,7 +1,8 @@
 """Does a torch build run on this driver and these GPUs?
 
 Sources: CUDA compatibility guide, "Minor version compatibility" (floors); CUDA release notes, table "CUDA Toolkit and
-corresponding driver versions" (Linux x86_64); PyTorch's RELEASE.md (builds, and the architectures in them).
+corresponding driver versions" (Linux x86_64); PyTorch's RELEASE.md (builds, and the architectures in them), its issues
+178665 (no cu128 from 2.12 on) and 190385 (no cu126 from 2.15 on). tests/data/cuda holds these tables for the tests.
 """
 
 from __future__ import annotations
@@ -34,12 +35,13 @@ RELEASED_WITH: dict[Version, Version] = {
 # Minor version compatibility: an older driver of the same CUDA generation runs it too, but no PTX of a newer toolkit.
 FLOOR: dict[int, tuple[int, int, int]] = {11: (450, 80, 2), 12: (525, 60, 13), 13: (580, 65, 6)}
 # The builds that PyTorch publishes, newest first: tag, CUDA, lowest and highest compute capability that it has code
-# for (cu130 carries PTX for newer ones), first and last release that has it.
+# for (cu130 carries PTX for newer ones), first and last release that has it. cu132 (from 2.12 on) is experimental, and
+# whatever driver runs it runs cu130.
 BUILDS: tuple[tuple[str, Version, float, float, Version, Version | None], ...] = (
     ("cu130", (13, 0), 7.5, math.inf, (2, 9), None),
     ("cu129", (12, 9), 7.5, 12.1, (2, 8), (2, 8)),
-    ("cu128", (12, 8), 7.5, 12.0, (2, 7), None),
-    ("cu126", (12, 6), 5.0, 9.0, (2, 6), None),
+    ("cu128", (12, 8), 7.5, 12.0, (2, 7), (2, 11)),
+    ("cu126", (12, 6), 5.0, 9.0, (2, 6), (2, 14)),
     ("cu124", (12, 4), 5.0, 9.0, (2, 4), (2, 6)),
     ("cu121", (12, 1), 5.0, 9.0, (2, 1), (2, 5)),
     ("cu118", (11, 8), 5.0, 9.0, (2, 0), (2, 7)),

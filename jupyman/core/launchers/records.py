@@ -177,15 +177,17 @@ def problems(server: Foreign) -> list[Problem]:
     """Say what is dangerous about a server that the user started: reachable from other machines, or without a token."""
     found: list[Problem] = []
     if server.exposed:
+        where = f" (port {server.port})" if server.port is not None else ""  # None: loopback does not reach it
         found.append(
             Problem(
                 code="server-exposed",
                 severity="warning",
-                text=f"the Jupyter server with pid {server.pid} listens beyond loopback (port {server.port})",
+                text=f"the Jupyter server with pid {server.pid} listens beyond loopback{where}",
                 fix="stop it and start it with jupyman up, or with --ip=127.0.0.1",
             )
         )
-    if server.token == "":
+    # Jupyter makes a UNIX socket for its owner alone (--sock-mode).
+    if server.token == "" and server.sock is None:
         found.append(
             Problem(
                 code="server-open",

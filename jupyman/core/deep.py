@@ -1,0 +1,74 @@
+"""`check --deep`: does an environment's torch really compute, on the GPU where its build can?"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from importlib.resources import files
+
+from jupyman import errors, remote
+from jupyman.core import shell as script
+from jupyman.core.shell import Shell
+from jupyman.model import DeepCheck, Driver, Environment, Gpu
+from jupyman.tools import activation, gpu_choice, torch_fix, torch_run
+
+LIMIT = 90  # seconds; importing torch from a cold network home takes 30, and CUDA loads its kernels on first use
+
+
+def run(
+    shell: Shell,
+    environment: Environment,
+    driver: Driver | None,
+    gpus: Sequence[Gpu],
+    *,
+    limit: int = LIMIT,
+    cancelled: threading.Event | None = None,
+) -> DeepCheck:
+    """Compute something small with an environment's torch, by its own Python, activated as a kernel is.
+
+    Args:
+        shell: the host.
+        environment: to be tried.
+        driver: of the host.
+        gpus: of the host; the one with the most free memory is taken.
+        limit: seconds, after which the program is killed.
+        cancelled: ends the wait.
+
+    Returns:
+        What came of it; an environment without torch is no failure.
+
+    Raises:
+        LinkLost: the connection ended.
+        Interrupted: `cancelled` was set.
+    """
+    if environment.torch is None:
+        return DeepCheck(env=environment.prefix, ok=None, text="there is no torch in it")
+    visible = gpu_choice.choose(gpu_choice.parse("auto"), gpus).visible if gpus else None
+    status = told = line = None
+    try:
+        facts = script.run(
+            shell,
+            "torch_run",
+            {
+                "ACTIVATE": activation.script(environment),
+                "PYTHON": activation.python(environment),
+                "PROGRAM": files(remote).joinpath("torch_run.py").read_text(encoding="utf-8"),
+                "LIMIT": str(limit),
+                "CUDA_SET": "0" if visible is None else "1",
+                "CUDA": visible or "",
+            },
+            timeout=limit + 30.0,
+            cancelled=cancelled,
+        )
+        status, told, line = facts.number("status"), facts.one("told"), facts.one("line")
+    except (errors.RemoteFailed, errors.EnvironmentMissing) as error:
+        return DeepCheck(env=environment.prefix, ok=False, text=error.message, fix=error.hint)
+    return torch_run.judge(
+        environment,
+        told,
+        status=status,
+        line=line,
+        limit=limit,
+        install=torch_fix.command(environment, driver, gpus),
+        gpus=bool(gpus),
+    )

@@ -1,0 +1,275 @@
+"""Installations on a host: started so that they go on by themselves, watched, listed."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import shlex
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+
+from jupyman import errors, remote
+from jupyman.core import shell as script
+from jupyman.core.shell import Facts, Shell
+from jupyman.model import Noun
+from jupyman.tools.recipe import Step
+from jupyman.tools.text import clean
+
+LOOK_TIMEOUT = 30.0
+START_TIMEOUT = 60.0
+# A week: whatever takes longer is followed again.
+FOLLOW_TIMEOUT = 7 * 24 * 3600.0
+State = Literal["running", "done", "failed", "interrupted", "elsewhere"]
+_STATES: dict[str, State] = {
+    "running": "running",
+    "done": "done",
+    "failed": "failed",
+    "interrupted": "interrupted",
+    "elsewhere": "elsewhere",
+}
+
+
+class Job(Noun, frozen=True, kw_only=True):
+    """An installation as its files tell; `new`: it makes an environment, else it changes one."""
+
+    name: str
+    state: State
+    node: str | None
+    prefix: str
+    tool: str | None
+    new: bool
+    text: str | None  # the step that it is at, or was
+
+
+class Kernel(Noun, frozen=True, kw_only=True):
+    """The last step of an installation: the variables of the script that adds the kernel."""
+
+    arguments: dict[str, str]
+    shown: list[str]
+
+
+class Order(Noun, frozen=True, kw_only=True):
+    """An installation to start."""
+
+    name: str
+    prefix: str
+    tool: str
+    new: bool
+    conda: bool
+    steps: list[Step]
+    kernel: Kernel | None = None
+    wish: str = ""  # JSON
+    file: str = ""
+    text: str = ""
+    scope: bool = False
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How an installation ended.
+
+    Attributes:
+        state: done, failed or interrupted; running where it was not followed to its end.
+        key: of the step at which it failed.
+        code: that step's exit status.
+        answer: what the script that adds the kernel said.
+        log: its last lines.
+    """
+
+    state: State
+    key: str | None = None
+    text: str | None = None
+    code: int | None = None
+    prefix: str | None = None
+    answer: Facts = field(default_factory=Facts)
+    log: list[str] = field(default_factory=list)
+
+
+def libraries() -> dict[str, str]:
+    """Return the variables that every script about environments needs."""
+    return {"SERVER": remote.script("server"), "ENVIRONMENT": remote.script("environment")}
+
+
+def identity(step: Step) -> str:
+    """Name a step by what it does: one that was done in an earlier run, and is the same, is not done again."""
+    digest = hashlib.sha256("\0".join(step.argv).encode()).hexdigest()[:16]
+    return f"{'make' if step.key == 'make' else 'step'}-{digest}"
+
+
+def start(shell: Shell, order: Order) -> Literal["begun", "resumed", "existing"]:
+    """Start an installation; it goes on whoever goes away.
+
+    Args:
+        shell: the host.
+        order: what to do.
+
+    Returns:
+        "existing" where one of that name runs already: nothing was started.
+
+    Raises:
+        UsageFault: the prefix is there already, or was begun with another first step.
+        NotOurs, RemoteFailed: as the script says; nothing is left.
+    """
+    steps = [
+        shlex.join(["jm_do", identity(one), one.key, "1" if one.soft else "0", one.text, one.shown, *one.argv])
+        for one in order.steps
+    ]
+    added = ""
+    if order.kernel is not None:
+        marker = f"jm-{secrets.token_hex(16)}"
+        added = script.compose("kernel_add", order.kernel.arguments, marker)
+        text = f"kernel {order.kernel.arguments['NAME']}"
+        steps.append(shlex.join(["jm_kernel", "kernel", text, shlex.join(order.kernel.shown)]))
+    run = script.compose(
+        "env_run",
+        {
+            **libraries(),
+            "NAME": order.name,
+            "PREFIX": order.prefix,
+            "TOOL": order.tool,
+            "NEW": "1" if order.new else "0",
+            "COUNT": str(len(steps)),
+            "STEPS": "\n".join(steps),
+        },
+        f"jm-{secrets.token_hex(16)}",
+    )
+    make = next((identity(one) for one in order.steps if one.key == "make"), "")
+    facts = script.run(
+        shell,
+        "env_start",
+        {
+            **libraries(),
+            "NAME": order.name,
+            "PREFIX": order.prefix,
+            "NEW": "1" if order.new else "0",
+            "CONDA": "1" if order.conda else "0",
+            "MAKE": make,
+            "RUN": run,
+            "KERNEL": added,
+            "WISH": order.wish,
+            "FILE": order.file,
+            "TEXT": order.text,
+            "SCOPE": "1" if order.scope else "0",
+        },
+        timeout=START_TIMEOUT,
+    )
+    if facts.one("existing") is not None:
+        return "existing"
+    if facts.one("begun") is None:
+        raise errors.RemoteFailed("the host did not say whether the installation has begun")
+    return "resumed" if facts.one("resumed") is not None else "begun"
+
+
+def follow(
+    shell: Shell,
+    name: str,
+    *,
+    lines: int = 0,
+    wait: bool = True,
+    on_begin: Callable[[str, str], None] | None = None,
+    on_end: Callable[[str, str, float], None] | None = None,
+    on_last: Callable[[str], None] | None = None,
+    on_line: Callable[[str], None] | None = None,
+    cancelled: threading.Event | None = None,
+) -> Ended:
+    """Watch an installation.
+
+    Args:
+        shell: the host.
+        name: of the installation.
+        lines: of its log to begin with.
+        wait: until it ends.
+        on_begin: told each step's key and text.
+        on_end: told each step's key, its state (done, skip, warn, failed) and its seconds.
+        on_last: told the line that the log is at; without it each line goes to `on_line`.
+        on_line: told each line of the log.
+        cancelled: ends the watching, not the installation.
+
+    Returns:
+        How it ended; details only with `on_last`.
+
+    Raises:
+        UsageFault: there is none of that name.
+        LinkLost, Interrupted: as `script.run`; it goes on.
+    """
+
+    def told(key: str, value: str) -> None:
+        if key == "event":
+            word, _, rest = value.partition(" ")
+            if word == "begin" and on_begin is not None:
+                begun, _, text = rest.partition(" ")
+                on_begin(begun, clean(text, 400))
+            found = re.fullmatch(r"(.+) (done|skip|warn|failed) ([0-9]{1,9})", rest)
+            if word == "end" and found is not None and on_end is not None:
+                on_end(found[1], found[2], float(found[3]))
+        elif key == "last" and on_last is not None:
+            on_last(clean(value))
+        elif key == "line" and on_line is not None:
+            on_line(value.rsplit("\r", 1)[-1])
+
+    facts = script.run(
+        shell,
+        "env_follow",
+        {
+            **libraries(),
+            "NAME": name,
+            "LINES": str(lines),
+            "FOLLOW": "1" if wait else "0",
+            "BRIEF": "1" if on_last is not None else "0",
+        },
+        timeout=FOLLOW_TIMEOUT if wait else LOOK_TIMEOUT,
+        on_fact=told,
+        cancelled=cancelled,
+    )
+    return Ended(
+        state=_STATES.get(facts.one("state") or "", "interrupted"),
+        key=facts.one("key"),
+        text=clean(facts.one("text") or "") or None,
+        code=facts.number("code"),
+        prefix=facts.one("prefix"),
+        answer=_answer(facts.all("answer")),
+        log=[clean(line.rsplit("\r", 1)[-1], 400) for line in facts.all("log")],
+    )
+
+
+def find(shell: Shell) -> list[Job]:
+    """List the installations of the account, also those of other machines with the same home."""
+    facts = script.run(shell, "env_jobs", libraries(), timeout=LOOK_TIMEOUT)
+    found = []
+    for record in facts.records("job", "name"):
+        state, prefix = _STATES.get(record.one("state") or ""), record.one("prefix")
+        if state is None or prefix is None:
+            continue
+        found.append(
+            Job(
+                name=clean(record.one("name") or "", 80),
+                state=state,
+                node=record.one("node"),
+                prefix=prefix,
+                tool=record.one("tool"),
+                new=record.one("new") == "1",
+                text=clean(record.one("text") or "") or None,
+            )
+        )
+    return found
+
+
+def _answer(lines: Sequence[str]) -> Facts:
+    """Read what the script that adds the kernel printed into a file: its marker is whatever stands there."""
+    marker = next((line.removesuffix(" begin") for line in lines if re.fullmatch(r"jm-[0-9a-f]{32} begin", line)), None)
+    if marker is None:
+        return Facts()
+    return script.parse("\n".join(lines).encode("utf-8", "surrogateescape"), marker)[0]
+
+
+def decode_wish(text: str | None, shape: type[msgspec.Struct]) -> msgspec.Struct | None:
+    """Read a wish that an earlier run kept on the host; None where it cannot be read."""
+    try:
+        return msgspec.json.decode(text or "", type=shape)
+    except (msgspec.DecodeError, UnicodeError):
+        return None

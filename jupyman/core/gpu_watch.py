@@ -1,0 +1,151 @@
+"""Looks now and then who is on the GPUs of the sessions: what their notebooks hold, and whether somebody else came."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from jupyman import errors, remote
+from jupyman.core import gpus as gpu_facts
+from jupyman.core import shell as script
+from jupyman.core.hosts import Hosts
+from jupyman.core.notebooks import paths
+from jupyman.core.sessions import Live, Sessions
+from jupyman.model import Gpu, GpuUse, Problem
+from jupyman.ssh.link import Link
+from jupyman.tools import gpu_choice, nvidia_smi
+
+log = logging.getLogger(__name__)
+
+EVERY = 60.0  # seconds between looks at a host; without persistence mode each wakes its driver up for a second or two
+SOON = 10.0  # seconds: a `ps` has the next look come now, where the last is older than this
+GIVEN_UP = 900.0  # seconds until a host whose nvidia-smi hung is asked again: each question may leave a process there
+GPU_TIMEOUT = 5
+TIMEOUT = 30.0
+
+
+class GpuWatch:
+    """Keeps what `ps` shows of GPUs fresh, for running sessions that were given some.
+
+    Args:
+        hosts: their links.
+        sessions: the registry.
+    """
+
+    def __init__(self, hosts: Hosts, sessions: Sessions) -> None:
+        self._hosts = hosts
+        self._sessions = sessions
+        self._closed = threading.Event()
+        self._due = threading.Event()
+        self._next: dict[str, float] = {}  # monotonic, by host
+        self._last: dict[str, float] = {}
+        self._thread = threading.Thread(target=self._run, name="watch GPUs", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def soon(self) -> None:
+        """Have the next look come now, unless the last was a moment ago or the host's nvidia-smi hangs; never waits."""
+        now = time.monotonic()
+        for host, last in list(self._last.items()):
+            if now - last >= SOON and self._next.get(host, 0.0) - now <= EVERY:
+                self._next[host] = now
+        if self._wanted():
+            self._due.set()
+
+    def close(self) -> None:
+        """End."""
+        self._closed.set()
+        self._due.set()
+
+    def _wanted(self) -> dict[str, list[Live]]:
+        """Return the running sessions with GPUs, by host."""
+        found: dict[str, list[Live]] = {}
+        with self._sessions.lock:
+            for live in self._sessions.live.values():
+                if live.state == "running" and live.running is not None and live.running.server.gpus:
+                    found.setdefault(live.spec.host, []).append(live)
+        return found
+
+    def _run(self) -> None:
+        while True:
+            self._due.wait(EVERY)
+            self._due.clear()
+            if self._closed.is_set():
+                return
+            for host, lives in self._wanted().items():
+                if time.monotonic() < self._next.get(host, 0.0):
+                    continue
+                supervisor = self._hosts.known(host)
+                link = supervisor.link if supervisor is not None else None
+                if link is None:
+                    continue
+                try:
+                    self._look(host, link, lives)
+                except errors.JupymanError as error:
+                    log.info("the GPUs of %s could not be looked at: %s", host, error.message)
+                except Exception:
+                    log.exception("the GPUs of %s could not be looked at", host)
+
+    def _look(self, host: str, link: Link, lives: list[Live]) -> None:
+        self._last[host] = time.monotonic()
+        self._next[host] = self._last[host] + EVERY
+        arguments = {"GPUS": remote.script("gpus"), "GPU_TIMEOUT": str(GPU_TIMEOUT)}
+        facts = script.run(link, "gpu_use", arguments, timeout=TIMEOUT)
+        trouble = nvidia_smi.problem(facts.number("gpu.status"), facts.all("gpu.row"))
+        if trouble is not None and trouble.code == "nvidia-smi-hangs":
+            self._next[host] = self._last[host] + GIVEN_UP
+        servers = {live.running.server.pid: live.spec.name for live in lives if live.running is not None}
+        seen = gpu_facts.attribute(gpu_facts.read(facts), gpu_facts.kin(facts), servers)
+        for live in lives:
+            notebooks = {}
+            if live.running is not None and live.verified and holds_kernels(seen, live.running.server.pid):
+                notebooks = paths(link, live.running)
+            note(live, seen, notebooks, trouble)
+
+
+def holds_kernels(seen: list[Gpu], server: int) -> bool:
+    """Tell whether kernels of a server hold a GPU: only then it is asked for their notebooks."""
+    return any(one.server == server and one.kernel is not None for gpu in seen for one in gpu.processes)
+
+
+def note(live: Live, seen: list[Gpu], notebooks: dict[str, str], trouble: Problem | None) -> None:
+    """Keep with a session what was seen of its GPUs.
+
+    Args:
+        live: the session.
+        seen: the GPUs of its host, each process with its server and kernel.
+        notebooks: paths by kernel, of this session's server.
+        trouble: why the GPUs could not be seen.
+    """
+    if live.running is None:
+        return
+    server = live.running.server
+    use = [
+        GpuUse(
+            gpu=gpu.index,
+            pid=one.pid,
+            memory=one.memory,
+            kernel=one.kernel,
+            notebook=notebooks.get(one.kernel) if one.kernel is not None else None,
+        )
+        for gpu in seen
+        for one in gpu.processes
+        if one.server == server.pid
+    ]
+    own = [gpu for gpu in seen if gpu.index in (server.gpus or ())]
+    problems = [trouble] if trouble is not None else []
+    for gpu in own:
+        others = gpu_choice.others(gpu)
+        if others:
+            who = ", ".join(gpu_choice.held(one) for one in others[:3]) + (" and others" if len(others) > 3 else "")
+            fix = "agree with them, or start the session anew on another GPU: jupyman check shows which are free"
+            text = f"GPU {gpu.index} of this session is used by others too: {who}"
+            problems.append(Problem(code="gpu-shared", severity="warning", text=text, fix=fix))
+    lost = sorted(set(server.gpus or ()) - {gpu.index for gpu in own})
+    if lost and trouble is None and seen:
+        text = f"GPU {', '.join(map(str, lost))} of this session is not there any more"
+        problems.append(Problem(code="gpu-gone", severity="error", text=text, fix="jupyman check shows what is left"))
+    live.gpu_use, live.gpu_problems = use, problems

@@ -1,0 +1,295 @@
+"""Start the kernels of a host to see that they work, and find what they lack."""
+
+from __future__ import annotations
+
+import shlex
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from jupyman import remote
+from jupyman.core import kernels
+from jupyman.core import shell as script
+from jupyman.core.kernels import Listing
+from jupyman.core.shell import Facts, Shell
+from jupyman.model import Environment, KernelSpec, Problem, Severity
+from jupyman.tools import activation, kernelspec, widgets
+from jupyman.tools.text import clean
+
+# At once: a kernel needs a core while it starts, and a link carries six commands.
+TOGETHER = 3
+# Beside the proof's own limit: a program that hangs is looked at for 30 s more.
+SLACK = 60.0
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Something to install.
+
+    Attributes:
+        environment: where.
+        package: as pip, conda and uv take it.
+        problem: that it mends; its place in `Findings.problems`.
+    """
+
+    environment: Environment
+    package: str
+    problem: int
+
+
+@dataclass
+class Findings:
+    """What was seen: the kernels in the order of the listing, what is wrong, and what would mend it."""
+
+    kernels: list[KernelSpec] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    wishes: list[Wish] = field(default_factory=list)
+
+    def say(
+        self,
+        code: str,
+        text: str,
+        fix: str,
+        severity: Severity = "warning",
+        wish: tuple[Environment, str] | None = None,
+    ) -> None:
+        """Add a problem, with what is to be installed where."""
+        if wish is not None:
+            self.wishes.append(Wish(*wish, problem=len(self.problems)))
+        self.problems.append(Problem(code=code, severity=severity, text=text, fix=fix))
+
+
+@dataclass(frozen=True)
+class _Started:
+    """A kernel after its start: its half of the widgets is None where it did not run or is not Python's."""
+
+    spec: KernelSpec
+    runs: Environment | None
+    facts: Facts
+    half: widgets.Half | None = None
+
+
+def look(
+    shell: Shell,
+    listing: Listing,
+    chosen: Sequence[KernelSpec],
+    environments: Sequence[Environment],
+    servers: Sequence[Environment],
+    *,
+    named: bool = False,
+    told: Callable[[str], None] | None = None,
+    cancelled: threading.Event | None = None,
+) -> Findings:
+    """Start kernels, each for as long as it takes to answer, and judge them.
+
+    Args:
+        shell: the host.
+        listing: of its kernels.
+        chosen: those of them to look at.
+        environments: of the host.
+        servers: environments whose Jupyter shows the kernels: of running sessions, else the one that `up` would take.
+        named: whether the user asked for just these; of another user's environments only such are started.
+        told: hears how far it is.
+        cancelled: ends it; the kernels end too.
+
+    Raises:
+        LinkLost, RemoteFailed, Interrupted: as `script.run`.
+    """
+    with ThreadPoolExecutor(TOGETHER) as pool:
+        work = {pool.submit(_start, shell, spec, environments, servers, cancelled, named): spec for spec in chosen}
+        for count, done in enumerate(as_completed(work), 1):
+            done.result()
+            if told is not None:
+                told(f"{count} of {len(chosen)} kernels started: {work[done].name}")
+    found = Findings()
+    started = [_judged(done.result(), environments, found) for done in work]
+    found.kernels = [one.spec for one in started]
+    names = {spec.name for spec in chosen}
+    for server in servers:
+        shown = [spec for spec in listing.specs if _shows(server, spec, environments)]
+        found.problems += kernelspec.confusions(shown, names, server.name or server.prefix)
+    _widgets(started, listing, environments, servers, found)
+    return found
+
+
+def _start(
+    shell: Shell,
+    spec: KernelSpec,
+    environments: Sequence[Environment],
+    servers: Sequence[Environment],
+    cancelled: threading.Event | None,
+    named: bool,
+) -> _Started:
+    runs = kernels.runs_in(spec, environments)
+    if spec.ok is False:  # its kernel.json cannot be read, or its program is gone
+        return _Started(spec, runs, Facts())
+    if runs is not None and runs.state != "ready":
+        return _Started(spec, runs, Facts([("unfinished", "yes")]))
+    arguments = {
+        "NAME": (spec.directory or "").rpartition("/")[2],
+        "SPECS": (spec.directory or "").rpartition("/")[0],
+        "PYTHON": _starter(spec, environments, servers) or "",
+        "PROGRAM": kernelspec.executable(spec) or "",
+        "PREFIX": spec.prefix or "",
+        "NAMED": "1" if named else "0",
+        "LIMIT": str(kernels.PROOF_TIMEOUT),
+        "PROVE": kernels.program("kernel_proof"),
+        "KERNEL": remote.script("kernel"),
+    }
+    timeout = kernels.PROOF_TIMEOUT + SLACK
+    facts = script.run(shell, "kernel_check", arguments, timeout=timeout, cancelled=cancelled)
+    return _Started(spec, runs, facts)
+
+
+def _starter(spec: KernelSpec, environments: Sequence[Environment], servers: Sequence[Environment]) -> str | None:
+    """Return the Python whose jupyter_client starts the kernel: that of the server that would."""
+    prefix = kernelspec.holder(spec.directory or "", [one.prefix for one in environments])
+    if prefix is not None:
+        return next(activation.python(one) for one in environments if one.prefix == prefix)
+    if servers:
+        return activation.python(servers[0])
+    program = kernelspec.executable(spec) or ""
+    return program if program.rpartition("/")[2].startswith("python") else None
+
+
+def _shows(server: Environment, spec: KernelSpec, environments: Sequence[Environment]) -> bool:
+    holder = kernelspec.holder(spec.directory or "", [one.prefix for one in environments])
+    return holder is None or holder == server.prefix
+
+
+# --- one kernel -----------------------------------------------------------------------------------------------------
+
+
+def _judged(one: _Started, environments: Sequence[Environment], found: Findings) -> _Started:
+    """Say whether the kernel runs, and where; what is wrong goes to `found`."""
+    spec, facts = one.spec, one.facts
+    promised = kernelspec.misnamed(spec, None, environments)
+    own = kernelspec.holder(spec.directory or "", [env.prefix for env in environments]) is None
+    again = f"jupyman kernel add {shlex.quote(promised or 'ENV')} --name {spec.name} --replace"
+    if facts.one("missing") is not None:
+        spec = kernels.gone(spec)
+    if spec.ok is False:
+        remove = f"jupyman kernel rm {spec.name}" if own else f"its owner must remove {spec.directory}"
+        fix = f"{again}, or {remove}" if promised is not None and own else remove
+        found.say("kernel-gone", f"kernel {spec.name}: {spec.problem}", fix, "error")
+        return replace(one, spec=spec)
+    if facts.one("unfinished") is not None:
+        text = f"kernel {spec.name} was not started: environment {spec.environment} is not finished"
+        found.say("kernel-unfinished", text, f"jupyman env create {spec.environment} goes on with it", "info")
+        return one
+    if (foreign := facts.one("foreign")) is not None:
+        text = (
+            f"kernel {spec.name} was not started: others may change {clean(foreign)}, and their code would run as you"
+        )
+        found.say("kernel-foreign", text, f"jupyman kernel check {spec.name} starts it, if you trust them", "info")
+        return one
+    failed = facts.one("failed")
+    if failed is not None:
+        return replace(one, spec=_broken(one, clean(failed, 300), found))
+    if facts.one("ready") is None:  # nobody there could start it
+        return one
+    seen, expected = facts.one("prefix"), facts.one("expected")
+    if seen is not None and expected is not None and seen != expected:
+        text = f"kernel {spec.name} is of {spec.prefix}, and runs in {clean(seen)}"
+        found.say("kernel-elsewhere", text, f"{again}, or mend its kernel.json in {spec.directory}")
+    elif own and (wrong := kernelspec.misnamed(spec, one.runs, environments)) is not None:
+        where = one.runs.name if one.runs is not None else clean(seen or spec.prefix or "another environment")
+        text = f"kernel {spec.name} is shown as {spec.display_name!r}, and runs in {where}, not in {wrong}"
+        found.say("kernel-elsewhere", text, again)
+    version = facts.one("ipywidgets")
+    if version is None:
+        return replace(one, spec=msgspec.structs.replace(spec, ok=True))
+    if version.startswith("broken"):
+        text = f"kernel {spec.name}: ipywidgets is installed and does not work: {clean(version[7:], 200)}"
+        found.say("widgets-kernel", text, f"install it again in {spec.environment or spec.prefix}")
+        return replace(one, spec=msgspec.structs.replace(spec, ok=True))
+    half = widgets.in_kernel(None if version == "none" else clean(version, 40))
+    return replace(one, spec=msgspec.structs.replace(spec, ok=True, ipywidgets=half.version), half=half)
+
+
+def _broken(one: _Started, failed: str, found: Findings) -> KernelSpec:
+    """Say why a kernel does not start."""
+    spec, told = one.spec, one.facts.one("ipykernel") or ""
+    where = one.runs.name or one.runs.prefix if one.runs is not None else spec.prefix
+    program = kernelspec.executable(spec)
+    wish: tuple[Environment, str] | None = None
+    if told == "none":
+        problem, code = f"environment {where} has no ipykernel", "ipykernel-missing"
+        fix = f"install ipykernel in {where}"
+        wish = (one.runs, "ipykernel") if one.runs is not None else None
+    elif told.startswith("broken"):
+        problem, code = f"{program} cannot import ipykernel: {clean(told[7:], 200)}", "ipykernel-broken"
+        fix = f"install ipykernel again in {where}"
+    else:
+        problem, code = f"it does not start: {failed}", "kernel-broken"
+        fix = f"start it by hand on the host to see all that it says: {program or spec.name} -m ipykernel_launcher"
+    found.say(code, f"kernel {spec.name}: {problem}", fix, "error", wish)
+    return msgspec.structs.replace(spec, ok=False, problem=problem)
+
+
+# --- widgets --------------------------------------------------------------------------------------------------------
+
+
+def _widgets(
+    started: Sequence[_Started],
+    listing: Listing,
+    environments: Sequence[Environment],
+    servers: Sequence[Environment],
+    found: Findings,
+) -> None:
+    """Compare the two halves of the widgets of each kernel and of the servers that show it."""
+    shown = {one.prefix: one for one in servers}
+    for one in started:  # a kernel of another environment that can run Jupyter is shown by servers there
+        prefix = kernelspec.holder(one.spec.directory or "", [env.prefix for env in environments])
+        if prefix in listing.fronts:
+            shown.setdefault(prefix, next(env for env in environments if env.prefix == prefix))
+    settled: set[str] = set()  # kernels' environments: one installation serves all kernels of an environment
+    for server in shown.values():
+        front = listing.fronts.get(server.prefix)
+        mine = [one for one in started if one.half is not None and _shows(server, one.spec, environments)]
+        if front is None or not mine:
+            continue
+        if front.version is None:
+            wanted = _wanted(mine)
+            text = f"environment {server.name}, where Jupyter runs, has no {front.package}: widgets are not drawn there"
+            need = widgets.requirement(front.package, wanted)
+            found.say("widgets-server", text, f"install {need} in {server.name}", wish=(server, need))
+            front = replace(front, generation=wanted)
+        for one in mine:
+            if one.spec.prefix not in settled:
+                settled.add(one.spec.prefix or "")
+                _kernel_half(one, front, server, found)
+
+
+def _wanted(mine: Sequence[_Started]) -> widgets.Generation:
+    """Return the generation that most kernels have; where none has any, the newest that their Pythons take."""
+    have = Counter(one.half.generation for one in mine if one.half is not None and one.half.generation is not None)
+    if have:
+        return have.most_common(1)[0][0]
+    empty = widgets.in_lab(None)
+    return min(widgets.agreed(widgets.in_kernel(None), empty, one.facts.one("version")) or 8 for one in mine)
+
+
+def _kernel_half(one: _Started, front: widgets.Half, server: Environment, found: Findings) -> None:
+    half, spec = one.half, one.spec
+    target = widgets.agreed(half, front, one.facts.one("version")) if half is not None else None
+    if half is None or target is None:
+        return
+    where = spec.environment or spec.prefix
+    need = widgets.requirement("ipywidgets", target)
+    wish = (one.runs, need) if one.runs is not None else None
+    if half.version is None:
+        text = f'environment {where} has no ipywidgets: progress bars say "IProgress not found" (kernel {spec.name})'
+        found.say("widgets-kernel", text, f"install {need} in {where}", wish=wish)
+    elif half.generation != target:
+        text = (
+            f"ipywidgets {half.version} of {where} does not fit {front.package} of {server.name}: widgets show an error"
+        )
+        found.say("widgets-mismatch", text, f"install {need} in {where}", wish=wish)
+    if front.generation is not None and front.generation != target:
+        text = f"the Python of {where} is too old for the ipywidgets that {front.package} of {server.name} draws"
+        found.say("widgets-mismatch", text, "make an environment with a newer Python for what needs widgets")

@@ -1,0 +1,128 @@
+"""Install what kernels and servers lack, by each environment's own tool, and only the command that was shown."""
+
+from __future__ import annotations
+
+import shlex
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from jupyman import errors, remote
+from jupyman.core import kernels
+from jupyman.core import shell as script
+from jupyman.core.kernel_check import Wish
+from jupyman.core.shell import Facts, Shell
+from jupyman.model import Environment
+from jupyman.tools import activation
+from jupyman.tools.text import clean
+
+_KEPT = 20  # lines of an installer's output that an error shows
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be done for one environment.
+
+    Attributes:
+        environment: where.
+        packages: as pip, conda and uv take them.
+        problems: that it mends; places in `Findings.problems`.
+        command: its words; empty where the account cannot do it.
+        refusal: then, what a person has to do.
+    """
+
+    environment: Environment
+    packages: tuple[str, ...]
+    problems: tuple[int, ...]
+    command: tuple[str, ...]
+    refusal: str = ""
+
+    @property
+    def text(self) -> str:
+        """The command as one would type it."""
+        return shlex.join(self.command)
+
+
+def plans(shell: Shell, wishes: Sequence[Wish], cancelled: threading.Event | None = None) -> list[Plan]:
+    """Find the command for each environment that lacks something.
+
+    Args:
+        shell: the host.
+        wishes: what is lacking; those of one environment become one command.
+        cancelled: ends it.
+
+    Raises:
+        LinkLost, RemoteFailed, Interrupted: as `script.run`.
+    """
+    by_prefix: dict[str, list[Wish]] = {}
+    for wish in wishes:
+        by_prefix.setdefault(wish.environment.prefix, []).append(wish)
+    found = []
+    for same in by_prefix.values():
+        environment = same[0].environment
+        packages = tuple(dict.fromkeys(wish.package for wish in same))
+        facts = _script(shell, environment, packages, (), kernels.LOOK_TIMEOUT, None, cancelled)
+        refusal = ""
+        if (owner := facts.one("owner")) is not None:
+            where = f"{environment.prefix}, which belongs to {clean(owner, 60)}"
+            refusal = f"you may not change {where}: have {' '.join(packages)} installed there"
+        elif facts.one("tool") is not None:
+            refusal = f"{environment.prefix} has no pip, conda or uv: install {' '.join(packages)} there yourself"
+        places = tuple(wish.problem for wish in same)
+        found.append(Plan(environment, packages, places, tuple(facts.all("word")), refusal))
+    return found
+
+
+def run(shell: Shell, plan: Plan, *, on_line: Callable[[str], None], cancelled: threading.Event | None = None) -> None:
+    """Run a plan's command.
+
+    Args:
+        shell: the host.
+        plan: its command is the one that is run, or none.
+        on_line: hears each line that the command prints.
+        cancelled: leaves it; what the command does then is its own affair.
+
+    Raises:
+        RemoteFailed: it failed; details["log"] has its last lines.
+        Interrupted: cancelled.
+        LinkLost: as `script.run`.
+    """
+    try:
+        timeout = kernels.INSTALL_TIMEOUT
+        facts = _script(shell, plan.environment, plan.packages, plan.command, timeout, on_line, cancelled)
+    except errors.Interrupted as error:
+        raise errors.Interrupted(error.message, "the installation may be half-made: run it again") from error
+    status = facts.one("status")
+    if status != "0":
+        lines = [clean(line, 300) for line in facts.all("line") if line.strip()][-_KEPT:]
+        where = plan.environment.name or plan.environment.prefix
+        raise errors.RemoteFailed(
+            f"{' '.join(plan.packages)} could not be installed in {where} (status {status or 'unknown'})",
+            "read the lines above; where the host reaches no registry, jupyman env mirror and env push help",
+            log=lines,
+        )
+
+
+def _script(
+    shell: Shell,
+    environment: Environment,
+    packages: Sequence[str],
+    command: Sequence[str],
+    timeout: float,
+    on_line: Callable[[str], None] | None,
+    cancelled: threading.Event | None,
+) -> Facts:
+    def told(key: str, value: str) -> None:
+        if key == "line" and on_line is not None:
+            on_line(clean(value, 200))
+
+    arguments = {
+        "PYTHON": activation.python(environment),
+        "PREFIX": environment.prefix,
+        "KIND": environment.kind,
+        "ROOT": environment.root or "",
+        "PACKAGES": "\n".join(packages),
+        "COMMAND": "\n".join(command),
+        "KERNEL": remote.script("kernel"),
+    }
+    return script.run(shell, "kernel_fix", arguments, timeout=timeout, on_fact=told, cancelled=cancelled)
