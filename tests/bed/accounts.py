@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -162,15 +162,21 @@ class User:
         target.chmod(0o755)
         return target
 
-    def set_gpu(self, case: str | None) -> None:
+    def set_gpu(self, case: str | None, apps: Iterable[tuple[str, int, str, str]] | None = None) -> None:
         """Choose what ``nvidia-smi`` says in the user's SSH sessions; `reset` takes it away.
 
         Args:
             case: a folder of tests/data/nvidia-smi; None: there is no such program.
+            apps: the processes on the GPUs instead of the case's: uuid of the GPU, pid, name, MiB or ``[N/A]``.
         """
         program, choice = self.programs / "nvidia-smi", self.programs / "nvidia-smi.case"
-        program.unlink(missing_ok=True)
-        choice.unlink(missing_ok=True)
+        table = self.programs / "nvidia-smi.apps"
+        for file in (program, choice, table):
+            file.unlink(missing_ok=True)
+        if apps is not None:
+            lines = ["gpu_uuid, pid, process_name, used_gpu_memory", *(", ".join(map(str, app)) for app in apps)]
+            table.with_suffix(".new").write_text("".join(f"{line}\n" for line in lines))
+            table.with_suffix(".new").rename(table)
         if case is not None:
             stand_in = self.programs.parent.parent / "gpu" / "nvidia_smi.sh"
             if not (stand_in.parent / "cases" / case).is_dir():

@@ -15,28 +15,22 @@ it again. Jupyter's packages are those of the environment that runs the tests.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import hashlib
 import io
 import json
 import os
-import shutil
-import stat
 import sys
 import tarfile
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from tests.bed import packages
+from tests.bed.cache import kept
 from tests.bed.interpreter import VERSION, shared_python
 
 TORCH = "2.5.1+cu124"
-KEPT_S = 7 * 24 * 3600.0
 CONDA = """\
 #!/bin/sh
 # A stand-in for conda: it answers from the layout of the folders.
@@ -93,57 +87,11 @@ def conda_root() -> CondaRoot:
         RuntimeError: its folder belongs to somebody else, or no Python for all accounts can be had.
     """
     lab, kernel = packages.closure("jupyterlab", "ipykernel"), packages.closure("ipykernel")
-    parent = Path(os.environ.get("JUPYMAN_TESTS_CACHE", "/var/tmp")).absolute()
-    name = f"jupyman-tests-{os.geteuid()}-"
-    folder = parent / f"{name}{_hash(lab)}"
-    with locked(folder):
-        own_folder(folder)
-        complete = folder / "complete"
-        if not complete.exists():
-            shutil.rmtree(folder)
-            own_folder(folder)
-            complete.write_text(str(_make(folder, lab, kernel)))
-        os.utime(complete)
-        python = Path(complete.read_text())
-    _remove_old(parent, name, folder)
-    return CondaRoot(root=folder / "conda", prefix_template=folder / "prefix", python=python)
-
-
-def _hash(lab: dict[str, metadata.Distribution]) -> str:
-    parts = [sys.version, sys.executable, *sorted(f"{name} {dist.version}" for name, dist in lab.items())]
     here = Path(__file__).parent
+    parts = [sys.version, sys.executable, *sorted(f"{name} {dist.version}" for name, dist in lab.items())]
     parts += [(here / source).read_text() for source in ("conda.py", "packages.py", "interpreter.py")]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:10]
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    # Without following a link: /var/tmp is open to all.
-    handle = os.open(f"{folder}.lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def own_folder(folder: Path) -> None:
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o755)
-    status = folder.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        raise RuntimeError(f"{folder} is not a folder of ours")
-    folder.chmod(0o755)
-
-
-def _remove_old(parent: Path, name: str, keep: Path) -> None:
-    for folder in parent.glob(f"{name}*"):
-        complete = folder / "complete"
-        with contextlib.suppress(OSError):
-            old = folder.is_dir() and time.time() - complete.stat().st_mtime > KEPT_S
-            if old and folder != keep and folder.lstat().st_uid == os.geteuid():
-                shutil.rmtree(folder)
-                Path(f"{folder}.lock").unlink()
+    folder, python = kept("", parts, lambda empty: str(_make(empty, lab, kernel)))
+    return CondaRoot(root=folder / "conda", prefix_template=folder / "prefix", python=Path(python))
 
 
 def _make(folder: Path, lab: dict[str, metadata.Distribution], kernel: dict[str, metadata.Distribution]) -> Path:
@@ -184,8 +132,8 @@ async def _install(folder: Path, root: Path, python: Path) -> None:
         "bin/python3": "python",
         f"bin/python{VERSION}": "python",
     }
-    _package(channel, "python", version, "h955ad1f_0", skeleton, links)
-    _package(channel, "conda", "24.9.2", "py311h06a4308_0", {"bin/conda": CONDA}, {}, depends=("python",))
+    write_package(channel, "python", version, "h955ad1f_0", skeleton, links)
+    write_package(channel, "conda", "24.9.2", "py311h06a4308_0", {"bin/conda": CONDA}, {}, depends=("python",))
     await index_fs(channel)
     for prefix, spec in (
         (root, "conda"),
@@ -203,7 +151,7 @@ async def _install(folder: Path, root: Path, python: Path) -> None:
         (prefix / "lib" / f"python{VERSION}" / "site-packages").mkdir(parents=True)
 
 
-def _package(
+def write_package(
     channel: Path,
     name: str,
     version: str,
@@ -211,8 +159,8 @@ def _package(
     files: dict[str, str],
     links: dict[str, str],
     depends: tuple[str, ...] = (),
-) -> None:
-    """Write a conda package: a tar with its facts in ``info/``."""
+) -> Path:
+    """Write a conda package, a tar with its facts in ``info/``; returns it."""
     empty = hashlib.sha256(b"").hexdigest()
     paths: list[dict[str, Any]] = [
         {
@@ -236,7 +184,8 @@ def _package(
         "timestamp": 1_700_000_000_000,  # the solver refuses packages without one
     }
     (channel / "noarch").mkdir(parents=True, exist_ok=True)
-    with tarfile.open(channel / "noarch" / f"{name}-{version}-{build}.tar.bz2", "w:bz2") as archive:
+    target = channel / "noarch" / f"{name}-{version}-{build}.tar.bz2"
+    with tarfile.open(target, "w:bz2", compresslevel=1) as archive:
         facts = {
             "info/index.json": json.dumps(index),
             "info/paths.json": json.dumps({"paths": paths, "paths_version": 1}),
@@ -247,11 +196,12 @@ def _package(
             entry.size = len(text.encode())
             entry.mode = 0o755 if path.startswith("bin/") else 0o644
             archive.addfile(entry, io.BytesIO(text.encode()))
-        for path, target in links.items():
+        for path, place in links.items():
             entry = tarfile.TarInfo(path)
             entry.type = tarfile.SYMTYPE
-            entry.linkname = target
+            entry.linkname = place
             archive.addfile(entry)
+    return target
 
 
 def _open_to_all(folder: Path) -> None:

@@ -1,6 +1,7 @@
 #!/bin/sh
 # A stand-in for nvidia-smi: prints a case of tests/data/nvidia-smi. The folder `cases` lies beside this file and the
-# case is named by the file `nvidia-smi.case` beside the link by which this was called.
+# case is named by the file `nvidia-smi.case` beside the link by which this was called; a file `nvidia-smi.apps` there is
+# the table of processes instead of the case's: of processes that really run.
 set -u
 
 here=$(dirname "$0")
@@ -66,6 +67,12 @@ done
 case $query in
     '') cat "$data/header.txt" ;;
     list.txt) cat "$data/list.txt" ;;
+    apps.csv)
+        [ ! -f "$here/nvidia-smi.apps" ] || data=$here query=nvidia-smi.apps
+        ;;
+esac
+case $query in
+    '' | list.txt) ;;
     *)
         if [ "$format" != csv,noheader,nounits ]; then
             echo "this stand-in knows only --format=csv,noheader,nounits"

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.bed.conda import locked, own_folder
+from tests.bed.cache import kept
 from tests.bed.interpreter import shared_python
 
 # The newest of their lines. setuptools: some of them still import pkg_resources.
@@ -20,20 +17,15 @@ WANTED = ("jupyterlab==3.6.8", "jupyter_server==1.24.0", "notebook==6.5.7", "set
 
 def old_stack() -> Path:
     """Return its prefix, which every account can run; skips the test where pip cannot have the packages."""
-    parent = Path(os.environ.get("JUPYMAN_TESTS_CACHE", "/var/tmp")).absolute()
-    text = "\0".join((sys.version, *WANTED, Path(__file__).read_text()))
-    folder = parent / f"jupyman-tests-{os.geteuid()}-old-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
-    with locked(folder):
-        own_folder(folder)
-        if not (folder / "complete").exists():
-            shutil.rmtree(folder)
-            own_folder(folder)
-            python = shared_python(folder / "python")
-            _run(str(python), "-m", "venv", "--without-pip", str(folder / "env"))
-            _run(sys.executable, "-m", "pip", "--python", str(folder / "env/bin/python"), "install", "-q", *WANTED)
-            (folder / "complete").touch()
-        os.utime(folder / "complete")
+    folder, _ = kept("old-", (sys.version, *WANTED, Path(__file__).read_text()), _make)
     return folder / "env"
+
+
+def _make(folder: Path) -> str:
+    python = shared_python(folder / "python")
+    _run(str(python), "-m", "venv", "--without-pip", str(folder / "env"))
+    _run(sys.executable, "-m", "pip", "--python", str(folder / "env/bin/python"), "install", "-q", *WANTED)
+    return ""
 
 
 def _run(*words: str) -> None:

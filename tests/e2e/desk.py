@@ -82,12 +82,16 @@ class Desk:
 
 
 @contextlib.contextmanager
-def at_desk(bed: Bed, network: Network | None = None) -> Iterator[Desk]:
+def at_desk(
+    bed: Bed, network: Network | None = None, *, words: tuple[str, ...] = (), kernel: str = "Python 3 (ipykernel)"
+) -> Iterator[Desk]:
     """Make a session, open it in Chromium as `up` says, and a notebook in it.
 
     Args:
         bed: the host.
         network: in between; None: loopback.
+        words: further words for `up`.
+        kernel: what JupyterLab calls the kernel of the notebook.
 
     Yields:
         The desk; the test is skipped where there is no Chromium.
@@ -97,7 +101,7 @@ def at_desk(bed: Bed, network: Network | None = None) -> Iterator[Desk]:
         pytest.skip("no Chromium is installed")
     with bed.start_sshd(network=network) as sshd, private_home() as home, sync_playwright() as playwright:
         cli = Cli(home, sshd.ssh_config)
-        ran = cli("up", "server1")
+        ran = cli("up", "server1", *words)
         assert ran.rc == 0, ran
         with playwright.chromium.launch(executable_path=program, args=OPTIONS) as browser:
             page = browser.new_page()
@@ -109,7 +113,7 @@ def at_desk(bed: Bed, network: Network | None = None) -> Iterator[Desk]:
 
             page.on("websocket", remember)
             page.goto(made.address)
-            page.locator(".jp-LauncherCard[data-category=Notebook]").first.click()
-            page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+            page.locator(".jp-LauncherCard[data-category=Notebook]", has_text=kernel).click()
+            page.get_by_text(f"{kernel} | Idle").wait_for()
             yield made
     bed.reset()

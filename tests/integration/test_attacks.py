@@ -152,7 +152,7 @@ def test_only_a_directory_that_nobody_else_can_change_is_firm(account: Account, 
     for name in ("open", "theirs"):
         account.environ["TMPDIR"] = str(account.home / name)
         (account.home / name).chmod(0o777)
-        [made] = functions(account, 'jm_scratch; echo "$jm_temporary"; rmdir "$jm_temporary"', "kernel_add")
+        [made] = functions(account, 'jm_scratch; echo "$jm_temporary"; rmdir "$jm_temporary"', "kernel")
         assert made.startswith("/tmp/jm-")
 
 

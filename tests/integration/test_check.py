@@ -16,6 +16,7 @@ from tests.bed import Bed, Cli, User, private_home
 from tests.bed.accounts import SYSTEM_PATH
 from tests.bed.conda import TORCH
 from tests.bed.interpreter import VERSION
+from tests.integration.test_adopt import by_hand
 
 KEYS = [
     "host",
@@ -97,7 +98,7 @@ def unknown_as_text(value: Any, path: str = "") -> list[str]:
 CASES: dict[str | None, tuple[int, dict[str, str] | None, bool | None, list[str]]] = {
     "two-a100": (2, {"version": "550.54.15", "cuda": "12.4"}, True, []),
     "r610": (1, {"version": "610.57.04", "cuda": "13.3"}, True, []),
-    "mig": (1, {"version": "535.161.08", "cuda": "12.2"}, True, []),
+    "mig": (1, {"version": "535.161.08", "cuda": "12.2"}, True, ["gpu-mig"]),
     "old-driver": (1, {"version": "450.80.02", "cuda": "11.0"}, False, ["torch-driver"]),
     "mismatch": (0, None, None, ["nvidia-mismatch"]),
     "no-driver": (0, None, None, ["nvidia-not-loaded"]),
@@ -134,6 +135,7 @@ def test_what_the_driver_does_not_tell_is_null(cli: Cli, user: User) -> None:
     user.set_gpu("mig")
     [gpu] = check(cli)["gpus"]
     assert (gpu["memory_used"], gpu["utilization"], gpu["mig"]) == (None, None, True)
+    assert [one["name"] for one in gpu["instances"]] == ["3g.40gb", "1g.10gb"]
     assert gpu["memory_total"] == 81920 * MIB
     assert [(one["memory"], one["name"]) for one in gpu["processes"]] == [(None, None)]
     user.set_gpu("old-driver")
@@ -197,6 +199,21 @@ def test_the_host_itself(cli: Cli, user: User) -> None:
     assert {"YOUR", "PORT", "ADDRESS", "PID", "COMMAND"} <= set(text.split())
     assert f"{held.port}" in text
     assert report["jupyter"] == []
+
+
+def test_own_servers_that_strangers_can_use_are_named(cli: Cli, user: User) -> None:
+    open_to_all = ("--ServerApp.ip=0.0.0.0", "--IdentityProvider.token=", "--PasswordIdentityProvider.hashed_password=")
+    with by_hand(user, *open_to_all) as mine:
+        report = check(cli)
+        shown = cli("ps", "-a", "server1")
+    problems = {one["code"]: one for one in report["problems"] if one["code"].startswith("server-")}
+    assert {"server-exposed", "server-open"} <= set(problems)
+    assert problems["server-exposed"]["text"] == (
+        f"the Jupyter server with pid {mine['pid']} listens beyond loopback (port {mine['port']})"
+    )
+    assert shown.rc == 0, shown
+    for code in ("server-exposed", "server-open"):
+        assert f"server1: {problems[code]['text']} ({problems[code]['fix']})" in shown.stdout
 
 
 def test_the_environments(cli: Cli, user: User) -> None:

@@ -11,6 +11,7 @@ from tests.bed import Bed, Cli, User, private_home, wait_until
 
 from .aftermath import free_port, no_traceback, nothing_left, programs, servers, stuck
 from .terminal import PROMPTLY, Terminal, interrupted
+from .test_kernel_verbs import own
 
 SLOWLY = 'sleep 1\nexec /usr/bin/awk "$@"'
 
@@ -148,6 +149,23 @@ def test_a_kernel_that_is_refreshed_is_as_before(cli: Cli, user: User, step: str
     wait_until(lambda: kernels(user) == before)
     assert not list((user.home / ".local/share/jupyter").glob(".jupyman-*"))
     assert cli("kernel", "rm", "pytorch", "-y", "--host", "server1").rc == 0
+
+
+def test_a_kernel_that_hangs_ends_with_the_command(cli: Cli, user: User, bed: Bed) -> None:
+    own(user, bed)
+    busy = stuck(user, "slow", "exec sleep 1000")
+    user.put("work/env/etc/conda/activate.d/slow.sh", f"{user.programs}/slow\n")
+    try:
+        with Terminal(cli, "kernel", "add", "~/work/env", "server1") as terminal:
+            terminal.expect("starting a kernel")
+            wait_until(busy.exists)
+            interrupted(terminal)
+        # At once: the proof's own limit is three times as long as this waits.
+        wait_until(lambda: "/bin/sh -s" not in " ".join(programs(user).values()))
+        wait_until(lambda: kernels(user) == {})
+    finally:
+        (user.programs / "slow").unlink()
+        busy.unlink()
 
 
 def interrupted_add(cli: Cli, user: User, step: str, program: str) -> None:

@@ -205,10 +205,13 @@ def test_kernels_are_listed_checked_and_removed(cli: Cli, user: User, fresh_bed:
     shutil.rmtree(user.home / "work" / "env")
     checked = cli("kernel", "check", "--host", "server1")
     assert checked.rc == 0, checked
-    rows = {line.split()[0]: line for line in checked.stdout.splitlines()}
+    table, problems = checked.stdout.split("\n\n")
+    rows = {line.split()[0]: line for line in table.splitlines()}
     assert f"its program is gone: {user.home}/work/env/bin/python" in rows["env"]
     assert " broken " in rows["env"]
     assert " ok " in rows["pytorch"]
+    assert "fix: jupyman kernel add env --name env --replace" not in problems  # there is no such environment any more
+    assert "fix: jupyman kernel rm env" in problems
     for name, status in (("env", 25), ("pytorch", 0)):
         ran = cli("kernel", "check", name, "server1", "--json")
         assert ran.rc == status, ran

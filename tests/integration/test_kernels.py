@@ -9,12 +9,15 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from jupyman import errors
-from jupyman.core import kernels
+from jupyman.core import kernel_fix, kernels
+from jupyman.core.kernel_check import Wish
 from jupyman.model import Environment, KernelAdded
-from tests.integration.account import Account, build_environment, new_account, processes, public_folder
+from tests.bed.packages import closure, install
+from tests.integration.account import Account, build_environment, new_account, processes, public_folder, until
 
 
 @pytest.fixture
@@ -128,11 +131,15 @@ def test_a_missing_ipykernel_is_named_or_installed(account: Account, folder: Pat
     with pytest.raises(errors.KernelFault, match="has no ipykernel") as caught:
         add(account, env)
     assert "--install" in caught.value.hint
+    site = next((folder / "bare/lib").iterdir()) / "site-packages"
+    if account.uid != os.getuid():
+        with pytest.raises(errors.KernelFault, match="you may not change it"):
+            add(account, env, install=True)
+    os.chown(site, account.uid, -1)
     with pytest.raises(errors.KernelFault, match="no pip, conda or uv"):
         add(account, env, install=True)
     # A pip of the environment's own; this one "installs" by pointing to packages that are here already.
     donor = build_environment(folder / "donor")
-    site = next((folder / "bare/lib").iterdir()) / "site-packages"
     packages = next((folder / "donor/lib").iterdir()) / "site-packages"
     (site / "pip").mkdir()
     (site / "pip/__init__.py").touch()
@@ -140,8 +147,6 @@ def test_a_missing_ipykernel_is_named_or_installed(account: Account, folder: Pat
         "import sys\nif sys.argv[1] == 'install':\n    print('Collecting', sys.argv[-1])\n"
         f"    open({str(site / 'x.pth')!r}, 'w').write({str(packages.resolve())!r})\n"
     )
-    for path in (site, site / "pip"):
-        os.chown(path, account.uid, -1)
     lines: list[str] = []
     added = add(account, env, install=True, lines=lines)
     assert lines == ["Collecting ipykernel"]
@@ -152,6 +157,7 @@ def test_a_missing_ipykernel_is_named_or_installed(account: Account, folder: Pat
 def test_a_failed_installation_shows_its_lines(account: Account, folder: Path) -> None:
     env = build_environment(folder / "bare", packages=False)
     site = next((folder / "bare/lib").iterdir()) / "site-packages"
+    os.chown(site, account.uid, -1)
     (site / "pip").mkdir()
     program = "import sys\nif sys.argv[1] == 'install':\n    sys.exit('ERROR: no network')\n"
     (site / "pip/__main__.py").write_text(program)
@@ -162,22 +168,17 @@ def test_a_failed_installation_shows_its_lines(account: Account, folder: Path) -
     assert not specs(account).exists()
 
 
-def test_kernels_are_listed_checked_and_removed(account: Account, folder: Path) -> None:
+def test_kernels_are_listed_and_removed(account: Account, folder: Path) -> None:
     env = build_environment(folder / "gone")
     add(account, env, proof=False)
     other = build_environment(folder / "stays")
-    listed = {kernel.name: kernel for kernel in kernels.ls(account, [other.prefix]).kernels}
+    listed = {kernel.name: kernel for kernel in kernels.ls(account, [env, other]).specs}
     assert listed["gone"].ok is None
-    assert listed["gone"].prefix == env.prefix
-    assert listed["python3"].directory == f"{other.prefix}/share/jupyter/kernels/python3"
-    checked = {kernel.name: kernel for kernel in kernels.ls(account, [other.prefix], check=True).kernels}
-    assert checked["gone"].ok
-    assert checked["python3"].ok
-    (folder / "gone/lib").rename(folder / "gone/moved")
-    broken = kernels.ls(account, [], check=True).kernels
-    assert [kernel.ok for kernel in broken if kernel.name == "gone"] == [False]
+    assert (listed["gone"].prefix, listed["gone"].environment, listed["gone"].seen_by) == (env.prefix, "gone", None)
+    places = {kernel.directory: kernel for kernel in kernels.ls(account, [env, other]).specs}
+    assert places[f"{other.prefix}/share/jupyter/kernels/python3"].environment == "stays"
     shutil.rmtree(folder / "gone")
-    vanished = next(kernel for kernel in kernels.ls(account, []).kernels if kernel.name == "gone")
+    vanished = next(kernel for kernel in kernels.ls(account, []).specs if kernel.name == "gone")
     assert vanished.ok is False
     assert vanished.problem is not None
     assert "is gone" in vanished.problem
@@ -186,6 +187,105 @@ def test_kernels_are_listed_checked_and_removed(account: Account, folder: Path) 
         kernels.rm(account, "python3")
     assert kernels.rm(account, "Gone") == str(specs(account) / "gone")
     assert list(specs(account).iterdir()) == []
+
+
+def test_a_kernel_that_hangs_ends_with_the_channel(account: Account, folder: Path) -> None:
+    env = build_environment(folder / "hangs", kind="conda")
+    hook(folder, env, "sleep 1000\n")
+    account.cut_at = "step starting a kernel"
+    with pytest.raises(errors.LinkLost):
+        add(account, env)
+    # Long before the proof's own limit. (With a link and a kernel that has begun: test_interrupt_others.py.)
+    until(lambda: processes(account.uid) == [])
+    assert list(specs(account).iterdir()) == []
+
+
+def command(account: Account, env: Environment, package: str = "ipywidgets>=8,<9") -> tuple[list[str], str]:
+    """Return what would be run, or why nothing."""
+    [plan] = kernel_fix.plans(account, [Wish(env, package, problem=0)])
+    return list(plan.command), plan.refusal
+
+
+def tool(path: Path) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("#!/bin/sh\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_each_environment_is_changed_by_its_own_tool(account: Account, folder: Path) -> None:
+    env = build_environment(folder / "env", kind="conda", packages=False)
+    site = next((folder / "env/lib").iterdir()) / "site-packages"
+    os.chown(site, account.uid, -1)
+    account.environ["PATH"] = f"{folder}/bin:/usr/bin:/bin"
+    assert command(account, env) == (
+        [],
+        f"{env.prefix} has no pip, conda or uv: install ipywidgets>=8,<9 there yourself",
+    )
+    words = ["install", "-y", "-p", env.prefix, "ipywidgets>=8,<9"]
+    tool(folder / "bin/conda")
+    assert command(account, env)[0] == ["conda", *words]
+    # The tool of its own root goes before one that is on PATH.
+    root = msgspec.structs.replace(env, root=str(folder / "root"))
+    assert command(account, root)[0] == ["conda", *words]
+    conda = tool(folder / "root/bin/conda")
+    assert command(account, root)[0] == [conda, *words]
+    mamba = tool(folder / "root/bin/mamba")
+    assert command(account, root)[0] == [mamba, *words]
+    # conda is not for a venv; uv is, also where there is no pip.
+    venv = msgspec.structs.replace(env, kind="venv")
+    assert command(account, venv)[0] == []
+    tool(folder / "bin/uv")
+    uv = ["uv", "pip", "install", "--python", f"{env.prefix}/bin/python", "ipywidgets>=8,<9"]
+    assert command(account, venv)[0] == uv
+    install(closure("pip"), folder / "env")
+    pip = [f"{env.prefix}/bin/python", "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
+    assert command(account, venv)[0] == [*pip, "ipywidgets>=8,<9"]
+    assert command(account, msgspec.structs.replace(env, kind="uv"))[0] == uv
+
+
+def test_what_is_not_the_accounts_to_change(account: Account, folder: Path) -> None:
+    if account.uid == os.getuid():
+        pytest.skip("only root can make an environment of another account")
+    env = build_environment(folder / "env", kind="venv")
+    assert command(account, env) == (
+        [],
+        f"you may not change {env.prefix}, which belongs to root: have ipywidgets>=8,<9 installed there",
+    )
+    # A Python that also looks in ~/.local, as conda's do.
+    (folder / "env/pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = true\n")
+    words = [f"{env.prefix}/bin/python", "-m", "pip", "install", "--user", "--disable-pip-version-check", "--no-input"]
+    assert command(account, env) == ([*words, "ipywidgets>=8,<9"], "")
+    # One that the system's package manager looks after (PEP 668): pip would refuse even that.
+    system = Path("/usr/bin/python3")
+    managed = "import sysconfig; print(sysconfig.get_path('stdlib'))"
+    if system.exists():
+        done = subprocess.run([system, "-c", managed], check=True, capture_output=True, text=True)
+        if Path(done.stdout.strip(), "EXTERNALLY-MANAGED").exists():
+            whole = msgspec.structs.replace(env, prefix="/usr", kind="system", executable=str(system))
+            assert command(account, whole)[1].startswith("you may not change /usr")
+
+
+def test_only_the_command_that_was_shown_is_run(account: Account, folder: Path) -> None:
+    env = build_environment(folder / "env", packages=False)
+    os.chown(next((folder / "env/lib").iterdir()) / "site-packages", account.uid, -1)
+    account.environ["PATH"] = f"{folder}/bin:/usr/bin:/bin"
+    tool(folder / "bin/uv")
+    [plan] = kernel_fix.plans(account, [Wish(env, "x", problem=0)])
+    assert plan.command[0] == "uv"
+    install(closure("pip"), folder / "env")
+    with pytest.raises(errors.RemoteFailed, match="has changed meanwhile"):
+        kernel_fix.run(account, plan, on_line=lambda line: None)
+
+
+def test_a_kernel_starts_where_there_is_no_timeout_program(account: Account, folder: Path) -> None:
+    programs = folder / "bin"
+    programs.mkdir()
+    for name in {path.name for place in ("/usr/bin", "/bin") for path in Path(place).iterdir()} - {"timeout"}:
+        (programs / name).symlink_to(shutil.which(name, path="/usr/bin:/bin") or "/nowhere")
+    account.environ["PATH"] = str(programs)
+    added = add(account, build_environment(folder / "env"))
+    assert added.executable == f"{folder}/env/bin/python"
 
 
 def test_only_kernel_specs_are_removed(account: Account) -> None:
@@ -217,7 +317,7 @@ def test_a_broken_kernel_json_is_listed_as_such(account: Account) -> None:
     root = specs(account) / "odd"
     root.mkdir(parents=True)
     (root / "kernel.json").write_text('{"argv": [1')
-    spec = kernels.ls(account, []).kernels[0]
+    spec = kernels.ls(account, []).specs[0]
     assert spec.ok is False
     assert spec.problem is not None
     assert spec.problem.startswith("kernel.json cannot be read")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jupyman.core import probe
+from jupyman.core import checkup, probe
 from tests.integration.environment_tree import Look, Tree, codes, inside, look_fixture, tree_fixture
 from tests.local_shell import PATH, LocalShell, bare_path
 
@@ -85,6 +85,12 @@ def test_gpus_with_their_processes_and_verdicts(tree: Tree, look: Look) -> None:
     (verdict,) = [one for one in report.verdicts if one.env.startswith(str(tree.home))]
     assert verdict.ok is False
     assert "cu124" in verdict.text
+    prefix = tree.home / "miniconda3/envs/new"
+    install = (
+        f"{prefix}/bin/python -m pip install torch==2.11.0+cu128 --index-url https://download.pytorch.org/whl/cu128"
+    )
+    assert verdict.fix == f"run on the host: {install}"
+    assert verdict.fix in [problem.fix for problem in report.problems]
     assert "torch-driver" in codes(report)
 
 
@@ -159,6 +165,22 @@ def test_what_can_not_even_be_killed_is_left_behind(tree: Tree, look: Look) -> N
     assert report.user == tree.account.name
 
 
+def test_check_gives_up_what_hangs_and_says_so(tree: Tree) -> None:
+    # The look for orphans begins with this very question.
+    grep = shutil.which("grep", path=PATH)
+    tree.program("bin/grep", f'#!/bin/sh\ncase $* in "-lF kernel- "*) exec sleep 600 ;; esac\nexec {grep} "$@"\n')
+    tree.root("miniconda3")
+    tree.own()
+    shell = LocalShell(tree.home, tree.account.name, {"PATH": f"{tree.home}/bin:{PATH}"})
+    began = time.monotonic()
+    report = checkup.look(shell, "here")  # type: ignore[arg-type]  # no GPU here: no server is asked for its notebooks
+    assert time.monotonic() - began < 20
+    assert [one.text for one in report.problems if one.code == "look-unfinished"] == [
+        "looking for kernels whose server is gone took too long"
+    ]
+    assert "miniconda3" in inside(tree, report)
+
+
 def test_toolkits_and_slurm(tree: Tree, look: Look) -> None:
     tree.program("cuda/bin/nvcc", "#!/bin/sh\necho 'Cuda compilation tools, release 12.1, V12.1.105'\n")
     tree.program("slurm/sbatch")
@@ -168,6 +190,80 @@ def test_toolkits_and_slurm(tree: Tree, look: Look) -> None:
     assert ("12.1.105", f"{tree.home}/cuda") in [(one.version, one.path) for one in report.cuda_toolkits]
     assert report.slurm == "slurm 23.02.6"
     assert look(env=env).cuda_toolkits == []
+
+
+def test_toolkits_and_cudnn_in_environments(tree: Tree, look: Look) -> None:
+    tree.conda("miniconda3/envs/dev")
+    for record in ("cuda-toolkit-12.4.1-0", "cuda-nvcc-12.4.131-0", "cudnn-9.1.0.70-h1_0"):
+        tree.file(f"miniconda3/envs/dev/conda-meta/{record}.json")
+    tree.conda("miniconda3/envs/old")
+    tree.file("miniconda3/envs/old/conda-meta/cudatoolkit-11.8.0-h4ba93d1_13.json")
+    tree.conda("miniconda3/envs/wheels")
+    tree.package("miniconda3/envs/wheels", "nvidia_cudnn_cu12", "9.1.0.70")
+    for name in ("torch", "torchvision"):
+        tree.package("miniconda3/envs/wheels", name, "2.5.1+cu124")
+    tree.conda("miniconda3/envs/conda-torch")
+    tree.file("miniconda3/envs/conda-torch/conda-meta/pytorch-2.5.1-py3.12_cuda12.4_cudnn9.1.0_0.json")
+    report = look(depth="full")
+    there = f"{tree.home}/miniconda3/envs"
+    assert [(one.version, one.path) for one in report.cuda_toolkits if one.path.startswith(there)] == [
+        ("12.4.1", f"{there}/dev"),
+        ("11.8.0", f"{there}/old"),
+    ]
+    found = {path.rpartition("/")[2]: one for path, one in inside(tree, report).items()}
+    assert {name: one.cudnn for name, one in found.items()} == {
+        "dev": "9.1.0.70",
+        "old": None,
+        "wheels": "9.1.0.70",
+        "conda-torch": None,
+    }
+    assert (found["wheels"].torch_by, found["wheels"].torch_with) == ("pip", ["torchvision"])
+    assert (found["conda-torch"].torch_by, found["conda-torch"].torch_with) == ("conda", [])
+
+
+def test_every_toolkit_below_usr_local_and_the_headers_of_cudnn(tree: Tree) -> None:
+    # In a mount namespace of its own, so that this machine's /usr/local is not touched.
+    local = tree.home / "local"
+    tree.file("local/cuda-11.8/version.json", '{"cuda" : {"name" : "CUDA SDK", "version" : "11.8.20220929"}}\n')
+    tree.file("local/cuda-10.2/version.txt", "CUDA Version 10.2.89\n")
+    nvcc = "#!/bin/sh\necho 'Cuda compilation tools, release 12.4, V12.4.131'\n"
+    tree.program("local/cuda_dev/bin/nvcc", nvcc)
+    tree.program("local/bin/nvcc", nvcc)
+    (local / "cuda").symlink_to("cuda-11.8")
+    header = "cuda-11.8/targets/x86_64-linux/include"
+    tree.file(
+        f"local/{header}/cudnn_version.h", "#define CUDNN_MAJOR 8\n#define CUDNN_MINOR 9\n#define CUDNN_PATCHLEVEL 7\n"
+    )
+    mounted = ("unshare", "--mount", "sh", "-c", 'mount --bind "$0" /usr/local && exec sh -s', str(local))
+    report = probe.probe(LocalShell(tree.home, shell=mounted), "here", depth="full")
+    assert [(one.version, one.path, one.on_path) for one in report.cuda_toolkits] == [
+        ("10.2.89", "/usr/local/cuda-10.2", False),
+        ("11.8.20220929", "/usr/local/cuda-11.8", False),
+        ("12.4.131", "/usr/local/cuda_dev", True),
+    ]
+    assert report.cudnn == "8.9.7"
+    (local / header / "cudnn_version.h").unlink()
+    tree.file(
+        "local/cuda-10.2/include/cudnn.h", "#define CUDNN_MAJOR 7\n#define CUDNN_MINOR 6\n#define CUDNN_PATCHLEVEL 5\n"
+    )
+    assert probe.probe(LocalShell(tree.home, shell=mounted), "here", depth="full").cudnn == "7.6.5"
+
+
+def test_only_the_question_for_processes_hangs(tree: Tree, look: Look) -> None:
+    text = SMI.format(full=FULL, pid=1).replace('echo "GPU-1, 1,', 'exec sleep 600; echo "')
+    began = time.monotonic()
+    report = look(env=smi(tree, text))
+    assert time.monotonic() - began < 12
+    assert "gpu-processes-unknown" in codes(report)
+    assert [gpu.name for gpu in report.gpus] == ["NVIDIA A100"]
+    assert report.driver is not None
+
+
+def test_what_a_gpu_does_not_tell_is_named(tree: Tree, look: Look) -> None:
+    full = "echo '0, GPU-1, NVIDIA GB10, 580.95.05, [N/A], [N/A], 7, 12.1, [N/A]'"
+    report = look(env=smi(tree, SMI.format(full=full, pid=1)))
+    assert "gpu-unknown" in codes(report)
+    assert (report.gpus[0].memory_total, report.gpus[0].utilization) == (None, 7)
 
 
 def test_quota(tree: Tree, look: Look) -> None:

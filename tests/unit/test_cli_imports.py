@@ -13,6 +13,7 @@ from tests import fakes
 
 HEAVY = {
     "asyncio",
+    "encodings.idna",
     "fabric",
     "invoke",
     "jupyman.core",
@@ -25,6 +26,7 @@ HEAVY = {
     "psutil",
     "rich",
     "sshtunnel",
+    "stringprep",
     "starlette",
     "subprocess",
     "tempfile",
@@ -34,10 +36,36 @@ HEAVY = {
 }
 
 
-def imported(stderr: str) -> set[str]:
+# What a warm command needs: these three, with all that they import by themselves, and of ours:
+BASE = "import click, msgspec, http.client"
+OURS = {
+    "jupyman",
+    "jupyman.address",
+    "jupyman.api",
+    "jupyman.cli",
+    "jupyman.cli.context",
+    "jupyman.cli.main",
+    "jupyman.cli.options",
+    "jupyman.cli.terminal",
+    "jupyman.client",
+    "jupyman.errors",
+    "jupyman.gpu",
+    "jupyman.loopback",
+    "jupyman.model",
+    "jupyman.paths",
+}
+# And of the standard library, each a millisecond at most.
+SMALL = {"copy", "dataclasses", "datetime", "encodings", "fnmatch", "pathlib", "runpy", "unicodedata"}
+
+
+def names(stderr: str) -> set[str]:
     """Read what ``-X importtime`` prints: `import time: self | cumulative | name`."""
-    names = {line.rsplit("|", 1)[1].strip() for line in stderr.splitlines() if line.startswith("import time:")}
-    return {name for name in names if name in HEAVY or any(name.startswith(f"{heavy}.") for heavy in HEAVY)}
+    return {line.rsplit("|", 1)[1].strip() for line in stderr.splitlines() if line.startswith("import time:")}
+
+
+def imported(stderr: str) -> set[str]:
+    found = names(stderr)
+    return {name for name in found if name in HEAVY or any(name.startswith(f"{heavy}.") for heavy in HEAVY)}
 
 
 @pytest.mark.parametrize("words", [("ps", "--json"), ("ps",), ("url", "server1"), ("tunnel", "6006")])
@@ -56,6 +84,21 @@ def test_a_warm_command_is_lean(tmp_path: Path, words: tuple[str, ...]) -> None:
     assert len(daemon.backend.requests) == 1
     assert "jupyman.client" in done.stderr  # the list is one
     assert imported(done.stderr) == set()
+
+
+@pytest.mark.parametrize("words", [("ps", "--json"), ("ps",), ("url", "server1"), ("url", "server1", "--json")])
+def test_ps_and_url_import_nothing_that_they_do_not_need(tmp_path: Path, words: tuple[str, ...]) -> None:
+    python = [sys.executable, "-X", "importtime"]
+    base = subprocess.run([*python, "-c", BASE], capture_output=True, text=True, check=True, timeout=60)
+    with fakes.serving(tmp_path):
+        environ = {**os.environ, "JUPYMAN_HOME": str(tmp_path)}
+        command = [*python, "-m", "jupyman", *words]
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True, timeout=60)
+    more = names(done.stderr) - names(base.stderr)
+    assert more >= OURS  # the list is one
+    # What stands in the platform's own modules (ntpath for pathlib, _winapi that is not there) is theirs.
+    others = {name for name in more - OURS if not name.startswith(("_", "nt", "org", "importlib", "encodings"))}
+    assert others <= SMALL
 
 
 def test_only_the_verb_is_imported(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ REQUESTS: list[tuple[str, Any]] = [
     ("kill server1 -y --force", api.Kill(targets=["server1"], yes=True, force=True)),
     ("kill 8888 --host server1", api.Kill(targets=["8888"], host="server1")),
     ("kill server1:8888 8889", api.Kill(targets=["server1:8888", "8889"])),
+    ("kill --orphans server1 -y --force", api.Kill(targets=[], orphans="server1", yes=True, force=True)),
     ("ps", api.PsRequest()),
     ("ps -a server1 server2", api.PsRequest(hosts=["server1", "server2"], all=True)),
     ("tunnel 8888", api.Tunnel(specs=["8888"])),
@@ -73,6 +74,7 @@ REQUESTS: list[tuple[str, Any]] = [
     ("logs server1 -n 5 -f", api.Logs(session="server1", lines=5, follow=True)),
     ("check --env pytorch", api.Check(env="pytorch")),
     ("check server1", api.Check(host="server1")),
+    ("check server1 --env e --deep", api.Check(host="server1", env="e", deep=True)),
     ("kernel add pytorch", api.KernelAdd(env="pytorch")),
     ("kernel add pytorch server1", api.KernelAdd(env="pytorch", host="server1")),
     (
@@ -81,11 +83,47 @@ REQUESTS: list[tuple[str, Any]] = [
     ),
     ("kernel ls", api.KernelLs()),
     ("kernel ls server1", api.KernelLs(host="server1")),
-    ("kernel check", api.KernelLs(check=True)),
-    ("kernel check pytorch server1", api.KernelLs(name="pytorch", host="server1", check=True)),
+    ("kernel check", api.KernelCheck()),
+    ("kernel check pytorch", api.KernelCheck(name="pytorch")),
+    ("kernel check pytorch server1", api.KernelCheck(name="pytorch", host="server1")),
+    ("kernel check alice@10.0.0.7:22", api.KernelCheck(host="alice@10.0.0.7:22")),  # no kernel can be called so
+    ("kernel check p --host server1 --fix -y", api.KernelCheck(name="p", host="server1", fix=True, yes=True)),
     ("kernel rm pytorch server1 -y", api.KernelRm(name="pytorch", host="server1", yes=True)),
     ("env ls", api.EnvLs()),
     ("env ls server1", api.EnvLs(host="server1")),
+    ("env create new", api.EnvCreate(name="new")),
+    (
+        "env create new server1 --torch --pyg -d",
+        api.EnvCreate(name="new", host="server1", torch="auto", pyg=True, detach=True),
+    ),
+    (
+        (
+            "env create new --host server1 --python 3.12 --torch 2.5.1+cu121 --cuda cu121 --packages a>=1 "
+            "--packages pip:b --channel x --channel y --mirror tuna --torch-index file:///w --tool uv --dir ~/e "
+            "--kernel k --replace --dry-run"
+        ),
+        api.EnvCreate(
+            name="new",
+            host="server1",
+            python="3.12",
+            torch="2.5.1+cu121",
+            cuda="cu121",
+            packages=["a>=1", "pip:b"],
+            channels=["x", "y"],
+            mirror="tuna",
+            torch_index="file:///w",
+            tool="uv",
+            dir="~/e",
+            kernel="k",
+            replace=True,
+            dry_run=True,
+        ),
+    ),
+    ("env logs new server1 -n 3 -f", api.EnvLogs(name="new", host="server1", lines=3, follow=True)),
+    ("env rm ~/e/new --host server1 -y --force", api.EnvRm(env="~/e/new", host="server1", yes=True, force=True)),
+    ("env mirror ls server1", api.EnvMirror(action="ls", host="server1")),
+    ("env mirror use tuna server1 -y", api.EnvMirror(action="use", name="tuna", host="server1", yes=True)),
+    ("env mirror reset --host server1", api.EnvMirror(action="reset", host="server1")),
     ("host ls", api.HostLs()),
     ("host trust server1 -y", api.HostTrust(host="server1", yes=True)),
 ]
@@ -107,9 +145,13 @@ JSON = [
     ("check --json", api.Check),
     ("kernel add pytorch --json", api.KernelAdd),
     ("kernel ls --json", api.KernelLs),
-    ("kernel check --json", api.KernelLs),
+    ("kernel check --json", api.KernelCheck),
     ("kernel rm pytorch -y --json", api.KernelRm),
     ("env ls --json", api.EnvLs),
+    ("env create new --json", api.EnvCreate),
+    ("env rm new -y --json", api.EnvRm),
+    ("env mirror ls --json", api.EnvMirror),
+    ("env mirror use m -y --json", api.EnvMirror),
     ("host ls --json", api.HostLs),
     ("host trust server1 --json", api.HostTrust),
 ]
@@ -315,11 +357,46 @@ def test_check_report(daemon: fakes.Served) -> None:
 
 def test_kernel_check_of_a_broken_kernel(daemon: fakes.Served) -> None:
     broken = msgspec.structs.replace(fakes.KERNEL, ok=False, problem="no such python")
-    daemon.backend.answers[api.KernelLs] = model.Kernels(kernels=[broken])
+    daemon.backend.answers[api.KernelCheck] = model.Kernels(kernels=[broken])
     assert daemon.run("kernel", "check", "pytorch").status == 25
-    result = daemon.run("kernel", "check")
-    assert result.status == 0
-    assert "no such python" in result.stdout
+    assert daemon.run("kernel", "check", "PyTorch").status == 25
+    for words in ((), ("server1",)):  # the host's word names no kernel
+        result = daemon.run("kernel", "check", *words)
+        assert result.status == 0
+        assert "no such python" in result.stdout
+
+
+def test_kernel_check_says_what_is_wrong_and_what_was_done(daemon: fakes.Served) -> None:
+    problem = model.Problem(code="widgets-kernel", severity="warning", text="no ipywidgets", fix="install it")
+    command = ["/e/bin/python", "-m", "pip", "install", "ipywidgets>=8,<9"]
+    repairs = [
+        model.Repair(prefix="/e", packages=["ipywidgets>=8,<9"], command=command, state=state)
+        for state in ("done", "declined")
+    ]
+    answer = model.Kernels(kernels=[fakes.KERNEL], problems=[problem], repairs=repairs)
+    daemon.backend.answers[api.KernelCheck] = answer
+    result = daemon.run("kernel", "check", "--fix", "-y")
+    assert result.stdout.count("done: /e/bin/python -m pip install 'ipywidgets>=8,<9'") == 1
+    assert "warning: no ipywidgets\n    fix: install it" in result.stdout
+    assert "restart the kernel" in result.stderr
+    told = daemon.run("kernel", "check", "--fix", "-y", "--json").json
+    assert [one["state"] for one in told["repairs"]] == ["done", "declined"]
+    assert [one["code"] for one in told["problems"]] == ["widgets-kernel"]
+
+
+def test_kernels_of_one_name_are_told_apart(daemon: fakes.Served) -> None:
+    same = [
+        msgspec.structs.replace(fakes.KERNEL, name="python3", environment=env, seen_by=seen)
+        for env, seen in (("lab", ["lab"]), ("pytorch", []), (None, None))
+    ]
+    daemon.backend.answers[api.KernelLs] = model.Kernels(kernels=same)
+    rows = [line.split()[:3] for line in daemon.run("kernel", "ls").stdout.splitlines()]
+    assert rows == [
+        ["KERNEL", "ENVIRONMENT", "SERVERS"],
+        ["python3", "lab", "lab"],
+        ["python3", "pytorch", "none"],
+        ["python3", "-", "all"],
+    ]
 
 
 def test_open_without_a_browser_says_what_to_do(daemon: fakes.Served) -> None:

@@ -261,3 +261,19 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
         reader.join()
     assert seen
     assert all(seen)
+
+
+def test_mirrors(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('[mirrors.lab]\nconda = "file:///srv/conda"\npip = "https://m.example/simple"\n')
+    lab = config.load(path).mirrors["lab"]
+    assert (lab.conda, lab.pip, lab.torch) == ("file:///srv/conda", "https://m.example/simple", None)
+    for text, words in (
+        ("[mirrors]\nlab = 1\n", "must be a table"),
+        ('[mirrors.lab]\nurl = "https://x"\n', "url: is not known"),
+        ('[mirrors.lab]\n\npip = "x"\n', "line 3"),
+        ('[mirrors.lab]\npip = "https://me:secret@x/y"\n', "without a password"),
+    ):
+        path.write_text(text)
+        with pytest.raises(errors.ConfigFault, match=words):
+            config.load(path)

@@ -6,6 +6,8 @@ right, which is where readers break.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import random
 import time
 from collections.abc import Callable
@@ -17,11 +19,11 @@ import pytest
 
 from jupyman import address, errors
 from jupyman.cli import terminal
-from jupyman.core import away, ports, probe, shell, tunnels
+from jupyman.core import away, gpus, notebooks, orphans, ports, probe, shell, tunnels
 from jupyman.core.launchers import records
 from jupyman.ssh import config, hostkeys
 from jupyman.ssh.destination import Destination
-from jupyman.tools import conda, gpu_choice, jupyter, kernelspec, lsof, nvidia_smi, sockets, torch_cuda
+from jupyman.tools import conda, gpu_choice, jupyter, kernelspec, lsof, nvidia_smi, sockets, torch_cuda, torch_run
 
 DATA = Path(__file__).parent.parent / "data"
 ROUNDS = 10_000
@@ -48,7 +50,21 @@ gpu.row 0, GPU-1f2e, NVIDIA A100-SXM4-80GB, 550.54.15, 81920, 1210, 28, 8.0, Dis
 gpu.row 1, GPU-2f2e, NVIDIA A100-SXM4-80GB, 550.54.15, 81920, [N/A], [Not Supported], 8.0, Enabled
 gpu.app GPU-1f2e, 60012, train, with a comma, 1210
 gpu.user 60012 bob
+gpu.uid 60012 1001
+gpu.link 60012 4121
+gpu.link 4121 1
+gpu.kernel 60012 /tmp/jm-abcdef/kernel-1f3c9a20-7d41-4c57-8f5e-0a6b2d9c4e11.json
+gpu.list GPU 1: NVIDIA A100-SXM4-80GB (UUID: GPU-2f2e)
+gpu.list   MIG 3g.40gb     Device  0: (UUID: MIG-5a6e2c90)
+gpu.apps_status 0
 part gpus
+orphan.pid 60012
+orphan.ticks 4711
+orphan.file /tmp/jm-abcdef/kernel-1f3c9a20-7d41-4c57-8f5e-0a6b2d9c4e11.json
+orphan.memory 120000
+orphan.child 60013
+part orphans
+nvcc 12.4.1
 home_writable yes
 disk /dev/vda 263174212 22000000 83000000 22% /
 filesystem nfs
@@ -147,6 +163,25 @@ def facts(text: str) -> shell.Facts:
     return shell.parse(answer, MARKER)[0]
 
 
+TOLD = (
+    """{"stage": "done", "version": "2.5.1+cu124", "cuda": "12.4", "right": true, "device": "A100", "seconds": 3.1}"""
+)
+SESSIONS = """[{"id": "a", "path": "work/train.ipynb", "kernel": {"id": "1f3c9a20", "name": "python3"}}]"""
+
+
+def told(text: str) -> Any:
+    found = next(facts(PROBE).records("env", "prefix"))
+    environment = conda.read(found.one, found.all)
+    assert environment is not None
+    return torch_run.judge(environment, text, status=0, line=text, limit=9, install=None, gpus=True)
+
+
+def decoded(text: str) -> Any:
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.loads(text)
+    return text
+
+
 def read_env(text: str) -> Any:
     found = next(facts(text).records("env", "prefix"), shell.Facts())
     return conda.read(found.one, found.all, "/home/alice")
@@ -155,6 +190,10 @@ def read_env(text: str) -> Any:
 READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "the protocol": (PROBE, lambda text: shell.parse(text.encode("utf-8", "surrogatepass"), MARKER)[0].lines),
     "the report": (PROBE, lambda text: probe.read(facts(text), "h")),
+    "whose GPU it is": (PROBE, lambda text: gpus.attribute(gpus.read(facts(text)), gpus.kin(facts(text)), {4121: "s"})),
+    "orphans": (PROBE, lambda text: orphans.problem("h", orphans.read(facts(text), gpus.read(facts(text))))),
+    "torch's own words": (TOLD, told),
+    "sessions of a server": (SESSIONS, lambda text: notebooks.read(decoded(text))),
     "records": (RECORDS, lambda text: records.rows("h", records.read(facts(text)))),
     "ports": (recorded("ports/lsof-root.txt"), lambda text: ports.read(facts(text))),
     "lsof": (recorded("ports/lsof-root.txt"), lambda text: [str(one) for one in lsof.parse(text.split("\n"))]),

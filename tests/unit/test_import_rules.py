@@ -15,12 +15,13 @@ ROOT = Path(jupyman.__file__).parent
 FILES = sorted(path for path in ROOT.rglob("*.py"))
 
 # Open to everyone.
-COMMON = {"__init__", "model", "errors", "paths", "config"}
+COMMON = {"__init__", "model", "gpu", "errors", "paths", "config"}
 # room -> the rooms that it may import, besides itself and COMMON.
 WALLS: dict[str, set[str]] = {
     "__init__": set(),
     "__main__": {"cli"},
     "model": set(),
+    "gpu": set(),
     "errors": set(),
     "paths": set(),
     "config": set(),

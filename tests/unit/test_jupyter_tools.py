@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jupyman import errors
-from jupyman.model import Environment
+from jupyman.model import Environment, KernelSpec
 from jupyman.tools import activation, jupyter, kernelspec
 
 
@@ -159,6 +159,71 @@ def test_other_kernel_names_are_refused(name: str) -> None:
 def test_whose_kernel(argv: list[str], env: dict[str, str], directory: str, prefix: str | None, program: str) -> None:
     spec = kernelspec.parse("k", directory, json.dumps({"argv": argv, "env": env, "display_name": "K"}))
     assert (spec.prefix, kernelspec.executable(spec)) == (prefix, program)
+
+
+@pytest.mark.parametrize(
+    ("directory", "holder"),
+    [
+        ("/opt/conda/envs/lab/share/jupyter/kernels/python3", "/opt/conda/envs/lab"),
+        ("/opt/conda/share/jupyter/kernels/python3", "/opt/conda"),
+        ("/opt/conda/envs/lab2/share/jupyter/kernels/python3", None),
+        ("/home/a/.local/share/jupyter/kernels/x", None),
+        ("/usr/share/jupyter/kernels/x", None),  # every server looks there, also of other environments
+        ("/usr/local/share/jupyter/kernels/x", None),
+    ],
+)
+def test_whose_servers_show_a_kernel(directory: str, holder: str | None) -> None:
+    prefixes = ["/usr", "/usr/local", "/opt/conda", "/opt/conda/envs/lab/"]
+    found = kernelspec.holder(directory, prefixes)
+    assert (found or "").rstrip("/") == (holder or "")
+
+
+def spec(name: str, display: str, prefix: str = "/opt/conda/envs/tf", directory: str = "/d") -> KernelSpec:
+    argv = [f"{prefix}/bin/python", "-m", "ipykernel_launcher"]
+    return kernelspec.parse(name, f"{directory}/{name}", json.dumps({"argv": argv, "display_name": display}))
+
+
+@pytest.mark.parametrize(
+    ("name", "display", "runs", "promised"),
+    [
+        ("pytorch", "Python (pytorch)", "pytorch", None),
+        ("pytorch", "Python (pytorch)", "tf", "pytorch"),
+        ("pytorch", "pytorch", "base", "pytorch"),
+        ("pytorch", "Python 3 (ipykernel)", "base", "pytorch"),  # ipykernel's own words: the name counts
+        ("pytorch", "Python (tf)", "tf", None),  # what is shown counts before the name
+        ("mine", "Python [tf]", "pytorch", "tf"),
+        ("mine", "pytorch with extras", "tf", None),
+        ("python3", "Python 3 (ipykernel)", "tf", None),
+        ("x", "Python (gone)", None, None),
+        ("pytorch", "Python (pytorch)", None, "pytorch"),
+    ],
+)
+def test_names_that_promise_another_environment(
+    name: str, display: str, runs: str | None, promised: str | None
+) -> None:
+    known = [environment(name=one, prefix=f"/opt/{one}") for one in ("base", "pytorch", "tf", "system")]
+    there = next((one for one in known if one.name == runs), None)
+    assert kernelspec.misnamed(spec(name, display), there, known) == promised
+
+
+def test_kernels_that_a_server_cannot_tell_apart() -> None:
+    specs = [
+        spec("python3", "Python 3", directory="/home"),
+        spec("python3", "Python 3", prefix="/opt/lab", directory="/opt/lab"),
+        spec("a", "Same"),
+        spec("b", "Same"),
+        spec("c", "Other"),
+    ]
+    every = {one.name for one in specs}
+    hidden, alike = kernelspec.confusions(specs, every, "lab")
+    assert (hidden.code, hidden.severity) == ("kernel-hidden", "warning")
+    assert "/home/python3 and /opt/lab/python3" in hidden.text
+    assert (alike.code, alike.severity) == ("kernel-alike", "info")
+    assert "kernels a and b alike, as 'Same'" in alike.text
+    assert kernelspec.confusions(specs, {"c"}, "lab") == []
+    assert [one.code for one in kernelspec.confusions(specs, {"b"}, "lab")] == ["kernel-alike"]
+    same = [spec("k", "K", directory="/one"), spec("k", "K", directory="/two")]
+    assert [one.severity for one in kernelspec.confusions(same, {"k"}, "lab")] == ["info"]
 
 
 def test_the_variables_of_conda_and_venv() -> None:

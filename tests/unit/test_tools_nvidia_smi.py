@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -159,6 +160,49 @@ def test_a_mig_row_that_hides_its_memory_is_no_failure() -> None:
     assert nvidia_smi.problem(0, ["0, GPU-1, A100, 550.54.15, 81920, [Insufficient Permissions]"]) is None
 
 
+LIST = [
+    "GPU 0: NVIDIA A100 80GB PCIe (UUID: GPU-9f0c6a1d-24e8)",
+    "  MIG 3g.40gb     Device  0: (UUID: MIG-5a6e2c90-7f1b)",
+    "  MIG 1g.10gb+me  Device  1: (UUID: MIG-b7d80f13-3c6a)",
+    "GPU 1: NVIDIA, A100 (UUID: GPU-aaaa1111)",
+    "GPU 2: NVIDIA T4 (UUID: GPU-bbbb2222)",
+    "  MIG 1g.5gb      Device  0: (UUID: MIG-GPU-bbbb2222/1/0)",
+]
+
+
+def test_instances_stand_below_their_card() -> None:
+    found = nvidia_smi.instances(LIST)
+    assert {card: [(one.uuid, one.name) for one in parts] for card, parts in found.items()} == {
+        "GPU-9f0c6a1d-24e8": [("MIG-5a6e2c90-7f1b", "3g.40gb"), ("MIG-b7d80f13-3c6a", "1g.10gb+me")],
+        "GPU-bbbb2222": [("MIG-GPU-bbbb2222/1/0", "1g.5gb")],
+    }
+    assert nvidia_smi.instances([LIST[1], "", "x"]) == {}
+
+
+def test_remarks_on_what_is_not_told() -> None:
+    assert nvidia_smi.remarks(nvidia_smi.gpus(FULL), 0) == []
+    assert nvidia_smi.remarks([], None) == []
+    (split,) = nvidia_smi.gpus(["0, GPU-9f0c6a1d-24e8, A100, 535.1.1, 81920, [N/A], [N/A], 8.0, Enabled"])
+    [found] = nvidia_smi.remarks([split], 0)
+    assert (found.code, found.severity) == ("gpu-mig", "warning")
+    [found] = nvidia_smi.remarks(
+        [msgspec.structs.replace(split, instances=nvidia_smi.instances(LIST)[split.uuid or ""])], 0
+    )
+    assert (found.code, found.severity) == ("gpu-mig", "info")
+    assert "MIG-5a6e2c90-7f1b (3g.40gb)" in found.fix
+    silent = nvidia_smi.gpus(["1, GPU-1, GB10, 580.1.1, [N/A], [N/A], 3, 12.1, [N/A]"])
+    [found] = nvidia_smi.remarks(silent, 0)
+    assert (found.code, found.severity) == ("gpu-unknown", "info")
+    assert "GPU 1" in found.text
+
+
+@pytest.mark.parametrize(("status", "words"), [(None, "does not answer"), (124, "does not answer"), (3, "status 3")])
+def test_the_processes_may_be_what_is_not_known(status: int | None, words: str) -> None:
+    [found] = nvidia_smi.remarks(nvidia_smi.gpus(FULL), status)
+    assert found.code == "gpu-processes-unknown"
+    assert words in found.text
+
+
 @given(st.lists(st.text(max_size=120), max_size=10), st.integers() | st.none(), st.booleans())
 def test_any_text_is_read_without_a_crash(lines: list[str], status: int | None, minimal: bool) -> None:
     rows = [*lines, *(f"0, GPU-1, {line}" for line in lines), *(f"GPU-1, 5, {line}" for line in lines)]
@@ -166,5 +210,6 @@ def test_any_text_is_read_without_a_crash(lines: list[str], status: int | None, 
         assert gpu.memory_used is None or gpu.memory_used >= 0
         assert gpu.name is None or "\n" not in gpu.name
     nvidia_smi.driver(rows, lines)
+    nvidia_smi.instances([*lines, *LIST, *lines])
     nvidia_smi.processes(rows, nvidia_smi.users(lines))
     nvidia_smi.problem(status, lines)

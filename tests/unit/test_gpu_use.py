@@ -1,0 +1,245 @@
+"""Whose GPU it is, as it is told: `check` and `ps` in words, the daemon's notes on its sessions, orphans, notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from jupyman import api, model
+from jupyman.core import gpu_watch, gpus, notebooks, orphans, sessions, shell
+from jupyman.model import Gpu, GpuProcess, GpuUse, MigInstance, Problem, Running, Server, SessionSpec
+from tests import fakes
+
+GIB = 1024**3
+MINE = GpuProcess(
+    pid=4242,
+    name="/opt/conda/bin/python",
+    memory=3 * GIB,
+    user="alice",
+    ours=True,
+    kernel="1f3c9a20-7d41",
+    notebook="work/train.ipynb",
+    server=4121,
+    session="server1",
+)
+PLAIN = GpuProcess(pid=4243, name="train\x1b[2J, x", memory=None, user="bob", kernel="aaaabbbb-cccc")
+UNSEEN = GpuProcess(pid=123, name=None, memory=GIB)
+CONSOLE = GpuProcess(pid=4244, name="python", memory=GIB, user="alice", ours=True, server=4121, session="server1")
+
+
+def gpu(index: int, *processes: GpuProcess, **more: Any) -> Gpu:
+    return Gpu(
+        index=index,
+        uuid=f"GPU-{index}",
+        name="A100",
+        memory_total=80 * GIB,
+        memory_used=3 * GIB,
+        utilization=7,
+        processes=list(processes),
+        **more,
+    )
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fakes.Served]:
+    with fakes.serving(tmp_path_factory.mktemp("home")) as served:
+        yield served
+
+
+def words(text: str) -> list[str]:
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+def test_check_says_whose_each_process_is(daemon: fakes.Served) -> None:
+    parts = [MigInstance(uuid="MIG-5a6e", name="3g.40gb")]
+    report = model.HostReport(
+        host="h",
+        os=None,
+        user="alice",
+        shell=None,
+        gpus=[gpu(0, MINE, PLAIN, UNSEEN, CONSOLE), gpu(1, mig=True, instances=parts)],
+        cuda_toolkits=[model.Toolkit(version="12.4", path="/usr/local/cuda-12.4", on_path=True)],
+        environments=[
+            model.Environment(
+                name="e", prefix="/e", kind="venv", python=None, jupyter=None, ipykernel=None, torch=None, cudnn="9.1"
+            )
+        ],
+        deep=[
+            model.DeepCheck(env="/e", ok=True, text="torch 2.5.1 computed on A100", device="A100", seconds=1.0),
+            model.DeepCheck(env="/f", ok=False, text="torch fails"),
+        ],
+    )
+    daemon.backend.answers[api.Check] = report
+    text = daemon.run("check").stdout
+    lines = words(text)
+    assert "0 A100 3.0 GiB / 80.0 GiB 7 % GPU-0" in lines
+    assert "MIG 3g.40gb MIG-5a6e" in lines
+    assert "0 3.0 GiB alice 4242 work/train.ipynb (session server1, kernel 1f3c9a20)" in lines
+    assert "0 ? bob 4243 train\\x1b[2J, x (kernel aaaabbbb)" in lines
+    assert "0 1.0 GiB - 123 PID 123 (another container or a user that cannot be seen)" in lines
+    assert "0 1.0 GiB alice 4244 python (session server1)" in lines
+    assert "CUDA toolkit 12.4 in /usr/local/cuda-12.4 (nvcc on PATH)" in lines
+    assert "cuDNN 9.1 in environment e" in lines
+    assert "e: torch 2.5.1 computed on A100" in lines
+    # A failure stands among the problems.
+    assert "torch fails" not in text
+
+
+def test_ps_says_what_a_sessions_notebooks_hold(daemon: fakes.Served) -> None:
+    use = [
+        GpuUse(gpu=0, pid=1, memory=3 * GIB, kernel="1f3c9a20-7d41", notebook="a.ipynb"),
+        GpuUse(gpu=0, pid=2, memory=None, kernel="1f3c9a20-7d41"),
+        GpuUse(gpu=1, pid=3, memory=GIB),
+    ]
+    session = model.Session(name="s", host="h", state="running", link=model.LinkStatus(), gpu_use=use)
+    daemon.backend.answers[api.PsRequest] = model.Ps(sessions=[session])
+    lines = daemon.run("ps").stdout.splitlines()
+    assert lines[2:] == [
+        "s: 3.0 GiB of GPU 0 held by a.ipynb (pid 1)",
+        "s: ? of GPU 0 held by kernel 1f3c9a20 (pid 2)",
+        "s: 1.0 GiB of GPU 1 held by a process of its server (pid 3)",
+    ]
+
+
+def test_kill_orphans_says_what_was_ended(daemon: fakes.Served) -> None:
+    killed = {"target": "h", "session": None, "host": "h", "pid": 5, "port": None, "kernel": "1f3c", "memory": None}
+    daemon.backend.answers[api.Kill] = {"killed": [killed]}
+    assert daemon.run("kill", "--orphans", "h", "-y").stdout == "ended kernel 1f3c (pid 5) on h\n"
+    assert daemon.last == api.Kill(targets=[], orphans="h", yes=True)
+    for more in (("8888",), ("--host", "h")):
+        assert daemon.run("kill", "--orphans", "h", *more).status == 2
+
+
+# --- the daemon's notes -------------------------------------------------------------------------------------------
+
+
+def live(*given: int) -> sessions.Live:
+    server = Server(
+        pid=4121, port=None, version=None, app="lab", env=None, root_dir=None, started=None, gpus=list(given)
+    )
+    running = Running(
+        name="server1", server=server, token="t", directory="/d", base_url="/", boot_id="b", start_ticks=1
+    )
+    made = sessions.Live(spec=SessionSpec(name="server1", host="h"), state="running")
+    made.proven(running, [])
+    return made
+
+
+def codes(one: sessions.Live) -> list[str]:
+    return [problem.code for problem in one.view(model.LinkStatus(state="up")).problems]
+
+
+def test_what_was_seen_is_kept_with_the_session() -> None:
+    one = live(0)
+    gpu_watch.note(one, [gpu(0, MINE, UNSEEN), gpu(1, CONSOLE, PLAIN)], {"1f3c9a20-7d41": "a.ipynb"}, None)
+    view = one.view(model.LinkStatus(state="up"))
+    assert [(use.gpu, use.pid, use.notebook) for use in view.gpu_use] == [(0, 4242, "a.ipynb"), (1, 4244, None)]
+    # Who is on another GPU than the session's is nobody's business.
+    [problem] = view.problems
+    assert problem.code == "gpu-shared"
+    assert problem.text == (
+        "GPU 0 of this session is used by others too: PID 123 (another container or a user that cannot be seen), 1 GiB"
+    )
+
+
+def test_a_gpu_that_vanished_and_a_driver_that_hangs() -> None:
+    one = live(0, 2)
+    gpu_watch.note(one, [gpu(0)], {}, None)
+    assert codes(one) == ["gpu-gone"]
+    trouble = Problem(code="nvidia-smi-hangs", severity="warning", text="t", fix="f")
+    gpu_watch.note(one, [], {}, trouble)
+    assert codes(one) == ["nvidia-smi-hangs"]
+
+
+def test_it_is_forgotten_with_the_server() -> None:
+    one = live(0)
+    gpu_watch.note(one, [gpu(0, MINE, PLAIN)], {}, None)
+    assert codes(one) == ["gpu-shared"]
+    one.state = "exited"
+    assert (codes(one), one.view(model.LinkStatus()).gpu_use) == ([], [])
+    one.state = "running"
+    assert one.running is not None
+    one.proven(one.running, [])
+    assert codes(one) == ["gpu-shared"]
+    another = msgspec.structs.replace(one.running.server, pid=5)
+    one.proven(msgspec.structs.replace(one.running, server=another), [])
+    assert codes(one) == []
+
+
+# --- facts of the host --------------------------------------------------------------------------------------------
+
+FACTS = [
+    ("uid", "1000"),
+    ("gpu.row", "0, GPU-0, A100, 550.54.15, 81920, 3000, 7, 8.0, Disabled"),
+    ("gpu.app", "GPU-0, 500, python, 1024"),
+    ("gpu.app", "GPU-0, 501, python, 1024"),
+    ("gpu.app", "GPU-0, 600, sleep, [N/A]"),
+    ("gpu.app", "GPU-0, 700, train, 5"),
+    ("gpu.user", "500 alice"),
+    ("gpu.uid", "500 1000"),
+    ("gpu.uid", "501 1000"),
+    ("gpu.uid", "700 1001"),
+    ("gpu.link", "500 4121"),
+    ("gpu.link", "700 4121"),  # a neighbour can forge such a line: the name of his process may hold a line break
+    ("gpu.kernel", "500 /tmp/jm-x/kernel-k1.json"),
+    ("orphan.pid", "490"),
+    ("orphan.ticks", "7"),
+    ("orphan.file", "/tmp/jm-x/kernel-k1.json"),
+    ("orphan.memory", "2048"),
+    ("orphan.child", "500"),
+    ("orphan.child", "600"),
+    ("orphan.pid", "500"),
+    ("orphan.ticks", "8"),
+    ("orphan.file", "/tmp/jm-x/kernel-k1.json"),
+    ("orphan.memory", "1048576"),
+    ("orphan.child", "600"),
+    ("orphan.child", "x"),
+    ("orphan.pid", "502"),
+    ("orphan.ticks", "9"),
+    ("orphan.file", "/no/id.json"),
+]
+
+
+def test_nobody_elses_process_belongs_to_a_server_of_ours() -> None:
+    facts = shell.Facts(FACTS)
+    [seen] = gpus.attribute(gpus.read(facts), gpus.kin(facts), {4121: "s"}, {(4121, "k1"): "a.ipynb"})
+    assert [one.user for one in seen.processes] == ["alice", "uid 1000", None, "uid 1001"]
+    told = {one.pid: (one.ours, one.server, one.session, one.notebook) for one in seen.processes}
+    nobody = (None, None, None)
+    assert told == {
+        500: (True, 4121, "s", "a.ipynb"),
+        501: (True, *nobody),
+        600: (False, *nobody),
+        700: (False, *nobody),
+    }
+
+
+def test_what_a_wrapper_and_its_kernel_started_is_counted_once() -> None:
+    facts = shell.Facts(FACTS)
+    found = orphans.read(facts, gpus.read(facts))
+    assert [(one.pid, one.ticks, one.kernel, one.memory, one.children, dict(one.gpu)) for one in found] == [
+        (490, 7, "k1", 2048 * 1024, (600,), {0: 0}),
+        (500, 8, "k1", GIB, (), {0: GIB}),
+    ]
+    problem = orphans.problem("h", found)
+    assert problem is not None
+    assert problem.text == "1 kernel whose server is gone holds 1 GiB of memory and 1 GiB of GPU 0: pid 490, pid 500"
+    assert orphans.problem("h", []) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ([{"path": "a.ipynb", "kernel": {"id": "k"}}], {"k": "a.ipynb"}),
+        ([{"notebook": {"path": "old.ipynb"}, "kernel": {"id": "k"}}], {"k": "old.ipynb"}),  # notebook 6
+        ([{"path": "a\x1b[2J", "kernel": {"id": "k"}}], {"k": "a\N{REPLACEMENT CHARACTER}[2J"}),
+        ([{"path": "", "kernel": {"id": "k"}}, {"path": "b", "kernel": None}, 7, {}], {}),
+        ({"message": "Forbidden"}, {}),
+        (None, {}),
+    ],
+)
+def test_paths_by_kernel(body: Any, expected: dict[str, str]) -> None:
+    assert notebooks.read(body) == expected
