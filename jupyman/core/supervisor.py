@@ -353,6 +353,8 @@ class Supervisor:
     def _arrive(self, link: Link) -> None:
         try:
             self._visit = visit.arrive(link, self._visit)
+            if self._visit is not None:
+                log.info("%s: process %d there carries the link", self.name, self._visit.pid)
         except errors.JupymanError as error:
             log.debug("%s: what is left of the last link is not known: %s", self.name, error.message)
 

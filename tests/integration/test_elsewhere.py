@@ -97,6 +97,7 @@ def test_closed_in_the_lab_and_opened_at_home(places: Places) -> None:
     made = ran.json
     kernel = Kernel(made)
     kernel.run(made, "x = 41")
+    wait_until(lambda: "carries the link" in log_of(laptop), what="the note of what the connection is on the host")
     laptop.daemon.suspend()
     places.network.pull()
     laptop.resolve(None)
@@ -131,6 +132,10 @@ def test_a_computer_that_starts_without_a_network_finds_its_session_later(places
     laptop.resolve(places.lab)
     wait_until(lambda: now(laptop, NAME)["state"] == "running", what="the return")
     assert now(laptop, NAME)["url"] == ran.json["url"]
+
+
+def log_of(cli: Cli) -> str:
+    return (cli.home / "state" / "daemon.log").read_text()
 
 
 def link(cli: Cli) -> str:
