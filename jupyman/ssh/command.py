@@ -6,8 +6,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import paramiko
+from paramiko.common import cMSG_CHANNEL_REQUEST
+from paramiko.message import Message
 
 from jupyman import errors
 
@@ -121,10 +124,30 @@ class _Feeder:
         return sent > 0
 
 
+def start(channel: Any) -> None:
+    """Start the shell as paramiko's `exec_command` does (RFC 4254, section 6.5), without waiting for the answer.
+
+    It comes in `channel.event_ready`; after a refusal the channel is closed. (The script has to wait nevertheless, for
+    sshd lets nothing be sent to a session before its program runs.)
+
+    Raises:
+        OSError, EOFError, SSHException: as paramiko.
+    """
+    message = Message()
+    message.add_byte(cMSG_CHANNEL_REQUEST)
+    message.add_int(channel.remote_chanid)
+    message.add_string("exec")
+    message.add_boolean(True)
+    message.add_string("/bin/sh -s")
+    channel._event_pending()  # noqa: SLF001 - see above
+    channel.transport._send_user_message(message)  # noqa: SLF001 - see above
+
+
 def talk(
     channel: paramiko.Channel,
     script: str,
     *,
+    started: bool = False,
     deadline: float,
     limit: int,
     on_line: Callable[[str], None] | None,
@@ -136,6 +159,7 @@ def talk(
     Args:
         channel: not used before; the caller closes it.
         script: its text.
+        started: `start` was called.
         deadline: on the monotonic clock.
         limit: bytes kept of stdout and of stderr.
         on_line: called with each line of stdout, cut at LINE bytes.
@@ -151,9 +175,10 @@ def talk(
     bell = Bell(news.set)
     # Where the host does not read its stdin, sending must not wait for ever either.
     channel.settimeout(max(0.1, deadline - time.monotonic()))
-    channel.exec_command("/bin/sh -s")
     channel.in_buffer.set_event(bell)
     channel.in_stderr_buffer.set_event(bell)
+    if not started:
+        start(channel)
     try:
         channel.sendall(script.encode("utf-8", "surrogateescape"))
         if feed is None:
@@ -192,5 +217,7 @@ def talk(
             )
         if not some:
             news.wait(min(LOOK, max(0.01, deadline - instant)))
+    if channel.closed and not channel.event_ready:
+        raise paramiko.SSHException("refused")
     status = channel.recv_exit_status() if channel.exit_status_ready() else None
     return Completed(stdout=bytes(output.out), stderr=bytes(output.err), status=None if status == -1 else status)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import selectors
@@ -15,6 +16,7 @@ from jupyman import errors
 from jupyman.ssh.config import HostConfig
 
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
+PAIR = 256 * 1024  # bytes that either socket of a pair holds
 _SILENCE = -1  # no error of the system's: we have waited long enough
 
 
@@ -137,6 +139,16 @@ def _words(code: int) -> str:
     return known.get(code, os.strerror(code))
 
 
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Return two sockets that lead to each other, and hold some packets: macOS gives them 8 KiB."""
+    both = socket.socketpair()
+    for one in both:
+        for direction in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            with contextlib.suppress(OSError):
+                one.setsockopt(socket.SOL_SOCKET, direction, PAIR)
+    return both
+
+
 def proxy(config: HostConfig) -> tuple[socket.socket, subprocess.Popen[bytes]]:
     """Start the user's ProxyCommand and return a socket to its stdin and stdout.
 
@@ -150,7 +162,7 @@ def proxy(config: HostConfig) -> tuple[socket.socket, subprocess.Popen[bytes]]:
     assert config.proxy_command is not None  # noqa: S101 - the caller looked
     if os.name == "nt":
         raise errors.ConfigFault(f"{config.alias}: ProxyCommand is not supported on Windows", "use ProxyJump instead")
-    ours, its = socket.socketpair()
+    ours, its = pair()
     # As ssh does (sshconnect.c, ssh_proxy_connect): the user's own shell runs the user's own text.
     shell = os.environ.get("SHELL") or "/bin/sh"
     try:

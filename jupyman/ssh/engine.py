@@ -42,7 +42,13 @@ class Engine(Protocol):
     """All listeners of one host."""
 
     def listen(
-        self, local_port: int, target: Address, *, strict: bool = False, address: str = "127.0.0.1"
+        self,
+        local_port: int,
+        target: Address,
+        *,
+        strict: bool = False,
+        address: str = "127.0.0.1",
+        gate: Callable[[], bool] | None = None,
     ) -> Listening:
         """Bind a local port; see `Forwarder.listen`."""
 

@@ -1,39 +1,41 @@
 """The forwarder: listeners on this computer that lead to addresses on a host, through whatever link is there.
 
-One selector loop per host owns listeners, streams and channels; nothing polls. Listeners outlive links: while none
-is attached, new connections wait up to HOLD seconds for one.
+The loop (loop.py) is one for all hosts; nothing polls. Listeners outlive links: while none is attached, new connections
+wait up to HOLD seconds for one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import selectors
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import paramiko
 
+from jupyman.ssh import loop as loops
+from jupyman.ssh.channel import Address, Channel, Receiver
 from jupyman.ssh.localport import bind
+from jupyman.ssh.loop import READ, Loop, guard
 from jupyman.ssh.stream import Respond, Stream
-from jupyman.ssh.transport import CHANNEL_TIMEOUT, Address, Done
+from jupyman.ssh.transport import CHANNEL_TIMEOUT
 
 log = logging.getLogger(__name__)
 
 GATE_LOOK = 0.25  # seconds between looks at a gate that is shut while connections wait before it
 BREATH = 0.2  # seconds without accepting where no file descriptor is left
+ACCEPTS = 64  # connections of one listener that are accepted before the others have their turn
 _BROKEN = (OSError, EOFError, paramiko.SSHException)
 
 
 class Carrier(Protocol):
     """What gives byte streams to addresses on a host: a link."""
 
-    def begin_channel(self, target: Address, done: Done) -> None:
-        """Ask for a stream; `done` is called once, from any thread."""
+    def channel(self, loop: Loop, receiver: Receiver) -> Channel:
+        """Return a new channel, to be opened."""
 
 
 class Listener:
@@ -50,8 +52,12 @@ class Listener:
         refused: how many it did not take.
     """
 
+    # What a new connection asks of the host takes a round trip, in which the others have their turn.
+    first = True
+
     def __init__(self, forwarder: Forwarder, sock: socket.socket, target: Address, holder_text: str) -> None:
         self.sock = sock
+        self.mask = 0
         self.local_port: int = sock.getsockname()[1]
         self.target = target
         self.holder_text = holder_text
@@ -59,11 +65,14 @@ class Listener:
         self.respond: Respond | None = None
         self.on_refused: Callable[[], None] | None = None
         self.closed = False
+        self.breathless = False  # no file descriptor was left for the last one, which the log says once
+        self.turn = -1  # of the loop, in which somebody connected last
         self.open = 0
         self.bytes_in = 0
         self.bytes_out = 0
         self.refused = 0
         self._forwarder = forwarder
+        self._lock = threading.Lock()
 
     def retarget(self, target: Address) -> None:
         """Lead new connections elsewhere."""
@@ -73,6 +82,12 @@ class Listener:
         """Return open connections, bytes that came from the host, bytes that went to it."""
         return self.open, self.bytes_in, self.bytes_out
 
+    def count(self, inward: int, outward: int) -> None:
+        """So many bytes came from the host, so many went to it; from any thread."""
+        with self._lock:
+            self.bytes_in += inward
+            self.bytes_out += outward
+
     def passes(self) -> bool:
         """Whether the gate is open."""
         try:
@@ -80,6 +95,10 @@ class Listener:
         except Exception:
             log.exception("the gate of local port %d", self.local_port)
             return False
+
+    def ready(self, mask: int) -> None:  # noqa: ARG002 - there is but one
+        """Somebody connects."""
+        self._forwarder.accept(self)
 
     def close(self) -> None:
         """Stop listening and end its connections; returns when the port is free."""
@@ -90,32 +109,34 @@ class Forwarder:
     """All listeners of one host.
 
     Args:
-        name: the host, for the thread's name.
+        name: the host, for the log.
     """
+
+    hasty = False
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._selector = selectors.DefaultSelector()
-        self._hear, self._call = socket.socketpair()
-        self._hear.setblocking(False)
-        self._call.setblocking(False)
-        self._selector.register(self._hear, selectors.EVENT_READ, None)
-        self._inbox: deque[Callable[[], None]] = deque()
-        self._rung = False
-        self._lock = threading.Lock()
+        self._loop = loops.shared()
+        # All that follows is the loop's.
         self._link: Carrier | None = None
         self._listeners: set[Listener] = set()
         self._breathless: dict[Listener, float] = {}  # not accepting until
         self._streams: set[Stream] = set()
         self._timed: set[Stream] = set()  # wait for a link, a gate, a channel, or for the end of a drain
-        self._dropped: list[paramiko.Channel] = []
         self._gated = False
         self._closing = False
-        self._thread: threading.Thread | None = None
 
     # --- from other threads -----------------------------------------------------------------------------------------
 
-    def listen(self, local_port: int, target: Address, *, strict: bool = False, address: str = "127.0.0.1") -> Listener:
+    def listen(
+        self,
+        local_port: int,
+        target: Address,
+        *,
+        strict: bool = False,
+        address: str = "127.0.0.1",
+        gate: Callable[[], bool] | None = None,
+    ) -> Listener:
         """Bind a local port.
 
         Args:
@@ -123,6 +144,7 @@ class Forwarder:
             target: address and port on the host, or the path of a UNIX socket there.
             strict: this port or none; else the next free one.
             address: local address.
+            gate: as the listener's; it holds from the first connection on.
 
         Returns:
             The listener; its `holder_text` says who holds the preferred port where another was taken.
@@ -132,269 +154,180 @@ class Forwarder:
         """
         sock, text = bind(local_port, strict=strict, address=address)
         listener = Listener(self, sock, target, text)
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=f"forwards {self.name}", daemon=True)
-                self._thread.start()
-        self._post(lambda: self._add(listener))
+        listener.gate = gate
+        self._loop.post(lambda: self._add(listener))
         return listener
 
     def attach(self, link: Carrier) -> None:
         """Carry connections over this link from now on; those that wait are carried too."""
-        self._post(lambda: self._attached(link))
+        self._loop.post(lambda: self._attached(link))
 
     def detach(self) -> None:
         """The link is gone: part its connections from it; listeners stay and new connections wait."""
-        self._post(self._detached)
+        self._loop.post(self._detached)
 
     def wake(self) -> None:
         """Look again at the connections that wait."""
-        self._post(self._retry)
+        self._loop.post(self._retry)
 
     def remove(self, listener: Listener) -> None:
         """Close a listener; returns when its port is free."""
-        self._wait(lambda: self._remove(listener))
+        self._loop.call(lambda: self._remove(listener))
 
     def close(self) -> None:
-        """Close everything and end the loop."""
+        """Close everything; returns when that is done."""
+        self._loop.call(self._close)
+
+    # --- in the loop's thread ---------------------------------------------------------------------------------------
+
+    def _close(self) -> None:
         self._closing = True
-        self._post(lambda: None)
-        with self._lock:
-            thread = self._thread
-        if thread is None:
-            self._dispose()
-        elif thread is not threading.current_thread():
-            thread.join(5)
-
-    def _wait(self, action: Callable[[], None]) -> None:
-        thread = self._thread
-        if thread is None or thread is threading.current_thread() or not thread.is_alive():
-            action()
-            return
-        done = threading.Event()
-
-        def act() -> None:
-            try:
-                action()
-            finally:
-                done.set()
-
-        self._post(act)
-        while not done.wait(0.2) and thread.is_alive():
-            pass
-
-    def _post(self, action: Callable[[], None]) -> None:
-        self._inbox.append(action)
-        with self._lock:
-            if self._rung:
-                return
-            self._rung = True
-        with contextlib.suppress(OSError):  # full: it is awake anyway; closed: nobody is there to wake
-            self._call.send(b"x")
-
-    # --- the loop -----------------------------------------------------------------------------------------------------
-
-    def _run(self) -> None:
-        while not self._closing:
-            ready = self._selector.select(self._patience())
-            if any(key.data is None for key, _ in ready):
-                self._hear.recv(4096)
-            with self._lock:
-                self._rung = False
-            # Before the sockets: a connection that was made after `attach` or `detach` meets the link as it is now.
-            for _ in range(len(self._inbox)):
-                self._guard(None, self._inbox.popleft())
-            for key, mask in ready:
-                owner = key.data
-                if isinstance(owner, Listener):
-                    self._guard(None, lambda one=owner: self._accept(one))  # type: ignore[misc]
-                elif owner is not None and not owner.dead:
-                    self._guard(owner, lambda one=owner, events=mask: one.socket_ready(events))  # type: ignore[misc]
-            self._expire()
+        self._link = None
         for listener in list(self._listeners):
             self._remove(listener)
-        while self._inbox:  # somebody may wait for the last of them
-            self._guard(None, self._inbox.popleft())
-        self._dispose()
-
-    def _guard(self, stream: Stream | None, action: Callable[[], None]) -> None:
-        """Do something; a bug ends its stream, not the loop."""
-        try:
-            action()
-        except Exception:
-            log.exception("forwarding for %s", self.name)
-            if stream is not None:
-                self.end(stream)
-
-    def _dispose(self) -> None:
-        self._selector.close()
-        self._hear.close()
-        self._call.close()
-
-    def _patience(self) -> float | None:
-        if self._inbox:
-            return 0.0
-        moments = [min(one.deadline, one.answer_at) if one.waits else one.deadline for one in self._timed]
-        moments += self._breathless.values()
-        if self._gated:
-            moments.append(time.monotonic() + GATE_LOOK)
-        return max(0.0, min(moments) - time.monotonic()) if moments else None
-
-    def _expire(self) -> None:
-        instant = time.monotonic()
-        for stream in [one for one in self._timed if one.deadline <= instant]:
-            self.end(stream)
-        for stream in [one for one in self._timed if one.waits and one.answer_at <= instant]:
-            self._guard(stream, stream.answer)
-        for listener in [one for one, moment in self._breathless.items() if moment <= instant]:
-            del self._breathless[listener]
-            if not listener.closed:
-                self._selector.register(listener.sock, selectors.EVENT_READ, listener)
-        if self._gated:
-            self._retry()
+        self._loop.forget(self)
 
     def _add(self, listener: Listener) -> None:
-        if not listener.closed:
+        if self._closing:
+            listener.closed = True
+            listener.sock.close()
+        elif not listener.closed:
             self._listeners.add(listener)
-            self._selector.register(listener.sock, selectors.EVENT_READ, listener)
+            self._loop.watch(listener, READ)
 
     def _remove(self, listener: Listener) -> None:
         if listener.closed:
             return
         listener.closed = True
-        if listener in self._listeners:
-            self._listeners.discard(listener)
-            if self._breathless.pop(listener, None) is None:
-                self._selector.unregister(listener.sock)
+        self._listeners.discard(listener)
+        self._breathless.pop(listener, None)
+        self._loop.watch(listener, 0)
         listener.sock.close()
-        self._end_all([one for one in self._streams if one.listener is listener])
+        self._end_all([one for one in self._streams if one.origin is listener])
 
     def _attached(self, link: Carrier) -> None:
-        self._link = link
-        self._retry()
+        if not self._closing:
+            self._link = link
+            self._retry()
 
     def _detached(self) -> None:
         self._link = None
-        for stream in [one for one in self._streams if one.channel is not None or one.opening]:
-            self._guard(stream, stream.part)
-        # Afterwards: over a network that is gone, telling the host may take until the link is closed.
-        for channel in self._dropped:
-            _close(channel)
-        self._dropped.clear()
+        for stream in [one for one in self._streams if one.channel is not None]:
+            guard(stream.part)
 
     def _retry(self) -> None:
         self._gated = False
         for stream in [one for one in self._timed if one.waits]:
             self._start(stream)
 
-    def _accept(self, listener: Listener) -> None:
-        if listener.closed or listener in self._breathless:
-            return
-        for _ in range(64):  # then the streams that are there have their turn
+    def due(self) -> None:
+        """Somebody's time may be over."""
+        instant = time.monotonic()
+        self._end_all([one for one in self._timed if one.deadline <= instant])
+        for stream in [one for one in self._timed if one.waits and one.answer_at <= instant]:
+            guard(stream.answer)
+        for listener in [one for one, moment in self._breathless.items() if moment <= instant]:
+            del self._breathless[listener]
+            self._loop.watch(listener, READ)
+        if self._gated:
+            self._retry()
+        moments = [min(one.deadline, one.answer_at) if one.waits else one.deadline for one in self._timed]
+        moments += self._breathless.values()
+        if self._gated:
+            moments.append(instant + GATE_LOOK)
+        if moments:
+            self._loop.remind(self, min(moments))
+
+    def accept(self, listener: Listener) -> None:
+        """Take the connections that wait at a listener."""
+        # One, as a rule, is there alone; where the next one is there at once, there are more.
+        crowd = listener.turn == self._loop.turn - 1
+        listener.turn = self._loop.turn
+        for _ in range(ACCEPTS if crowd else 1):
             try:
                 sock, _ = listener.sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionError):
                 return
             except OSError as error:  # no file descriptor left: the connection stays in the backlog
-                log.warning("%s: a connection could not be accepted: %s", self.name, error)
-                self._selector.unregister(listener.sock)
+                log.log(
+                    logging.DEBUG if listener.breathless else logging.WARNING,
+                    "%s: a connection could not be accepted: %s",
+                    self.name,
+                    error,
+                )
+                listener.breathless = True
+                self._loop.watch(listener, 0)
                 self._breathless[listener] = time.monotonic() + BREATH
+                self._loop.remind(self, self._breathless[listener])
                 return
+            listener.breathless = False
             sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            stream = Stream(self, listener, sock)
+            with contextlib.suppress(OSError):  # macOS, where it was reset already
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            stream = Stream(self._loop, self, listener, sock)
             listener.open += 1
             self._streams.add(stream)
-            self._timed.add(stream)
+            self.linger(stream)
             self._start(stream)
 
     def _start(self, stream: Stream) -> None:
         """Ask for a channel, where a link is there and the gate is open."""
         link = self._link
+        listener = stream.origin
+        assert isinstance(listener, Listener)  # noqa: S101 - they were all made above
         if link is None:
             return
-        if not stream.listener.passes():
+        if not listener.passes():
             self._gated = True
+            self._loop.remind(self, time.monotonic() + GATE_LOOK)
             return
-        stream.opening = True
-        stream.attempt += 1
-        attempt = stream.attempt
-        held, stream.deadline = stream.deadline, time.monotonic() + CHANNEL_TIMEOUT
-
-        def done(channel: paramiko.Channel | None, error: Exception | None) -> None:
-            self._post(lambda: self._opened(stream, attempt, channel, error))
-
+        channel = link.channel(self._loop, stream)
+        stream.begin(channel)
+        stream.deadline = time.monotonic() + CHANNEL_TIMEOUT
         try:
-            link.begin_channel(stream.listener.target, done)
+            channel.open(listener.target)
         except _BROKEN:  # the link is ending; the next one may come in time
-            stream.opening = False
-            stream.deadline = held
-
-    def _opened(self, stream: Stream, attempt: int, channel: paramiko.Channel | None, error: Exception | None) -> None:
-        if stream.dead or not stream.opening or attempt != stream.attempt:
-            if channel is not None:
-                _close(channel)
-            return
-        stream.opening = False
-        if channel is None:
-            stream.listener.refused += 1
-            log.info("%s: %s refused: %s", self.name, stream.listener.target, error)
-            if stream.listener.on_refused is not None:
-                stream.listener.on_refused()
-            self.end(stream)
-            return
-        self._timed.discard(stream)
-        self._guard(stream, lambda: stream.carry(channel))
+            stream.part()
+        else:
+            stream.listen()  # as a rule it has said something by now, and saves a turn
 
     # --- for the streams --------------------------------------------------------------------------------------------
 
-    def watch(self, stream: Stream, mask: int) -> None:
-        """Wait for these events of a stream's socket from now on."""
-        if stream.dead or mask == stream.mask:
+    def opened(self, stream: Stream, channel: Channel, error: Exception | None) -> None:
+        """The host has opened a stream's channel, or refused it."""
+        if stream.dead or stream.channel is not channel or not stream.opening:
             return
-        if stream.mask == 0:
-            self._selector.register(stream.sock, mask, stream)
-        elif mask == 0:
-            self._selector.unregister(stream.sock)
-        else:
-            self._selector.modify(stream.sock, mask, stream)
-        stream.mask = mask
-
-    def ring(self, stream: Stream) -> None:
-        """Let a stream have its turn soon; called by the transport's thread, too."""
-        if not stream.queued:
-            stream.queued = True
-            self._post(lambda: self._guard(stream, stream.turn))
+        if error is not None and not isinstance(error, paramiko.ChannelException):
+            stream.part()  # not the host's word: the connection has ended, and the next one may come in time
+            return
+        if error is not None:
+            listener = stream.origin
+            assert isinstance(listener, Listener)  # noqa: S101 - see above
+            listener.refused += 1
+            log.info("%s: %s refused: %s", self.name, listener.target, error)
+            if listener.on_refused is not None:
+                listener.on_refused()
+            self.end(stream)
+            return
+        self._timed.discard(stream)
+        stream.carry()
 
     def linger(self, stream: Stream) -> None:
         """End a stream when its deadline comes."""
         self._timed.add(stream)
-
-    def drop(self, channel: paramiko.Channel) -> None:
-        """Close a channel when there is time for it."""
-        self._dropped.append(channel)
+        self._loop.remind(self, min(stream.deadline, stream.answer_at) if stream.waits else stream.deadline)
 
     def end(self, stream: Stream) -> None:
         """End a stream now."""
         self._end_all([stream])
 
     def _end_all(self, streams: Iterable[Stream]) -> None:
-        channels = []
         for stream in streams:
             if stream.dead:
                 continue
-            self.watch(stream, 0)
-            stream.dead = True
-            stream.listener.open -= 1
+            listener = stream.origin
+            assert isinstance(listener, Listener)  # noqa: S101 - see above
+            listener.open -= 1
             self._streams.discard(stream)
             self._timed.discard(stream)
-            channels.append(stream.release())
-        # Afterwards: over a network that is gone, telling the host may take until the link is closed.
-        for channel in channels:
-            if channel is not None:
-                _close(channel)
-
-
-def _close(channel: paramiko.Channel) -> None:
-    with contextlib.suppress(*_BROKEN):
-        channel.close()
+            stream.release()

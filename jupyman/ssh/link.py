@@ -16,11 +16,15 @@ import paramiko
 
 from jupyman import errors
 from jupyman.ssh import command, connect, route
+from jupyman.ssh import loop as loops
 from jupyman.ssh.auth import Credentials, Keyring
+from jupyman.ssh.channel import Channel, Receiver
 from jupyman.ssh.command import Completed as Completed  # noqa: PLC0414 - part of this module's face
 from jupyman.ssh.config import HostConfig
+from jupyman.ssh.loop import Loop
 from jupyman.ssh.route import Route, Traveller
-from jupyman.ssh.transport import CHANNEL_TIMEOUT, Address, Done, Transport
+from jupyman.ssh.sessions import Sessions
+from jupyman.ssh.transport import CHANNEL_TIMEOUT, Address, Transport
 
 log = logging.getLogger(__name__)
 # paramiko writes to its own loggers and, where nobody listens, to stderr; and it logs names and algorithms, which are
@@ -28,10 +32,9 @@ log = logging.getLogger(__name__)
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("jupyman.paramiko").setLevel(logging.CRITICAL)
 
-# sshd's MaxSessions is 10 by default, and the user's own ssh may share nothing with us, but be modest.
-MAX_COMMANDS = 6
-SESSION_RETRY = 0.5  # seconds until a server that had no session left is asked again
-SESSION_TRIES = 8  # of them without a command of ours running that could make room
+PUT_TIMEOUT = 60.0  # seconds for a session to become free
+LIMIT = 4 * 1024 * 1024  # bytes of a command's output that are kept
+_BROKEN = (OSError, EOFError, paramiko.SSHException)
 # RFC 4254, section 5.1.
 _CONNECT_FAILED = 2
 
@@ -62,10 +65,8 @@ class Link:
         self.config = config
         self.transport: Transport = way.chain[-1]
         self._route = way
-        self._slots = threading.Semaphore(MAX_COMMANDS)
-        self._running = 0
-        self._finished = threading.Condition()
         self._reason: str | None = None
+        self._allowed: set[Address] = set()
         try:
             self.peer: str | None = way.chain[0].getpeername()[0]
         except (OSError, AttributeError, IndexError, TypeError):
@@ -78,6 +79,14 @@ class Link:
         self.connection = Connection(config.hostname, user=config.user, port=config.port, config=settings)
         self.connection.client = _Client(self.transport)
         self.connection.open()
+        self._sessions = Sessions(
+            config.alias,
+            self.connection.create_session,
+            lambda done: self.transport.begin_channel(None, done),
+            lambda: None if self.alive else self._lost(),
+        )
+        self._sessions.open_ahead()
+        self.transport.channels.join(loops.shared())
 
     @classmethod
     def open(
@@ -124,6 +133,11 @@ class Link:
         """Whether the connection has not ended, as far as is known."""
         return bool(self.transport.is_active())
 
+    @property
+    def busy(self) -> float:
+        """For how many seconds commands, or uploads, have been running; 0: none is."""
+        return self._sessions.busy
+
     def on_lost(self, callback: Callable[[str], None]) -> None:
         """Call `callback` with the reason, once, in a thread of its own, when the connection has ended."""
         self.transport.on_end(lambda: callback(self._reason or self.transport.reason))
@@ -162,7 +176,7 @@ class Link:
         script: str,
         *,
         timeout: float,
-        limit: int = 4 * 1024 * 1024,
+        limit: int = LIMIT,
         on_line: Callable[[str], None] | None = None,
         cancelled: threading.Event | None = None,
         feed: command.Feed | None = None,
@@ -186,21 +200,34 @@ class Link:
             Interrupted: cancelled.
         """
         deadline = time.monotonic() + timeout
-        with self._slot(deadline, cancelled):
-            channel = self._session(deadline, cancelled)
-            try:
-                done = command.talk(
-                    channel, script, deadline=deadline, limit=limit, on_line=on_line, cancelled=cancelled, feed=feed
-                )
-            except (OSError, EOFError, paramiko.SSHException) as error:
-                if self.alive:
-                    raise errors.RemoteFailed(f"{self.config.alias} starts no shell: {error}") from error
-                raise self._lost() from error
-            finally:
-                self._release(channel)
-            if done.status is None and not self.alive:
-                raise self._lost()
-            return done
+        with self._sessions.session(deadline, cancelled) as channel:
+            return self._talk(
+                channel, script, deadline=deadline, limit=limit, on_line=on_line, cancelled=cancelled, feed=feed
+            )
+
+    @contextlib.contextmanager
+    def shell_ahead(self) -> Iterator[ShellAhead]:
+        """Start a shell on the host now, for a script that comes soon, inside a ``with`` block.
+
+        Yields:
+            What runs scripts as this link does; the first of them a round trip sooner, where a session is to spare.
+        """
+        with self._sessions.spare() as channel:
+            if channel is not None:
+                with contextlib.suppress(*_BROKEN):
+                    command.start(channel)
+            yield ShellAhead(self, channel)
+
+    def _talk(self, channel: paramiko.Channel, script: str, **how: Any) -> Completed:
+        try:
+            done = command.talk(channel, script, **how)
+        except _BROKEN as error:
+            if self.alive:
+                raise errors.RemoteFailed(f"{self.config.alias} starts no shell: {error}") from error
+            raise self._lost() from error
+        if done.status is None and not self.alive:
+            raise self._lost()
+        return done
 
     def put(self, local: str, remote: str) -> None:
         """Upload a file by sftp.
@@ -209,81 +236,40 @@ class Link:
             LinkLost: the connection ended.
             RemoteFailed: the host refused it.
         """
-        with self._slot(time.monotonic() + 60, None):
+        with self._sessions.session(time.monotonic() + PUT_TIMEOUT, None) as channel:
             try:
+                channel.invoke_subsystem("sftp")
+                # fabric would open a session of its own and keep it: with MaxSessions 1 no command would run any more.
+                self.connection._sftp = paramiko.SFTPClient(channel)  # noqa: SLF001 - see above
                 self.connection.put(local, remote)
-            except (OSError, EOFError, paramiko.SSHException) as error:
+            except _BROKEN as error:
                 if self.alive:
                     raise errors.RemoteFailed(f"{remote} could not be written: {error}") from error
                 raise self._lost() from error
             finally:
-                self._end_sftp()
-
-    def _end_sftp(self) -> None:
-        """Give the sftp session back: fabric keeps it, and with MaxSessions 1 no command would run any more."""
-        sftp = self.connection._sftp  # noqa: SLF001 - `sftp()` would open one where none is
-        self.connection._sftp = None  # noqa: SLF001 - else fabric would use the closed one
-        if sftp is not None:
-            with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-                sftp.close()
-
-    @contextlib.contextmanager
-    def _slot(self, deadline: float, cancelled: threading.Event | None) -> Iterator[None]:
-        """Hold one of the few sessions that we allow ourselves."""
-        while not self._slots.acquire(timeout=0.25):
-            if cancelled is not None and cancelled.is_set():
-                raise errors.Interrupted("interrupted while waiting for other commands on the host")
-            if not self.alive:
-                raise self._lost()
-            if time.monotonic() >= deadline:
-                raise errors.RemoteFailed(f"other commands on {self.config.alias} did not finish in time")
-        try:
-            yield
-        finally:
-            self._slots.release()
-
-    def _session(self, deadline: float, cancelled: threading.Event | None) -> paramiko.Channel:
-        """Open a session channel; where the server allows few (MaxSessions), wait for one to end."""
-        alone = 0
-        while True:
-            try:
-                channel: paramiko.Channel = self.connection.create_session()
-            except paramiko.ChannelException as error:
-                with self._finished:
-                    # Even alone it may take a moment: sshd counts a session until its process is gone.
-                    alone = alone + 1 if self._running == 0 else 0
-                    if alone >= SESSION_TRIES or time.monotonic() >= deadline:
-                        raise self._no_session(error) from error
-                    self._finished.wait(min(SESSION_RETRY, max(0.0, deadline - time.monotonic())))
-                if cancelled is not None and cancelled.is_set():
-                    raise errors.Interrupted("interrupted while waiting for a session") from error
-            except (OSError, EOFError, paramiko.SSHException) as error:
-                if self.alive:
-                    raise errors.RemoteFailed(f"{self.config.alias} starts no session: {error}") from error
-                raise self._lost() from error
-            else:
-                with self._finished:
-                    self._running += 1
-                return channel
-
-    def _no_session(self, error: paramiko.ChannelException) -> errors.RemoteFailed:
-        return errors.RemoteFailed(
-            f"{self.config.alias} starts no session: {error.text or error.code}",
-            "its sshd_config may forbid it (MaxSessions)",
-        )
-
-    def _release(self, channel: paramiko.Channel) -> None:
-        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-            channel.close()
-        with self._finished:
-            self._running -= 1
-            self._finished.notify_all()
+                self.connection._sftp = None  # noqa: SLF001 - see above
 
     # --- streams --------------------------------------------------------------------------------------------------
 
-    def begin_channel(self, target: Address, done: Done) -> None:
-        """Ask for a byte stream to an address without waiting; see `Transport.begin_channel`."""
-        self.transport.begin_channel(target, done)
+    def channel(self, loop: Loop, receiver: Receiver) -> Channel:
+        """Return a new channel for a byte stream, to be opened; see `Channels.channel`."""
+        return self.transport.channels.channel(loop, receiver)
+
+    def may_forward(self, target: Address) -> None:
+        """Find out whether sshd lets us forward to an address; asked once, for it reads its configuration at the login.
+
+        Args:
+            target: as for `open_channel`; nothing needs to answer there.
+
+        Raises:
+            ForwardingRefused: sshd forbids it.
+            RemoteFailed: the server did not answer in time.
+            LinkLost: the connection ended.
+        """
+        if target not in self._allowed:
+            with contextlib.suppress(TargetRefused):
+                self.open_channel(target).close()
+            self._allowed.add(target)
 
     def open_channel(self, target: Address, timeout: float = CHANNEL_TIMEOUT) -> paramiko.Channel:
         """Open a byte stream to an address as the host sees it.
@@ -295,6 +281,7 @@ class Link:
         Raises:
             TargetRefused: nothing answers there; details["target_refused"] is true.
             ForwardingRefused: sshd forbids it.
+            RemoteFailed: the server did not answer in time.
             LinkLost: the connection ended.
         """
         place = target if isinstance(target, str) else f"{target[0]}:{target[1]}"
@@ -311,9 +298,33 @@ class Link:
             ) from error
         except (OSError, EOFError, paramiko.SSHException) as error:
             if self.alive:
-                text = f"no stream to {place} of {self.config.alias}: {error}"
-                raise TargetRefused(text, target_refused=True) from error
+                raise errors.RemoteFailed(f"no stream to {place} of {self.config.alias}: {error}") from error
             raise self._lost() from error
+
+
+class ShellAhead:
+    """Runs scripts as its link does; the first one meets a shell that runs already. Made by `Link.shell_ahead`."""
+
+    def __init__(self, link: Link, channel: paramiko.Channel | None) -> None:
+        self._link = link
+        self._channel = channel
+
+    def run(
+        self,
+        script: str,
+        *,
+        timeout: float,
+        limit: int = LIMIT,
+        on_line: Callable[[str], None] | None = None,
+        cancelled: threading.Event | None = None,
+    ) -> Completed:
+        """Run a script; see `Link.run`."""
+        how: dict[str, Any] = {"limit": limit, "on_line": on_line, "cancelled": cancelled}
+        channel, self._channel = self._channel, None
+        if channel is None or channel.closed:
+            return self._link.run(script, timeout=timeout, **how)
+        how |= {"deadline": time.monotonic() + timeout, "started": True}
+        return self._link._talk(channel, script, **how)  # noqa: SLF001 - this is a part of it
 
 
 def scan(config: HostConfig, timeout: float = 10.0) -> paramiko.PKey:

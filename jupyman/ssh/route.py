@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import paramiko
 
 from jupyman import errors
-from jupyman.ssh import auth, connect, hostkeys
+from jupyman.ssh import auth, bridge, connect, hostkeys
 from jupyman.ssh import config as configuration
 from jupyman.ssh.auth import Credentials, Keyring
 from jupyman.ssh.config import HostConfig
@@ -71,7 +71,7 @@ def climb(config: HostConfig, traveller: Traveller, route: Route, depth: int = 0
             "does a ProxyJump lead to itself? set ProxyJump none for the jump host",
         )
     deadline = time.monotonic() + (config.connect_timeout or traveller.timeout)
-    sock: Any
+    sock: socket.socket
     if config.proxy_jump:
         # As `ssh -J a,b host`: a by its own configuration, b through a, the host through b.
         for index, hop in enumerate(config.proxy_jump):
@@ -92,9 +92,10 @@ def climb(config: HostConfig, traveller: Traveller, route: Route, depth: int = 0
     route.chain.append(_enter(config, sock, deadline, traveller))
 
 
-def _through(transport: Transport, config: HostConfig, deadline: float) -> paramiko.Channel:
+def _through(transport: Transport, config: HostConfig, deadline: float) -> socket.socket:
+    target = (config.hostname, config.port)
     try:
-        return transport.wait_channel((config.hostname, config.port), max(1.0, deadline - time.monotonic()))
+        return bridge.connect(transport.channels, target, max(1.0, deadline - time.monotonic()))
     except (paramiko.SSHException, EOFError, OSError) as error:
         raise errors.HostUnreachable(
             f"{config.alias} ({config.hostname} port {config.port}) cannot be reached from the jump host: {error}",
@@ -102,7 +103,7 @@ def _through(transport: Transport, config: HostConfig, deadline: float) -> param
         ) from error
 
 
-def _enter(config: HostConfig, sock: Any, deadline: float, traveller: Traveller) -> Transport:
+def _enter(config: HostConfig, sock: socket.socket, deadline: float, traveller: Traveller) -> Transport:
     """Exchange keys, verify the host, log in; closes the socket where that fails."""
     transport = handshake(config, sock, deadline, traveller.cancelled)
     try:
@@ -143,7 +144,7 @@ def _ended_by(cancelled: threading.Event | None, transport: Transport) -> Iterat
         raise errors.Interrupted("interrupted while logging in")
 
 
-def handshake(config: HostConfig, sock: Any, deadline: float, cancelled: threading.Event | None) -> Transport:
+def handshake(config: HostConfig, sock: socket.socket, deadline: float, cancelled: threading.Event | None) -> Transport:
     """Exchange keys over a connected socket; nothing secret is sent and the host's key is not judged yet.
 
     Args:
@@ -162,7 +163,7 @@ def handshake(config: HostConfig, sock: Any, deadline: float, cancelled: threadi
     except (paramiko.SSHException, EOFError, OSError) as error:
         sock.close()
         raise errors.HostUnreachable(f"{config.alias} speaks no SSH: {error}") from error
-    transport.banner_timeout = transport.handshake_timeout = left
+    transport.banner_timeout = transport.handshake_timeout = left + 1.0  # the limit below comes first
     options = transport.get_security_options()
     options.key_types = hostkeys.preferred(config, tuple(options.key_types))
     done = threading.Event()

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import paramiko
 from paramiko.common import MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA, cMSG_CHANNEL_OPEN, cMSG_GLOBAL_REQUEST
 from paramiko.message import Message
-from paramiko.packet import Packetizer
+
+from jupyman.ssh import algorithms, selfcheck
+from jupyman.ssh.channel import Address as Address  # noqa: PLC0414 - part of this module's face
+from jupyman.ssh.channels import Channels
+from jupyman.ssh.plainpackets import PlainOutbox
 
 log = logging.getLogger(__name__)
 
-# ("127.0.0.1", 8888), or the path of a UNIX socket on the host.
-Address = tuple[str, int] | str
 Done = Callable[[paramiko.Channel | None, Exception | None], None]
 
-# AES-GCM is one call per packet, CTR with HMAC two: 1.5 times the throughput. paramiko lists GCM last.
-CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 # Downloads over a long line are capped by window / round trip; 16 MiB carries 320 MB/s at 50 ms.
 WINDOW = 16 * 1024 * 1024
 PACKET = 32768
-# Bytes of one packet, as OpenSSH's PACKET_MAX_SIZE (packet.h). paramiko believes any length, of a stranger too: 4 GiB.
-LONGEST = 256 * 1024
-# paramiko wakes this often to see whether it was closed; with its own 0.1 s, 100 idle links cost 3.6 % of a core.
-READ_TIMEOUT = 5.0
 CHANNEL_TIMEOUT = 15.0  # seconds; paramiko's own default is an hour
 _PARAMIKO: Any = paramiko.Transport  # its stubs leave the table out
 _HANDLERS = _PARAMIKO._channel_handler_table  # noqa: SLF001 - the only way to what a channel is fed by
@@ -58,16 +53,6 @@ class _Opening(threading.Event):
         # A refusal was stored a moment ago by this very thread. It is taken out: it is not why the link ended later.
         error, transport.saved_exception = transport.saved_exception, None
         self._done(None, error or paramiko.SSHException("the connection ended"))
-
-
-class _Packets(Packetizer):
-    """Reads no packet that is longer than any should be."""
-
-    def read_all(self, n: int, check_rekey: bool = False) -> bytes:
-        if n > LONGEST:
-            raise paramiko.SSHException(f"the server announces a packet of {n} bytes")
-        data: bytes = super().read_all(n, check_rekey)
-        return data
 
 
 def _bounded(feed: Callable[[Any, Message], None]) -> Callable[[Any, Message], None]:
@@ -110,21 +95,25 @@ class Transport(paramiko.Transport):
     completion_event: threading.Event | None
     _channels: Any
     _next_channel: Callable[[], int]
-    _send_user_message: Callable[[Message], None]
     _channel_handler_table: Any = _HANDLERS | {
         kind: _bounded(_HANDLERS[kind]) for kind in (MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA)
     }
 
     def __init__(self, sock: Any) -> None:
-        super().__init__(sock, default_window_size=WINDOW)
-        self.packetizer = _Packets(sock)
+        chosen: Any = selfcheck.packetizer()
+        super().__init__(sock, default_window_size=WINDOW, packetizer_class=chosen)
         self.channels_seen = _Seen()
         self.set_log_channel("jupyman.paramiko")
-        self.sock.settimeout(READ_TIMEOUT)
+        line: Any = self.packetizer  # one of ours
+        self._outbox = line.outbox
+        self.channels = Channels(self._outbox)
+        line.router, line.on_room = self.channels, self.channels.resumed
+        if isinstance(self._outbox, PlainOutbox):
+            self._outbox.say = super()._send_user_message  # type: ignore[misc]  # the stubs leave it out
         self.channel_timeout = CHANNEL_TIMEOUT
         options = self.get_security_options()
-        offered = tuple(options.ciphers)
-        options.ciphers = (*(c for c in CIPHERS if c in offered), *(c for c in offered if c not in CIPHERS))
+        options.ciphers = algorithms.ciphers(options.ciphers)
+        options.digests = algorithms.macs(options.digests)
         self.farewell: str | None = None  # what the server said when it ended the connection
         self._ended: Callable[[], None] | None = None
         self._end_lock = threading.Lock()
@@ -143,6 +132,7 @@ class Transport(paramiko.Transport):
                 event.set()
             if self.completion_event is not None:
                 self.completion_event.set()
+            self.channels.lose()
             with self._end_lock:
                 self._over = True
                 callback, self._ended = self._ended, None
@@ -175,13 +165,27 @@ class Transport(paramiko.Transport):
         self.farewell = "".join(c for c in message.get_text()[:200] if c.isprintable())
 
     def close(self) -> None:
-        """End the connection at once: paramiko's thread sleeps in recv and is woken."""
-        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-            if isinstance(self.sock, socket.socket):
-                self.sock.shutdown(socket.SHUT_RDWR)
-            else:  # the channel of a jump host
-                self.sock.close()
-        super().close()
+        """End the connection at once: paramiko's thread sleeps in recv and is woken.
+
+        It closes the socket itself: while it may sleep there, the descriptor must not become another connection's.
+        """
+        if self.ident is None:  # it was never started
+            self.packetizer.close()
+            self.channels.lose()
+        elif self.active:
+            self.stop_thread()
+            for channel in list(self._channels.values()):
+                channel._unlink()  # noqa: SLF001 - as paramiko's own close does
+
+    def _send_user_message(self, data: Message) -> None:
+        """Send a message that has to wait while keys are exchanged: the outbox holds it, not we.
+
+        paramiko's own waits for the exchange, and holds a lock while the socket is full that the exchange needs: its
+        thread, which is to finish the exchange, would wait for itself or for us.
+        """
+        if self.active:
+            # Where paramiko's own packets are used, the outbox's thread waits for all that; this one waits for nothing.
+            self._outbox.send(data.asbytes(), wait=threading.current_thread() is not self)
 
     # --- the heartbeat ----------------------------------------------------------------------------------------------
 
@@ -189,7 +193,7 @@ class Transport(paramiko.Transport):
         """Ask for a reply that every server must give.
 
         Args:
-            timeout: seconds.
+            timeout: seconds without any word of the host.
 
         Returns:
             Whether it came. paramiko's own keepalive never looks at the reply, and its `global_request` waits for ever.
@@ -197,6 +201,7 @@ class Transport(paramiko.Transport):
         if not self.is_active() or not self._ping_lock.acquire(timeout=timeout):
             return False
         try:
+            line: Any = self.packetizer  # one of ours
             answered = threading.Event()
             # The reply (a refusal: the name is nobody's) sets this event; so does a rekey, a sign of life too.
             self.completion_event = answered
@@ -205,16 +210,14 @@ class Transport(paramiko.Transport):
             message.add_string("keepalive@openssh.com")
             message.add_boolean(True)
 
-            def send() -> None:
-                try:
-                    self._send_user_message(message)
-                except (OSError, EOFError, paramiko.SSHException) as error:
-                    log.debug("the heartbeat could not be sent: %s", error)
-
-            # A dead network fills the socket, and then sending blocks: so not in this thread.
-            threading.Thread(target=send, name="heartbeat", daemon=True).start()
-            # The end of the connection sets it, too.
-            return answered.wait(timeout) and self.is_active()
+            asked = time.monotonic()
+            self._outbox.send(message.asbytes(), wait=False)  # a dead network fills the socket
+            # On a slow line our question waits behind an upload, in the kernel; whatever comes meanwhile is a sign of
+            # life, too. The end of the connection sets the event, as well.
+            while not answered.wait(max(0.0, max(asked, line.heard) + timeout - time.monotonic())):
+                if time.monotonic() - max(asked, line.heard) >= timeout:
+                    return False
+            return self.is_active()
         finally:
             self._ping_lock.release()
 
@@ -257,11 +260,13 @@ class Transport(paramiko.Transport):
             # From here on as Transport.open_channel does, of which this is the first half.
             channel: Any = paramiko.Channel(number)
             self._channels.put(number, channel)
-            self.channel_events[number] = _Opening(self, channel, done)
+            opening = self.channel_events[number] = _Opening(self, channel, done)
             self.channels_seen[number] = True
             channel._set_transport(self)  # noqa: SLF001 - see above
             channel._set_window(WINDOW, PACKET)  # noqa: SLF001 - see above
-        self._send_user_message(message)
+        self._outbox.send(message.asbytes(), wait=False)
+        if not self.active:  # it ended meanwhile, and may have looked before we were there
+            opening.set()
 
     def open_channel(
         self,
@@ -284,21 +289,23 @@ class Transport(paramiko.Transport):
 
     def wait_channel(self, target: Address | None, timeout: float | None = None) -> paramiko.Channel:
         """Open a channel and wait for it; arguments and errors as `begin_channel` and `open_channel`."""
-        answered = threading.Event()
-        gone = threading.Event()
+        answered, mutex, gone = threading.Event(), threading.Lock(), False
         answer: list[paramiko.Channel | Exception] = []
 
         def done(channel: paramiko.Channel | None, error: Exception | None) -> None:
-            answer.append(channel if channel is not None else error or paramiko.SSHException("refused"))
+            with mutex:
+                answer.append(channel if channel is not None else error or paramiko.SSHException("refused"))
+                late = gone and channel is not None
             answered.set()
-            if channel is not None and gone.is_set():
+            if late and channel is not None:
                 threading.Thread(target=channel.close, name="late channel", daemon=True).start()
 
         self.begin_channel(target, done)
-        if not answered.wait(self.channel_timeout if timeout is None else timeout):
-            gone.set()
-            if not answered.is_set():
-                raise paramiko.SSHException("the server did not answer in time")
+        answered.wait(self.channel_timeout if timeout is None else timeout)
+        with mutex:
+            gone = not answer
+        if gone:
+            raise paramiko.SSHException("the server did not answer in time")
         if isinstance(answer[0], Exception):
             raise answer[0]
         return answer[0]

@@ -81,7 +81,13 @@ class TunnelForwarder:
         self._listeners: set[TunnelListener] = set()
 
     def listen(
-        self, local_port: int, target: Address, *, strict: bool = False, address: str = "127.0.0.1"
+        self,
+        local_port: int,
+        target: Address,
+        *,
+        strict: bool = False,
+        address: str = "127.0.0.1",
+        gate: Callable[[], bool] | None = None,
     ) -> TunnelListener:
         """Choose a local port, and bind it as soon as a link is there; see `Forwarder.listen`.
 
@@ -98,6 +104,7 @@ class TunnelForwarder:
         port = sock.getsockname()[1]
         sock.close()
         listener = TunnelListener(self, port, target, text)
+        listener.gate = gate
         with self._lock:
             self._listeners.add(listener)
             if self._link is not None:

@@ -22,37 +22,52 @@ class _Held:
     sock: socket.socket = field(compare=False)
     data: bytes = field(compare=False)
     to_client: bool = field(compare=False)
+    trip: int = field(compare=False)
+    era: int = field(compare=False)  # how often the count was set back before it was sent
 
 
 class Line:
     """Relays connections to an address; use as a context manager.
 
-    A round trip is counted when the client sends something after it got something: what it sent without having
-    waited belongs to the trip before.
+    Round trips are counted, not timed. What the client sends belongs to the trip after the last one whose answer it
+    has got, and an answer to the last trip that the host has heard of: so what goes on at the same time is one trip,
+    and what the client only tells (a channel's close) is none.
 
     Args:
         port: of the host on 127.0.0.1.
-        delay: seconds each way.
+        delay: seconds each way; may be set anew. For a true count it must be longer than what either end needs to say
+            all that it has to say.
 
     Attributes:
         port: where it listens on 127.0.0.1.
-        trips: round trips so far; may be set back to 0.
     """
 
     def __init__(self, port: int, delay: float) -> None:
         self._target = port
-        self._delay = delay
+        self.delay = delay
         self._selector = selectors.DefaultSelector()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        self.trips = 0
-        self._heard = True  # the client got something since it last sent
+        self._era = 0
+        self._client_heard = 0  # the last trip whose answer, or part of it, has come
+        self._host_heard = 0
         self._held: list[_Held] = []
         self._count = 0
+        self._last: dict[socket.socket, float] = {}  # when the last of what came from it is due
         self._peers: dict[socket.socket, socket.socket] = {}
         self._clients: set[socket.socket] = set()
         self._hear, self._call = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="line", daemon=True)
+
+    @property
+    def trips(self) -> int:
+        """How often the client had to wait for the host, one time after the other, since `restart`."""
+        return self._client_heard
+
+    def restart(self) -> None:
+        """Count from 0 again; what is under way belongs to no trip."""
+        self._era += 1
+        self._client_heard = self._host_heard = 0
 
     def __enter__(self) -> Self:
         self._selector.register(self._listener, selectors.EVENT_READ)
@@ -89,7 +104,7 @@ class Line:
         server = socket.create_connection(("127.0.0.1", self._target))
         self._clients.add(client)
         self._peers[client], self._peers[server] = server, client
-        self.trips += 1  # TCP's own handshake, which loopback does not show
+        self._client_heard = self._host_heard = self._client_heard + 1  # TCP's own, which loopback does not show
         for sock in (client, server):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._selector.register(sock, selectors.EVENT_READ)
@@ -102,16 +117,19 @@ class Line:
         if not data:
             self._selector.unregister(sock)
         from_client = sock in self._clients
-        if from_client and data and self._heard:
-            self.trips += 1
-            self._heard = False
+        trip = self._client_heard + 1 if from_client else self._host_heard
         self._count += 1
-        due = time.monotonic() + self._delay
-        heapq.heappush(self._held, _Held(due, self._count, self._peers[sock], data, not from_client))
+        # A shorter delay lets nothing overtake what is under way.
+        due = self._last[sock] = max(time.monotonic() + self.delay, self._last.get(sock, 0.0))
+        held = _Held(due, self._count, self._peers[sock], data, not from_client, trip, self._era)
+        heapq.heappush(self._held, held)
 
     def _deliver(self, held: _Held) -> None:
-        if held.to_client and held.data:
-            self._heard = True
+        if held.data and held.era == self._era:
+            if held.to_client:
+                self._client_heard = max(self._client_heard, held.trip)
+            else:
+                self._host_heard = max(self._host_heard, held.trip)
         with contextlib.suppress(OSError):
             if held.data:
                 held.sock.sendall(held.data)

@@ -91,6 +91,9 @@ class Sshd:
                 "PrintMotd no",
                 "MaxStartups 100",
                 "LogLevel VERBOSE",
+                # Debian's bash reads the ~/.bashrc of whoever runs the tests where sshd starts it, but not where it is
+                # deep: what stands there may take long, or leave a lock when its connection is cut.
+                "SetEnv SHLVL=2",
             ]
             path = self.folder / "sshd_config"
             path.write_text("\n".join(lines) + "\n")

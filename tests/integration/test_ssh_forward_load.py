@@ -6,18 +6,25 @@ import contextlib
 import resource
 import selectors
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psutil
 import pytest
 
 from jupyman.ssh.forward import Forwarder
 from jupyman.ssh.link import Link
+from tests.bed.wait import wait_until
+from tests.bench.host import target
+from tests.bench.traffic import Beside, call
 
 from .test_ssh_bed import Sshd, connect, echo, ping, read_all, send_all, serving, sshd, until
+
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close by a reset
 
 
 @pytest.fixture(scope="module")
@@ -44,45 +51,117 @@ def forwarder(link: Link) -> Iterator[Forwarder]:
 # --- many, and slow -----------------------------------------------------------------------------------------------
 
 
-def test_three_hundred_connections_at_once(forwarder: Forwarder) -> None:
-    count = 300
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Two descriptors of this process for each connection, and one of sshd's."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
-    try:
-        with serving(echo) as target, contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
-            listener = forwarder.listen(0, target)
-            threads = threading.active_count()
-            rounds = {}
-            for number in range(count):
-                sock = stack.enter_context(socket.socket())
-                sock.setblocking(False)
-                sock.connect_ex(("127.0.0.1", listener.local_port))
-                selector.register(sock, selectors.EVENT_WRITE, number)
-                rounds[number] = 0
-            deadline = time.monotonic() + 20
-            finished = 0
-            while finished < count:
-                assert time.monotonic() < deadline, f"{finished} of {count}"
-                for key, mask in selector.select(1):
-                    one, number = key.fileobj, key.data
-                    assert isinstance(one, socket.socket)
-                    if mask & selectors.EVENT_READ:
-                        assert one.recv(1) == b"x"
-                        rounds[number] += 1
-                    if rounds[number] == 4:
-                        selector.unregister(one)
-                        finished += 1
-                        continue
-                    one.send(b"x")
-                    selector.modify(one, selectors.EVENT_READ, number)
-            assert listener.open == count
-            # The echo program has a thread for each; the forwarder has one for all.
-            named = [thread for thread in threading.enumerate() if thread.name.startswith("forwards")]
-            assert len(named) == 1
-            assert threads > 0
-        assert until(lambda: listener.stats() == (0, 4 * count, 4 * count))
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 8192)), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_thousand_connections_at_once(many_files: None, tmp_path: Path) -> None:
+    count = 1000
+    with (
+        sshd(tmp_path / "bed") as bed,
+        contextlib.closing(bed.open()) as link,
+        target("echo") as port,
+        contextlib.ExitStack() as stack,
+        selectors.DefaultSelector() as selector,
+    ):
+        one = Forwarder("many")
+        stack.callback(one.close)
+        one.attach(link)
+        listener = one.listen(0, ("127.0.0.1", port))
+        rounds: dict[int, int] = {}
+        clients: list[socket.socket] = []
+        threads = threading.active_count()
+        for number in range(count):
+            sock = stack.enter_context(socket.socket())
+            clients.append(sock)
+            sock.setblocking(False)
+            sock.connect_ex(("127.0.0.1", listener.local_port))
+            selector.register(sock, selectors.EVENT_WRITE, number)
+            rounds[number] = 0
+        deadline = time.monotonic() + 60
+        finished = 0
+        while finished < count:
+            assert time.monotonic() < deadline, f"{finished} of {count}"
+            for key, mask in selector.select(1):
+                sock, number = key.fileobj, key.data  # type: ignore[assignment]  # it was registered above
+                if mask & selectors.EVENT_READ:
+                    assert sock.recv(1) == b"x"
+                    rounds[number] += 1
+                if rounds[number] == 4:
+                    selector.unregister(sock)
+                    finished += 1
+                    continue
+                sock.send(b"x")
+                selector.modify(sock, selectors.EVENT_READ, number)
+        assert listener.open == count
+        assert threading.active_count() <= threads
+        for client in clients:
+            client.close()
+        wait_until(lambda: listener.open == 0, what="the end of every connection")
+        assert listener.stats() == (0, 4 * count, 4 * count)
+
+
+def test_one_thread_for_the_forwards_of_all_hosts(bed: Sshd) -> None:
+    with contextlib.ExitStack() as stack, serving(echo) as place:
+        for number in range(3):
+            link = stack.enter_context(contextlib.closing(bed.open()))
+            one = Forwarder(f"host{number}")
+            stack.callback(one.close)
+            one.attach(link)
+            assert all(ping(one.listen(0, place)) == b"ping" for _ in range(10))
+        named = [thread for thread in threading.enumerate() if thread.name.startswith("forwards")]
+        assert len(named) == 1
+
+
+@pytest.mark.parametrize("direction", ["down", "up"])
+def test_a_gibibyte_keeps_every_bit(forwarder: Forwarder, direction: str) -> None:
+    with target("bulk") as port:
+        listener = forwarder.listen(0, ("127.0.0.1", port))
+        call(direction, port=listener.local_port, size=1 << 30, hashed=True)
+
+
+def test_a_storm_of_connections(forwarder: Forwarder) -> None:
+    """Opened, used, and ended in every way, many at once; none is left over."""
+
+    def handler(connection: socket.socket) -> None:
+        word = connection.recv(1)
+        if word == b"r":
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        elif word == b"e":
+            connection.sendall(word)
+
+    def one(number: int) -> None:
+        with connect(listener) as sock:
+            word = b"erx"[number % 3 : number % 3 + 1]
+            if number % 4 == 3:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                return
+            sock.sendall(word)
+            with contextlib.suppress(ConnectionError):
+                assert sock.recv(1) == (b"e" if word == b"e" else b"")
+
+    with serving(handler) as place, ThreadPoolExecutor(8) as pool:
+        listener = forwarder.listen(0, place)
+        list(pool.map(one, range(600)))
+        assert until(lambda: listener.open == 0)
+        assert ping(listener, b"e") == b"e"
+
+
+@pytest.mark.parametrize("direction", ["down", "up"])
+def test_bulk_starves_nobody(forwarder: Forwarder, direction: str) -> None:
+    with target("bulk") as bulk, target("echo") as small:
+        large, quick = (forwarder.listen(0, ("127.0.0.1", port)) for port in (bulk, small))
+        with Beside("load", port=large.local_port, direction=direction), ThreadPoolExecutor(4) as pool:
+            # Each waits at most for what is on its way before it: never for the end of the transfer, which has none.
+            took = pool.map(lambda _: call("ping", port=quick.local_port, count=50, limit=30.0), range(4))
+            assert [len(one) for one in took] == [50] * 4
+            moved = large.stats()[1:]
+            assert until(lambda: large.stats()[1:] != moved)
 
 
 def test_a_slow_reader_costs_bounded_memory_and_holds_up_nobody(forwarder: Forwarder) -> None:

@@ -1,0 +1,389 @@
+"""Channels of ours against hosts that do what no host may do, and those that are merely slow."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import paramiko
+import pytest
+from paramiko.message import Message
+
+from jupyman.ssh import channels as module
+from jupyman.ssh.channel import Channel, Receiver
+from jupyman.ssh.channels import Channels
+from jupyman.ssh.forward import Forwarder
+from jupyman.ssh.loop import Loop, shared
+from jupyman.ssh.messages import FIRST_CHANNEL
+from jupyman.ssh.tray import Tray
+from jupyman.ssh.windows import WINDOW
+from tests.bed.wait import wait_until
+
+from .packets import Pair, pair
+
+OPENED, REFUSED, ADJUST, DATA, EXTENDED, EOF, CLOSE, REQUEST = 91, 92, 93, 94, 95, 96, 97, 98
+
+
+class Local:
+    """The local end: notes what it hears, delivers when told."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self.size = 0
+
+    def opened(self, channel: Channel) -> None:
+        self.heard.append("opened")
+
+    def refused(self, channel: Channel, error: Exception) -> None:
+        self.heard.append(f"refused: {error}")
+
+    def data(self, channel: Channel, views: list[memoryview], size: int) -> None:
+        self.size += size
+
+    def news(self, channel: Channel) -> None:
+        self.heard.append("closed" if channel.closed else "eof" if channel.eof else "grown")
+
+    def lost(self, channel: Channel) -> None:
+        self.heard.append("lost")
+
+
+class Host:
+    """The other end, by hand."""
+
+    def __init__(self, ends: Pair) -> None:
+        self.ends = ends
+        self.channels = Channels(ends.ours.outbox)
+        self.loop: Loop = shared()
+
+    def channel(self, loop: Loop, receiver: Receiver) -> Channel:
+        """Be what a forwarder rides on."""
+        return self.channels.channel(loop, receiver)
+
+    def ask(self) -> tuple[Channel, Local, int]:
+        """Ask for one; returns it, its local end, and the number that it was asked for by."""
+        local = Local()
+        channel = self.channels.channel(self.loop, local)
+        channel.open(("127.0.0.1", 80))
+        kind, message = self.ends.other.read_message()
+        assert kind == 90
+        assert message.get_text() == "direct-tcpip"
+        return channel, local, message.get_int()
+
+    def open(self, window: int = 1 << 21) -> tuple[Channel, Local, int]:
+        """And open it, with 7 as its number here."""
+        channel, local, number = self.ask()
+        self.say(OPENED, number, struct.pack(">III", 7, window, 32768))
+        return channel, local, number
+
+    def say(self, kind: int, number: int, rest: bytes = b"") -> None:
+        self.channels.message(kind, number, memoryview(struct.pack(">BI", kind, number) + rest))
+
+    def data(self, number: int, size: int) -> None:
+        self.channels.data(number, [memoryview(bytes(size))])
+
+    def hears(self) -> tuple[int, int, Message]:
+        """The next message to it: kind, number, the rest."""
+        kind, message = self.ends.other.read_message()
+        return kind, message.get_int(), message
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    with pair() as ends:
+        yield Host(ends)
+
+
+def test_numbers_are_never_paramikos_nor_given_twice(host: Host) -> None:
+    numbers = [host.ask()[2] for _ in range(5)]
+    assert numbers == list(range(FIRST_CHANNEL, FIRST_CHANNEL + 5))
+    host.channels._next = module._LAST
+    assert host.ask()[2] == module._LAST
+    assert host.ask()[2] == FIRST_CHANNEL + 5  # the others are still in use
+
+
+def test_a_unix_socket_is_asked_for(host: Host) -> None:
+    host.channels.channel(host.loop, Local()).open("/run/jupyter.sock")
+    _, message = host.ends.other.read_message()
+    assert message.get_text() == "direct-streamlocal@openssh.com"
+    number, window, packet = message.get_int(), message.get_int(), message.get_int()
+    assert (number, window, packet) == (FIRST_CHANNEL, WINDOW, 128 * 1024)
+    assert message.get_text() == "/run/jupyter.sock"
+
+
+def test_a_whole_life(host: Host) -> None:
+    channel, local, number = host.open()
+    host.data(number, 1000)
+    channel.delivered(1000)
+    channel.end()
+    channel.end()
+    assert host.hears()[:2] == (EOF, 7)
+    host.say(EOF, number)
+    host.say(CLOSE, number)
+    assert host.hears()[:2] == (CLOSE, 7)
+    channel.close()
+    assert (local.heard, local.size) == (["opened", "eof", "closed"], 1000)
+    with pytest.raises(paramiko.SSHException):
+        host.say(CLOSE, number)
+
+
+def test_closed_here_it_is_heard_no_more_and_stays_until_the_host_closes_too(host: Host) -> None:
+    channel, local, number = host.open()
+    channel.close()
+    assert host.hears()[:2] == (CLOSE, 7)
+    host.data(number, 1000)
+    host.say(EOF, number)
+    host.say(CLOSE, number)
+    assert (local.heard, local.size) == (["opened"], 0)
+    with pytest.raises(paramiko.SSHException):
+        host.data(number, 1)
+
+
+def test_given_up_before_it_opens_it_is_closed_when_it_does(host: Host) -> None:
+    channel, local, number = host.ask()
+    channel.close()
+    host.say(OPENED, number, struct.pack(">III", 7, 1 << 21, 32768))
+    assert host.hears()[:2] == (CLOSE, 7)
+    host.say(CLOSE, number)
+    assert local.heard == []
+
+
+def test_a_refusal(host: Host) -> None:
+    channel, local, number = host.ask()
+    host.say(REFUSED, number, struct.pack(">I", 2) + b"\0\0\0\x04\x1b[2J\0\0\0\0")
+    assert local.heard == ["refused: ChannelException(2, 'Connect failed')"]
+    with pytest.raises(paramiko.SSHException):
+        host.say(REFUSED, number, struct.pack(">I", 2))
+    del channel
+
+
+def test_requests_are_refused_and_what_is_extended_is_dropped(host: Host) -> None:
+    _, local, number = host.open()
+    host.say(REQUEST, number, b"\0\0\0\x04exec\x00\0\0\0\0")
+    host.say(REQUEST, number, b"\0\0\0\x04exec\x01\0\0\0\0")
+    assert host.hears()[:2] == (100, 7)
+    size = WINDOW // 2
+    host.say(EXTENDED, number, struct.pack(">II", 1, size) + bytes(size))
+    kind, _, message = host.hears()
+    assert (kind, message.get_int() >= size) == (ADJUST, True)
+    assert (local.heard, local.size) == (["opened"], 0)
+
+
+def test_the_window_is_opened_as_data_is_delivered_and_not_before(host: Host) -> None:
+    channel, local, number = host.open()
+    host.data(number, WINDOW // 2)
+    host.say(REQUEST, number, b"\0\0\0\x01x\x01")
+    assert host.hears()[0] == 100  # nothing went before
+    channel.delivered(WINDOW // 2)
+    kind, _, message = host.hears()
+    assert kind == ADJUST
+    assert message.get_int() >= WINDOW // 2
+    assert local.size == WINDOW // 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "rest"),
+    [
+        (ADJUST, struct.pack(">I", 1)),
+        (EOF, b""),
+        (CLOSE, b""),
+        (REQUEST, b"\0\0\0\x01x\x01"),
+        (EXTENDED, struct.pack(">II", 1, 0)),
+    ],
+)
+def test_what_is_said_before_the_channel_is_open_ends_the_connection(host: Host, kind: int, rest: bytes) -> None:
+    _, _, number = host.ask()
+    with pytest.raises(paramiko.SSHException):
+        host.say(kind, number, rest)
+    with pytest.raises(paramiko.SSHException):
+        host.data(number, 1)
+    with pytest.raises(paramiko.SSHException):
+        host.say(kind, number + 1, rest)  # never asked for
+
+
+def test_more_than_the_window_ends_the_connection(host: Host) -> None:
+    _, _, number = host.open()
+    host.data(number, WINDOW)
+    with pytest.raises(paramiko.SSHException, match="window"):
+        host.data(number, 1)
+
+
+def test_data_after_the_end_ends_the_connection(host: Host) -> None:
+    _, local, number = host.open()
+    host.say(EOF, number)
+    with pytest.raises(paramiko.SSHException):
+        host.data(number, 1)
+    assert local.size == 0
+
+
+@pytest.mark.parametrize("kind", [OPENED, REFUSED])
+def test_an_answer_that_comes_twice_ends_the_connection(host: Host, kind: int) -> None:
+    _, _, number = host.open()
+    with pytest.raises(paramiko.SSHException):
+        host.say(kind, number, struct.pack(">III", 7, 1, 1))
+
+
+def test_a_host_that_takes_packets_of_nothing_is_left(host: Host) -> None:
+    _, _, number = host.ask()
+    with pytest.raises(paramiko.SSHException):
+        host.say(OPENED, number, struct.pack(">III", 7, 1, 0))
+
+
+@pytest.mark.parametrize("kind", [OPENED, REFUSED, ADJUST, EXTENDED, REQUEST])
+def test_messages_that_are_cut_short_end_the_connection(host: Host, kind: int) -> None:
+    _, _, number = host.ask() if kind in {OPENED, REFUSED} else host.open()
+    with pytest.raises(paramiko.SSHException):
+        host.say(kind, number, b"\0")
+    if kind == REQUEST:
+        with pytest.raises(paramiko.SSHException):
+            host.say(kind, number, struct.pack(">I", 1 << 31))
+
+
+def test_a_window_cannot_grow_beyond_32_bits(host: Host) -> None:
+    channel, _, number = host.open()
+    for _ in range(3):
+        host.say(ADJUST, number, struct.pack(">I", (1 << 32) - 1))
+    assert channel.window() == (1 << 32) - 1
+
+
+def test_the_end_of_the_connection_is_told_to_all(host: Host) -> None:
+    channel, local, _ = host.open()
+    _, waiting, _ = host.ask()
+    host.channels.lose()
+    assert local.heard == ["opened", "lost"]
+    assert waiting.heard == ["refused: the connection ended"]
+    channel.close()
+    with pytest.raises(paramiko.SSHException):
+        host.channels.channel(host.loop, Local()).open(("127.0.0.1", 80))
+
+
+def test_windows_grow_together_no_further_than_allowed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SPARE", WINDOW)
+    channels = Channels(host.ends.ours.outbox)
+    assert channels.spare(WINDOW // 2) == WINDOW // 2
+    assert channels.spare(WINDOW) == WINDOW // 2
+    assert channels.spare(WINDOW) == 0
+    assert channels.spare(-WINDOW) == -WINDOW
+    assert channels.spare(1) == 1
+
+
+def test_company_is_who_spoke_lately(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock: list[float] = [100.0]
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    tray: Any = type("Empty", (), {"packets": []})()
+    one, two = (host.channels.channel(host.loop, Local()) for _ in range(2))
+    host.channels.post(one, tray)
+    host.channels.post(one, tray)
+    assert not host.channels.company
+    host.channels.post(two, tray)
+    assert host.channels.company
+    clock[0] += module.COMPANY
+    assert not host.channels.company
+
+
+class Interrupted:
+    """A connection on which the host's CLOSE comes just when we send something."""
+
+    room, company = True, False
+
+    def __init__(self) -> None:
+        self.channel: Channel | None = None
+        self.sent: list[int] = []
+        self.closing: threading.Thread | None = None
+
+    def number(self, channel: Channel) -> int:
+        return FIRST_CHANNEL
+
+    def forget(self, number: int) -> None:
+        pass
+
+    def wait(self, resume: Callable[[], None]) -> None:
+        pass
+
+    def remind(self, channel: Channel) -> None:
+        pass
+
+    def nearer(self, seconds: float) -> float:
+        return seconds
+
+    def spare(self, size: int) -> int:
+        return 0
+
+    def send(self, payload: bytes) -> None:
+        if payload[0] != CLOSE and self.channel is not None:
+            self.interrupt()
+        self.sent.append(payload[0])
+
+    def post(self, channel: Channel, tray: Tray) -> None:
+        self.interrupt()
+        self.sent.append(DATA)
+
+    def interrupt(self) -> None:
+        """Have the transport's thread take a CLOSE, as far as it comes."""
+        channel = self.channel
+        assert channel is not None
+        message = memoryview(struct.pack(">BI", CLOSE, FIRST_CHANNEL))
+        self.closing = threading.Thread(target=channel.hear, args=(CLOSE, message))
+        self.closing.start()
+        self.closing.join(0.3)
+
+
+def _post(channel: Channel) -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        far.sendall(b"data")
+        tray = Tray()
+        channel.send(tray, tray.fill(near, 100, 32768))
+
+
+@pytest.mark.parametrize(
+    ("kind", "act"),
+    [
+        (DATA, _post),
+        (DATA, lambda channel: channel.say(b"data")),
+        (EOF, lambda channel: channel.end()),
+        (ADJUST, lambda channel: channel.delivered(WINDOW)),
+    ],
+)
+def test_nothing_follows_our_close(kind: int, act: Callable[[Channel], None]) -> None:
+    """OpenSSH ends the whole connection where something does."""
+    carriage = Interrupted()
+    channel = Channel(carriage, Local())
+    channel.open(("127.0.0.1", 80))
+    channel.hear(OPENED, memoryview(struct.pack(">BIIII", OPENED, FIRST_CHANNEL, 7, 1 << 21, 32768)))
+    channel.take([memoryview(bytes(WINDOW))])
+    carriage.channel = channel
+    act(channel)
+    assert carriage.closing is not None
+    carriage.closing.join(10)
+    assert carriage.sent == [90, kind, CLOSE]
+    act(channel)
+    assert carriage.sent == [90, kind, CLOSE]
+
+
+def test_a_host_that_takes_nothing_at_first_does_not_touch_the_loops_alarms(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are the loop's own, and the host's answer is heard in another thread."""
+    reminded: list[Channel] = []
+    monkeypatch.setattr(host.channels, "remind", reminded.append)
+    forwarder = Forwarder("test")
+    forwarder.attach(host)
+    try:
+        listener = forwarder.listen(0, ("127.0.0.1", 80))
+        with socket.create_connection(("127.0.0.1", listener.local_port), 10) as local:
+            local.settimeout(10)
+            local.sendall(b"hello")
+            kind, message = host.ends.other.read_message()
+            assert kind == 90
+            message.get_text()
+            [stream] = forwarder._streams
+            wait_until(lambda: stream._asked == b"hello", what="what the program says")
+            host.say(OPENED, message.get_int(), struct.pack(">III", 7, 0, 32768))
+            assert local.recv(10) == b""
+        assert reminded == []
+    finally:
+        forwarder.close()
