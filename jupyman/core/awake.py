@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import socket
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from jupyman.core.clock import Clock
 
 # A tick that comes this much later than asked, by either clock, means sleep (or SIGSTOP): CLOCK_MONOTONIC stands
 # still during sleep on Linux, the wall clock does not.
 LATE = 3.0
+TICK = 1.0  # seconds
 # An address that is nobody's (RFC 5737): packets to it would go the default way.
 ANYWHERE = "192.0.2.1"
 
@@ -33,42 +35,67 @@ def source_address(peer: str | None) -> str | None:
         return None
 
 
-@dataclass
+class Sleeper(Protocol):
+    """What has to know: the owner of a link."""
+
+    @property
+    def awaited(self) -> bool:
+        """Whether a link is up, or to come back."""
+
+    @property
+    def peer(self) -> str | None:
+        """The host's IP address, None where it is not known."""
+
+    def disturbed(self) -> None:
+        """This computer slept, or its network changed: look at the link, or for it, now. Must not wait."""
+
+
 class Awake:
-    """Compares ticks with both clocks, and the source address with the last one seen."""
+    """Compares ticks with both clocks, and the addresses that packets leave from with the last ones seen.
 
-    monotonic: Callable[[], float] = time.monotonic
-    wall: Callable[[], float] = time.time
-    _mono: float = field(init=False)
-    _wall: float = field(init=False)
-    _ahead: float = field(init=False)  # of the wall clock: it goes on during sleep
-    _address: str | None = field(init=False, default=None)
-    _peer: str | None = field(init=False, default=None)
+    One for all links: a tick of each would cost more than their heartbeats.
 
-    def __post_init__(self) -> None:
-        self.sleep_begins()
-        self._ahead = self._wall - self._mono
+    Args:
+        sleepers: who has to know, asked at each tick.
+        clock: this computer's.
+    """
 
-    def sleep_begins(self) -> None:
-        """Note the clocks before a wait."""
-        self._mono, self._wall = self.monotonic(), self.wall()
+    def __init__(self, sleepers: Callable[[], Iterable[Sleeper]], clock: Clock | None = None) -> None:
+        self._sleepers = sleepers
+        self._clock = clock or Clock()
+        self._addresses: dict[str | None, str | None] = {}
+        self.wait_begins()
+        self._ahead = self._wall - self._mono  # of the wall clock: it goes on during sleep
 
-    def disturbed(self, asked: float, peer: str | None) -> bool:
-        """Tell after a wait whether something happened to this computer.
+    def wait_begins(self) -> None:
+        """Note the clocks: from now on, one waits for the next tick. A tick does so at its end."""
+        self._mono, self._wall = self._clock.monotonic(), self._clock.wall()
+
+    def tick(self, asked: float = TICK) -> None:
+        """Tell after a wait everyone whom it concerns what happened to this computer.
+
+        After sleep that is everyone; where packets to a host now leave from another address, or from one again,
+        those whose host it is.
 
         Args:
             asked: seconds that the wait was meant to last at most.
-            peer: the host's IP address, None where it is not known.
-
-        Returns:
-            True after sleep, or when packets to `peer` now leave from another address, or from one again.
         """
-        mono, wall = self.monotonic(), self.wall()
-        late = max(mono - self._mono, wall - self._wall) - asked
-        # Between two waits: in the middle of a login, perhaps.
+        mono, wall = self._clock.monotonic(), self._clock.wall()
+        late = max(mono - self._mono, wall - self._wall) - asked > LATE
+        # Between two waits: in the middle of what we did.
         slept, self._ahead = wall - mono - self._ahead > LATE, wall - mono
-        address = source_address(peer)
+        waiting = [(one, one.peer) for one in self._sleepers() if one.awaited]
+        moved = self._moved({peer for _, peer in waiting})
+        for one, peer in waiting:
+            if late or slept or peer in moved:
+                one.disturbed()
+        self.wait_begins()
+
+    def _moved(self, peers: set[str | None]) -> set[str | None]:
+        before, self._addresses = self._addresses, {peer: source_address(peer) for peer in peers}
         # An address that vanishes is no reason to look: the answer would be "unreachable" anyway.
-        moved = peer == self._peer and address is not None and address != self._address
-        self._address, self._peer = address, peer
-        return late > LATE or slept or moved
+        return {
+            peer
+            for peer, address in self._addresses.items()
+            if peer in before and address is not None and address != before[peer]
+        }

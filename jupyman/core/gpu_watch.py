@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 
 from jupyman import errors, remote
@@ -11,13 +10,16 @@ from jupyman.core import gpus as gpu_facts
 from jupyman.core import shell as script
 from jupyman.core.hosts import Hosts
 from jupyman.core.notebooks import paths
+from jupyman.core.patrol import Patrol
 from jupyman.core.sessions import Live, Sessions
+from jupyman.core.ticker import Ticker
 from jupyman.model import Gpu, GpuUse, Problem
 from jupyman.ssh.link import Link
 from jupyman.tools import gpu_choice, nvidia_smi
 
 log = logging.getLogger(__name__)
 
+AT_ONCE = 4  # hosts
 EVERY = 60.0  # seconds between looks at a host; without persistence mode each wakes its driver up for a second or two
 SOON = 10.0  # seconds: a `ps` has the next look come now, where the last is older than this
 GIVEN_UP = 900.0  # seconds until a host whose nvidia-smi hung is asked again: each question may leave a process there
@@ -31,20 +33,16 @@ class GpuWatch:
     Args:
         hosts: their links.
         sessions: the registry.
+        ticker: says when it is time.
     """
 
-    def __init__(self, hosts: Hosts, sessions: Sessions) -> None:
+    def __init__(self, hosts: Hosts, sessions: Sessions, ticker: Ticker) -> None:
         self._hosts = hosts
         self._sessions = sessions
-        self._closed = threading.Event()
-        self._due = threading.Event()
+        self._patrol = Patrol(self._visit, AT_ONCE)
         self._next: dict[str, float] = {}  # monotonic, by host
         self._last: dict[str, float] = {}
-        self._thread = threading.Thread(target=self._run, name="watch GPUs", daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
+        self._soon = ticker.every(SOON, self._tour)
 
     def soon(self) -> None:
         """Have the next look come now, unless the last was a moment ago or the host's nvidia-smi hangs; never waits."""
@@ -53,12 +51,11 @@ class GpuWatch:
             if now - last >= SOON and self._next.get(host, 0.0) - now <= EVERY:
                 self._next[host] = now
         if self._wanted():
-            self._due.set()
+            self._soon()
 
     def close(self) -> None:
-        """End."""
-        self._closed.set()
-        self._due.set()
+        """Begin no further look."""
+        self._patrol.close()
 
     def _wanted(self) -> dict[str, list[Live]]:
         """Return the running sessions with GPUs, by host."""
@@ -69,25 +66,21 @@ class GpuWatch:
                     found.setdefault(live.spec.host, []).append(live)
         return found
 
-    def _run(self) -> None:
-        while True:
-            self._due.wait(EVERY)
-            self._due.clear()
-            if self._closed.is_set():
-                return
-            for host, lives in self._wanted().items():
-                if time.monotonic() < self._next.get(host, 0.0):
-                    continue
-                supervisor = self._hosts.known(host)
-                link = supervisor.link if supervisor is not None else None
-                if link is None:
-                    continue
-                try:
-                    self._look(host, link, lives)
-                except errors.JupymanError as error:
-                    log.info("the GPUs of %s could not be looked at: %s", host, error.message)
-                except Exception:
-                    log.exception("the GPUs of %s could not be looked at", host)
+    def _tour(self) -> None:
+        for host in self._wanted():
+            if time.monotonic() >= self._next.get(host, 0.0):
+                self._patrol.ask(host, again=False)
+
+    def _visit(self, host: str) -> None:
+        supervisor = self._hosts.known(host)
+        link = supervisor.link if supervisor is not None else None
+        lives = self._wanted().get(host)
+        if link is None or not lives:
+            return
+        try:
+            self._look(host, link, lives)
+        except errors.JupymanError as error:
+            log.info("the GPUs of %s could not be looked at: %s", host, error.message)
 
     def _look(self, host: str, link: Link, lives: list[Live]) -> None:
         self._last[host] = time.monotonic()

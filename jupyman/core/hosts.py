@@ -9,6 +9,7 @@ from pathlib import Path
 from jupyman import config as configuration
 from jupyman import errors
 from jupyman.api import ClientContext
+from jupyman.core.awake import Awake
 from jupyman.core.supervisor import Supervisor
 from jupyman.ssh.auth import Keyring
 
@@ -33,6 +34,7 @@ class Hosts:
         self._supervisors: dict[str, Supervisor] = {}
         self._stamp: tuple[int, int] | None = None
         self._config: configuration.Config | None = None
+        self.awake = Awake(lambda: self.all().values())
 
     @property
     def config(self) -> configuration.Config:

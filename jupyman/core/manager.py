@@ -14,7 +14,8 @@ import msgspec
 
 from jupyman import api, config, errors
 from jupyman.api import ClientContext, Operation
-from jupyman.core import checkup, ending, env_verbs, inquiries, kernel_verbs, tunnels
+from jupyman.core import checkup, ending, inquiries, kernel_verbs, tunnels
+from jupyman.core.awake import TICK
 from jupyman.core.background import Background
 from jupyman.core.gpu_watch import GpuWatch
 from jupyman.core.hosts import Hosts
@@ -23,6 +24,7 @@ from jupyman.core.sessions import Live, Sessions
 from jupyman.core.shared import Shared
 from jupyman.core.store import Store
 from jupyman.core.supervisor import Supervisor
+from jupyman.core.ticker import Ticker
 from jupyman.core.up import UpFlow
 from jupyman.model import FoundServer, Problem, Ps, SessionSpec
 from jupyman.paths import Paths
@@ -33,6 +35,15 @@ log = logging.getLogger(__name__)
 SETTLE = 5.0
 # A one-time code is good for this long, seconds.
 CODE_LIFE = 60.0
+_ABOUT_ENVIRONMENTS: tuple[type[api.Request], ...] = (
+    api.EnvLs,
+    api.EnvCreate,
+    api.EnvLogs,
+    api.EnvRm,
+    api.EnvPush,
+    api.EnvTarget,
+    api.EnvMirror,
+)
 
 
 class Manager:
@@ -51,9 +62,11 @@ class Manager:
         if store.recovered:
             log.warning("%s", store.recovered)
         self.sessions = Sessions(store)
+        self._ticker = Ticker()
         self.hosts = Hosts(paths.config_file, self._on_up, self._on_down)
-        self._restorer = Restorer(self.hosts, self.sessions, self._restart)
-        self._gpus = GpuWatch(self.hosts, self.sessions)
+        self._ticker.every(TICK, self.hosts.awake.tick)
+        self._restorer = Restorer(self.hosts, self.sessions, self._restart, self._ticker)
+        self._gpus = GpuWatch(self.hosts, self.sessions, self._ticker)
         self._client = ClientContext()  # the newest way to log in
         self._settled_by = time.monotonic() + SETTLE
         self._codes: dict[str, tuple[str, float]] = {}
@@ -73,7 +86,7 @@ class Manager:
             api.KernelLs: self._on_host(kernel_verbs.ls),
             api.KernelRm: self._on_host(kernel_verbs.rm),
             api.KernelCheck: self._kernel_check,
-            **{kind: self._on_host(verb) for kind, verb in env_verbs.VERBS.items()},
+            **dict.fromkeys(_ABOUT_ENVIRONMENTS, self._env),
             api.HostLs: lambda _, operation: inquiries.host_ls(self.hosts, self.sessions, operation),
             api.HostTrust: lambda request, operation: inquiries.host_trust(request, self.hosts, operation),
         }
@@ -87,8 +100,8 @@ class Manager:
             client: how the daemon itself would log in: the environment that it was started with.
         """
         self._client = client
+        self._ticker.start()
         self._restorer.start(client)
-        self._gpus.start()
 
     def handle(self, request: api.AnyRequest, operation: Operation) -> Any:
         """Do one request: see `api.Backend.handle`."""
@@ -105,8 +118,18 @@ class Manager:
         live = self.sessions.live.get(entry[0])
         return live.url if live is not None else None
 
+    def every(self, seconds: float, call: Callable[[], None]) -> None:
+        """Have something done now and then.
+
+        Args:
+            seconds: between two calls.
+            call: must not wait.
+        """
+        self._ticker.every(seconds, call)
+
     def close(self) -> None:
         """End links and listeners; servers on hosts run on."""
+        self._ticker.close()
         self._restorer.close()
         self._gpus.close()
         self.hosts.close()
@@ -268,6 +291,11 @@ class Manager:
 
     def _on_down(self, supervisor: Supervisor) -> None:
         link_gone(self.sessions, supervisor.name)
+
+    def _env(self, request: Any, operation: Operation) -> Any:
+        from jupyman.core import env_verbs  # half a megabyte, which a daemon that only forwards can do without
+
+        return self._on_host(env_verbs.VERBS[type(request)])(request, operation)
 
     def _on_host(self, verb: Callable[..., Any]) -> Callable[[Any, Operation], Any]:
         """Wrap a verb that works on one host over its link."""

@@ -42,8 +42,12 @@ class Patrol:
             self._waiting[host] = None
             if self._closed or self._threads >= min(self._most, len(self._waiting) + len(self._looked_at)):
                 return
-            self._threads += 1
-            threading.Thread(target=self._work, name="look at hosts", daemon=True).start()
+            try:
+                threading.Thread(target=self._work, name="look at hosts", daemon=True).start()
+            except RuntimeError:  # no thread could be started: the next who asks tries again
+                log.exception("%s is not looked at now", host)
+            else:
+                self._threads += 1  # the new one waits for our lock
 
     def close(self) -> None:
         """Begin no further look."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 
@@ -17,6 +16,7 @@ from jupyman.core.launchers.records import exposed_kernels
 from jupyman.core.patrol import Patrol
 from jupyman.core.sessions import Live, Sessions
 from jupyman.core.supervisor import Supervisor
+from jupyman.core.ticker import Ticker
 from jupyman.model import Problem, Running
 from jupyman.ssh.link import Link
 
@@ -35,17 +35,17 @@ class Restorer:
         hosts: their links.
         sessions: the registry.
         restart: starts a session's server again, in a thread of its own; told why.
+        ticker: has the servers looked at now and then.
     """
 
-    def __init__(self, hosts: Hosts, sessions: Sessions, restart: Callable[[Live, str], None]) -> None:
+    def __init__(self, hosts: Hosts, sessions: Sessions, restart: Callable[[Live, str], None], ticker: Ticker) -> None:
         self._hosts = hosts
         self._sessions = sessions
         self._restart = restart
-        self._closed = threading.Event()
-        self._due = threading.Event()
+        self._suspected = False
         self._client = ClientContext()
         self._patrol = Patrol(self._visit, AT_ONCE)
-        self._watch = threading.Thread(target=self._run, name="watch servers", daemon=True)
+        self._soon = ticker.every(LOOK, self._tour)
 
     def start(self, client: ClientContext) -> None:
         """Bind the listeners of all wanted sessions and forwards, and ask for their links.
@@ -78,7 +78,6 @@ class Restorer:
                     self._sessions.tunnels[(spec.host, spec.local_port)] = (spec, bound)
         for host in hosts:
             self._hosts.supervisor(host, client).want(wanted=True)
-        self._watch.start()
 
     def fresh_client(self, client: ClientContext) -> None:
         """Use the newest way to log in; where it differs, waiting hosts try again at once."""
@@ -96,14 +95,13 @@ class Restorer:
         self._patrol.ask(supervisor.name)
 
     def look(self) -> None:
-        """Look at the servers now instead of later."""
-        self._due.set()
+        """Look at the servers now instead of later; never waits."""
+        self._suspected = True
+        self._soon()
 
     def close(self) -> None:
         """End the watching."""
-        self._closed.set()
         self._patrol.close()
-        self._due.set()
 
     def _bind(self, live: Live) -> None:
         """Bind the session's local port before its link is there; connections wait."""
@@ -114,7 +112,7 @@ class Restorer:
         try:
             # The target is corrected when the server is found.
             listener = supervisor.forwarder.listen(
-                spec.local_port, ("127.0.0.1", spec.port or spec.local_port), strict=True
+                spec.local_port, ("127.0.0.1", spec.port or spec.local_port), strict=True, gate=live.passes
             )
         except errors.JupymanError as error:
             log.warning("session %s: %s", spec.name, error.message)
@@ -129,15 +127,13 @@ class Restorer:
             return
         live.take(listener, lambda: supervisor.status, self.look)
 
-    def _run(self) -> None:
-        while True:
-            suspected = self._due.wait(LOOK)
-            self._due.clear()
-            if self._closed.is_set():
-                return
-            for supervisor in self._hosts.all().values():
-                if supervisor.link is not None and self._sessions.on(supervisor.name):
-                    self._patrol.ask(supervisor.name, again=suspected)
+    def _tour(self) -> None:
+        suspected = self._suspected
+        if suspected:  # whoever suspects something in this moment is served by this very look
+            self._suspected = False
+        for supervisor in self._hosts.all().values():
+            if supervisor.link is not None and self._sessions.on(supervisor.name):
+                self._patrol.ask(supervisor.name, again=suspected)
 
     def _visit(self, host: str) -> None:
         supervisor = self._hosts.known(host)
@@ -186,6 +182,9 @@ class Restorer:
             live.proven(running, exposed_kernels(running.server.pid, seen=liveness.kernels_exposed))
             live.state = "running"
             live.note(running)
+        if supervisor.link is not link:  # not inside: supervisors take their own lock first
+            live.verified = False  # what was proven may be another machine by now: the next link is looked at anew
+            return
         supervisor.forwarder.wake()
         live.settled.set()
 

@@ -47,6 +47,7 @@ class Live:
     running: Running | None = None
     state: ServerState = "lost"
     listener: Listening | None = None
+    refusals: int = 0  # connections through its listener that the host did not take
     verified: bool = False  # the server's identity was proven since the link last came up
     down_since: float | None = None  # monotonic, while the link is away
     seen: str | None = None  # when the server was last proven to run
@@ -60,7 +61,7 @@ class Live:
         """Forward by this listener: connections wait until the server is proven, and browsers are told why.
 
         Args:
-            listener: bound.
+            listener: bound, with `passes` as its gate.
             status: of the host's link.
             suspect: told that the host refused a connection, so that somebody looks at the server; must not wait.
         """
@@ -68,12 +69,16 @@ class Live:
         def refused() -> None:
             # Whoever gets the port next is not the server that was proven.
             self.verified = False
+            self.refusals += 1
             suspect()
 
-        listener.gate = lambda: self.verified
         listener.respond = lambda head, waited: away.answer(head, self._away(status()), waited)
         listener.on_refused = refused
         self.listener = listener
+
+    def passes(self) -> bool:
+        """Whether connections may go to the server: it is proven."""
+        return self.verified
 
     def known(self, running: Running) -> Running:
         """Return a server that was found again as this session had it: launched by it, or taken over."""

@@ -12,7 +12,6 @@ from typing import Literal
 from jupyman import errors
 from jupyman.api import ClientContext, Operation, Prompt
 from jupyman.core import backoff, lifecycle, visit
-from jupyman.core.awake import Awake
 from jupyman.core.clock import Clock
 from jupyman.model import LinkStatus
 from jupyman.ssh import config as ssh_config
@@ -25,9 +24,11 @@ log = logging.getLogger(__name__)
 # Detection of a black hole takes at most INTERVAL + DEADLINE = 5.5 s, and shall take less than 6 on a busy computer.
 HEARTBEAT_INTERVAL = 2.5
 HEARTBEAT_DEADLINE = 3.0
-TICK = 1.0
+# A turn that broke, or that somebody else's login holds up, comes again after this, seconds.
+AGAIN = 1.0
 # An idle link that nothing wants is kept for the next command for this long, seconds.
 LINGER = 300.0
+LOOKS = 5.0  # seconds; a command that runs for longer is somebody's, and no look of ours
 CONNECT_TIMEOUT = 10.0
 # A background attempt gives TCP less: the kernel asks again after 1, 3 and 7 s, and a network that returns in between
 # would be noticed late. Enough for a line over a satellite.
@@ -176,8 +177,7 @@ class Supervisor:
             def ask(kind: str, text: str) -> str:
                 return operation.ask(Prompt(id="", kind=_KINDS.get(kind, "text"), text=text))
 
-            interactive = operation.client.interactive
-            return self._open(ask if interactive else None, operation.cancelled)
+            return self._open(ask if operation.client.interactive else None, operation.cancelled)
         finally:
             self._login.release()
 
@@ -186,6 +186,23 @@ class Supervisor:
         with self._mutex:
             self.client = client
             self._feed("nudge")
+
+    @property
+    def awaited(self) -> bool:
+        """Whether the link is up, or to come back."""
+        with self._mutex:
+            return self._policy.state in {"up", "reconnecting"}
+
+    @property
+    def peer(self) -> str | None:
+        """The address of the host's last link."""
+        return self._peer
+
+    def disturbed(self) -> None:
+        """This computer slept, or its network changed: look at the link, or for it, now."""
+        with self._mutex:
+            if self.awaited:
+                self._feed("nudge")
 
     def close(self) -> None:
         """End the link and the listeners; servers on the host run on."""
@@ -242,6 +259,8 @@ class Supervisor:
                 return
             self._link = None
             self._feed("lost", reason)
+        # Whoever else is on the way to it, jump hosts and a ProxyCommand, still is.
+        threading.Thread(target=link.close, name=f"close {self.name}", daemon=True).start()
 
     def _feed(self, event: lifecycle.EventName, reason: str | None = None) -> None:
         """Apply an event; its actions are done before this returns, except logins, which the thread does."""
@@ -297,41 +316,38 @@ class Supervisor:
         return wait if self._reached else max(0.0, wait - (instant - self._began))
 
     def _run(self) -> None:
-        awake = Awake(self._clock.monotonic, self._clock.wall)
         while True:
             with self._wake:
+                if not self._closed:
+                    self._clock.wait(self._wake, self._pause() if self.awaited else None)
                 if self._closed:
                     return
-                busy = self._policy.state in {"up", "reconnecting"}
-                wait = self._pause() if busy else None
-                awake.sleep_begins()
-                self._clock.wait(self._wake, wait)
-                if self._closed:
-                    return
-                peer = self._peer
             try:
-                if wait is not None and awake.disturbed(wait, peer):
-                    self._feed("nudge")
                 self._turn()
             except Exception:
                 # No thread could be started, or no file opened, perhaps; without this one the host would be forgotten.
                 log.exception("%s: a turn broke", self.name)
                 with self._wake:
-                    self._clock.wait(self._wake, TICK)
+                    self._clock.wait(self._wake, AGAIN)
 
     def _turn(self) -> None:
         self._heartbeat_if_due()
         self._login_if_due()
         with self._mutex:
+            if self._link is not None and self._link.busy > LOOKS:
+                self._used = self._clock.monotonic()
             idle = self._clock.monotonic() - self._used
             if self._policy.state == "up" and not self._policy.wanted and idle > LINGER:
                 self._feed("release")
 
     def _pause(self) -> float:
-        instant = self._clock.monotonic()
-        if self._policy.state == "reconnecting" and self._due is not None:
-            return max(0.0, min(TICK, self._due - instant))
-        return max(0.0, min(TICK, self._beat + HEARTBEAT_INTERVAL - instant))
+        if self._policy.state == "up":
+            due = self._beat + HEARTBEAT_INTERVAL
+        elif self._due is not None:
+            due = self._due
+        else:
+            return AGAIN  # what is to come is being decided elsewhere
+        return max(0.0, due - self._clock.monotonic())
 
     def _heartbeat_if_due(self) -> None:
         with self._mutex:
@@ -342,7 +358,6 @@ class Supervisor:
             link.heartbeat(HEARTBEAT_DEADLINE)
         except errors.JupymanError as error:
             self._lost(link, error.message)
-            link.close()
         else:
             if link is not self._visitor:  # not as soon as it is up: others wait for their commands
                 self._visitor = link
@@ -365,7 +380,7 @@ class Supervisor:
         if not self._login.acquire(blocking=False):
             with self._mutex:
                 # A foreground login is under way; should it not decide, this one is still due.
-                self._due = self._clock.monotonic() + TICK
+                self._due = self._clock.monotonic() + AGAIN
             return
         try:
             with self._mutex:

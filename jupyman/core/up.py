@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import logging
 import posixpath
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
 from jupyman import errors
 from jupyman.api import Operation, Up
-from jupyman.core import answer, probe
+from jupyman.core import probe
 from jupyman.core.hosts import Hosts
 from jupyman.core.launchers import nohup
 from jupyman.core.launchers.records import exposed_kernels
 from jupyman.core.prepare import DEFAULT_PORT, Preparation
 from jupyman.core.sessions import Live, Sessions
-from jupyman.core.shell import Looking
+from jupyman.core.shell import Looking, Shell
 from jupyman.core.steps import go_on, step
 from jupyman.core.supervisor import Supervisor
-from jupyman.model import HostReport, Problem, Running, Session, SessionSpec
-from jupyman.ssh.engine import Listening
+from jupyman.core.way import Way
+from jupyman.model import HostReport, LaunchSpec, Problem, Running, Session, SessionSpec
 from jupyman.ssh.link import Link
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,10 @@ class UpFlow:
         self._fresh = False  # a new session may take over a server; a known one gets its own back, or a new one
         self._explicit_name = request.name is not None
         self._problems: list[Problem] = []
+        self._exposed: list[Problem] = []  # what is to be said of its kernels; one that was just started has none
+        self._proven = False  # the server is the known one: seen on the host a moment ago
+        self._ready: LaunchSpec | None = None  # what was launched
+        self._launched: Running | None = None  # to be stopped again where what follows fails
 
     def run(self, operation: Operation) -> Session:
         """Do it.
@@ -94,33 +98,46 @@ class UpFlow:
 
     def _serve(self, link: Link, supervisor: Supervisor, live: Live, operation: Operation) -> Running:
         """Bring server and forward about; what this run made of them is undone where it fails."""
-        launched: Running | None = None
         running = self._resume(link, live, operation)
+        self._proven = running is not None
+        local, usual = self._request.local_port, self._spec.local_port
+        way = Way(supervisor, link, live, asked=local, usual=usual, suspect=self._suspect)
         state, listener = live.state, live.listener
         try:
             if running is None:
-                self._permitted(link)
-                report, found = self._look(link, operation)
-                self._same_node(live, found)
-                running = self._adopt(link, live, found, operation)
-                if running is None:
-                    live.state = "starting"
-                    running = self._launch(link, supervisor, report, found, operation)
-                    launched = None if running.server.adopted else running
-            self._forward(supervisor, live, running, operation)
-            self._prove(link, live, running, operation, launched=launched is not None)
+                # For the launch: its shell starts while the host is looked at.
+                with link.shell_ahead() as shell:
+                    report, found = self._look(link, operation)
+                    self._same_node(live, found)
+                    running = self._adopt(link, live, found, operation)
+                    if running is None:
+                        live.state = "starting"
+                        running = self._launch(link, shell, supervisor, way, report, found, operation)
+            way.forward(running, operation)
+            if not self._prove(link, way, live, running, operation):
+                # sshd leads to no UNIX socket: again, on a port.
+                supervisor.sockets, self._launched, live.running = False, None, None
+                self._undo(link, running)
+                way.clear()
+                running = self._start(link, way, operation)
+                way.forward(running, operation)
+                self._prove(link, way, live, running, operation)
             self._not_killed(live)
             go_on(operation)  # no step follows that would see it
         except BaseException:
-            if launched is not None:
-                self._undo(link, launched)
+            if self._launched is not None:
+                self._undo(link, self._launched)
                 live.running = None
             if live.state == "starting":  # else it was looked up meanwhile
-                live.state = state
+                live.state, live.verified = state, False
+            elif supervisor.link is not link:
+                live.verified = False
             if live.listener is not None and live.listener is not listener:
                 live.listener.close()
                 live.listener = None
             raise
+        finally:
+            way.close()
         return running
 
     # --- the steps ------------------------------------------------------------------------------------------------
@@ -139,6 +156,7 @@ class UpFlow:
                 progress.warn(f"the session's server is gone: {liveness.text}")
         if liveness.ok:
             self._unchanged(live.running, live.spec)
+            self._exposed = exposed_kernels(live.running.server.pid, seen=liveness.kernels_exposed)
             return live.running
         if liveness.state == "elsewhere":
             raise self._astray(liveness.text)
@@ -181,35 +199,19 @@ class UpFlow:
             "name that machine itself in ~/.ssh/config, or start another server with --name",
         )
 
-    def _permitted(self, link: Link) -> None:
-        """Find out before anything is started whether sshd lets us forward."""
-        try:
-            link.open_channel(("127.0.0.1", self._spec.port or DEFAULT_PORT)).close()
-        except errors.ForwardingRefused as error:
-            # Refused by the target is an answer too: sshd let us try.
-            if not error.details.get("target_refused"):
-                raise
-
     def _look(self, link: Link, operation: Operation) -> tuple[HostReport, nohup.Found]:
         spec = self._spec
         shell = Looking(link, operation.cancelled)
         with step(operation, "probe", "looking at the host") as progress:
-            found: list[nohup.Found | BaseException] = []
-
-            def search() -> None:
-                try:
-                    found.append(nohup.find(shell))
-                except BaseException as error:  # raised again below, in the thread that waits
-                    found.append(error)
-
-            # Both at once: a probe is a round trip and some 100 ms of shell.
-            helper = threading.Thread(target=search, name="find servers", daemon=True)
-            helper.start()
             named = [spec.env] if spec.env is not None and spec.env.startswith(("/", "~/")) else []
-            report = probe.probe(shell, spec.host, depth="launch", directory=spec.dir, extra=named)
-            helper.join()
-            if isinstance(found[0], BaseException):
-                raise found[0]
+            # All at once: each is a round trip, two of them some 100 ms of shell.
+            with ThreadPoolExecutor(3) as pool:
+                # Before anything is started: does sshd let us forward at all?
+                allowed = pool.submit(link.may_forward, ("127.0.0.1", spec.port or DEFAULT_PORT))
+                finding = pool.submit(nohup.find, shell)
+                probing = pool.submit(probe.probe, shell, spec.host, depth="launch", directory=spec.dir, extra=named)
+                allowed.result()
+                report, found = probing.result(), finding.result()
             conda = sum(environment.kind in {"conda", "mamba", "micromamba"} for environment in report.environments)
             count = len(report.environments)
             environments = f"{count} environment{'' if count == 1 else 's'} ({conda} conda)"
@@ -219,7 +221,7 @@ class UpFlow:
         # What other environments' torch lacks is for `check`; that of the chosen one is told when it is chosen.
         told = (problem for problem in report.problems if problem.severity != "info" and problem.code != "torch-driver")
         self._problems += told
-        return report, found[0]
+        return report, found
 
     def _adopt(self, link: Link, live: Live, found: nohup.Found, operation: Operation) -> Running | None:
         """Take over a server that already runs: this session's from another computer, or one that is asked for."""
@@ -260,7 +262,14 @@ class UpFlow:
         return None
 
     def _launch(
-        self, link: Link, supervisor: Supervisor, report: HostReport, found: nohup.Found, operation: Operation
+        self,
+        link: Link,
+        shell: Shell,
+        supervisor: Supervisor,
+        way: Way,
+        report: HostReport,
+        found: nohup.Found,
+        operation: Operation,
     ) -> Running:
         config = self._hosts.config
         default = self._hosts.entry(self._spec.host).env or config.defaults.env
@@ -274,13 +283,21 @@ class UpFlow:
                 self._suspect()
         if isinstance(ready, Running):
             return ready
+        self._ready = ready
+        return self._start(shell, way, operation)
+
+    def _start(self, shell: Shell, way: Way, operation: Operation) -> Running:
+        """Launch what is ready; the second time on a port, because no connection came through to its socket."""
+        ready = self._ready
+        assert ready is not None  # noqa: S101 - set by `_launch`
+        self._ready = msgspec.structs.replace(ready, sock=False)
         with step(operation, "launch", "starting Jupyter under nohup") as progress:
-            running = nohup.launch(link, ready, progress=progress.now, cancelled=operation.cancelled)
-            if running.sock is not None and not running.server.adopted and not self._reaches(link, running):
-                supervisor.sockets = False
-                progress.now("sshd does not forward UNIX sockets: starting again on a port")
-                ready = msgspec.structs.replace(ready, sock=False)
-                running = nohup.launch(link, ready, progress=progress.now, cancelled=operation.cancelled)
+            running = nohup.launch(
+                shell, ready, progress=progress.now, listening=way.listening, cancelled=operation.cancelled
+            )
+            # What another launch had started is looked at as any server that was found.
+            self._proven = not running.server.adopted
+            self._launched = running if self._proven else None
             where = f"port {running.server.port}" if running.sock is None else "a private socket"
             progress.text = f"Jupyter runs on {self._spec.host}, {where} (pid {running.server.pid})"
             if not ready.sock and not running.server.adopted and running.server.port != ready.ports[0]:
@@ -288,61 +305,38 @@ class UpFlow:
                 progress.warn(f"port {ready.ports[0]} could not be had: {progress.text}")
         return running
 
-    def _reaches(self, link: Link, running: Running) -> bool:
-        """Whether sshd leads to the server's socket; where not, the server is stopped."""
-        try:
-            link.open_channel(running.sock or "").close()
-        except errors.ForwardingRefused:
-            self._undo(link, running)
-            return False
-        except BaseException:
-            self._undo(link, running)
-            raise
-        return True
+    def _prove(self, link: Link, way: Way, live: Live, running: Running, operation: Operation) -> bool:
+        """The right server answers through the forward, to us and to nobody without the token.
 
-    def _forward(self, supervisor: Supervisor, live: Live, running: Running, operation: Operation) -> None:
-        spec = self._spec
-        target = running.endpoint
-        if target is None:
-            raise errors.InternalError("the server has neither port nor socket")
-        preferred = self._request.local_port or spec.local_port or running.server.port or DEFAULT_PORT
-        with step(operation, "forward", f"forwarding to 127.0.0.1:{preferred}") as progress:
-            asked = self._request.local_port
-            if live.listener is not None and asked not in {None, live.listener.local_port}:
-                live.listener.close()
-                live.listener = None
-            if live.listener is None:
-                live.take(supervisor.forwarder.listen(preferred, target), lambda: supervisor.status, self._suspect)
-            else:
-                live.listener.retarget(target)
-            listener = _bound(live)
-            local = listener.local_port
-            progress.text = f"forwarded to 127.0.0.1:{local}"
-            if local != preferred:
-                progress.warn(f"local port {preferred} is taken{listener.holder_text}: using {local}")
-
-    def _prove(self, link: Link, live: Live, running: Running, operation: Operation, *, launched: bool) -> None:
-        """The right server answers through the forward, to us and to nobody without the token."""
-        local = _bound(live).local_port
+        Returns:
+            False where we launched it on a UNIX socket to which sshd does not lead.
+        """
         with step(operation, "verify", "checking the server's identity") as progress:
             # The socket's owner is proven on the host before our token travels there.
-            liveness = nohup.verify(link, running)
-            if not liveness.ok:
-                raise errors.ServerExited(f"the server is gone: {liveness.text}", log=liveness.log)
-            exposed = exposed_kernels(running.server.pid, seen=liveness.kernels_exposed)
-            live.proven(running, exposed)
-            self._problems += exposed
-            if running.token and answer.status(local, running.base_url, None) not in {401, 403}:
+            if not self._proven:
+                liveness = nohup.verify(link, running)
+                if not liveness.ok:
+                    raise errors.ServerExited(f"the server is gone: {liveness.text}", log=liveness.log)
+                self._exposed = exposed_kernels(running.server.pid, seen=liveness.kernels_exposed)
+            self._problems += self._exposed
+            live.proven(running, self._exposed)
+            way.open()
+            stranger, seen = way.ask(running)
+            if self._launched is not None and running.sock is not None and seen is None and way.refused:
+                progress.warn("sshd does not forward UNIX sockets: starting again on a port")
+                return False
+            if seen != 200 or (running.token and stranger is None):
+                status = stranger if seen == 200 else seen
+                raise errors.LinkLost(f"the server did not answer through the forward (HTTP status {status})")
+            if running.token and stranger not in {401, 403}:
                 text = "the server lets requests without a token in"
                 fix = "look for token or password settings in ~/.jupyter on the host"
-                if launched:
+                if self._launched is not None:
                     raise errors.ServerExited(f"{text}, so it was stopped", fix)
                 self._problems.append(Problem(code="server-open", severity="error", text=text, fix=fix))
-            seen = answer.status(local, running.base_url, running.token or None)
-            if seen != 200:
-                raise errors.LinkLost(f"the server did not answer through the forward (HTTP status {seen})")
             live.state = "running"
             progress.text = "the right server answers"
+        return True
 
     def _not_killed(self, live: Live) -> None:
         if self._sessions.live.get(live.spec.name) is not live:
@@ -353,13 +347,6 @@ class UpFlow:
             nohup.stop(link, running, force=True)
         except errors.JupymanError:
             log.exception("a server that was started could not be stopped again")
-
-
-def _bound(live: Live) -> Listening:
-    """Return the session's listener once `_forward` has bound it."""
-    if live.listener is None:  # `down` at the same moment
-        raise errors.Interrupted(f"session {live.spec.name} was taken down meanwhile")
-    return live.listener
 
 
 def _same_env(asked: str, prefix: str | None) -> bool:

@@ -15,6 +15,7 @@ from types import FrameType
 
 from jupyman import __version__, address, errors
 from jupyman.api import ClientContext
+from jupyman.core.patrol import Patrol
 from jupyman.daemon import log as logs
 from jupyman.daemon.lock import Lock
 from jupyman.paths import Paths
@@ -22,7 +23,10 @@ from jupyman.paths import Paths
 log = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT = 5.0  # seconds for links and listeners; a host that hangs must not keep the daemon
-FILES = 8192  # each connection of a browser is one; many systems begin with 1024, macOS with 256
+# Open files, enough for every connection that a person's programs make through us: each takes one. Many systems begin
+# with 1024, macOS with 256 and refuses more than OPEN_MAX (sys/syslimits.h) even where it says "no limit".
+FILES = 65536
+OPEN_MAX = 10240
 KEEP = 2.0  # seconds between two looks at daemon.json; a client waits for 15
 
 
@@ -90,7 +94,7 @@ def _serve(paths: Paths, lock: Lock, undo: ExitStack) -> None:
     )
     address.write(paths.daemon_file, here)
     undo.callback(_withdraw, paths, here)
-    undo.enter_context(_kept(paths, here, lock))
+    undo.enter_context(_kept(paths, here, lock, manager.every))
     log.info("daemon %s serves on 127.0.0.1:%s, pid %s", __version__, port, here.pid)
     server.run(sockets=[listener])
 
@@ -102,10 +106,13 @@ def _more_files() -> None:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with suppress(OSError, ValueError):  # macOS has a further limit of its own
+    for count in (FILES, OPEN_MAX):
+        wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+        if soft == resource.RLIM_INFINITY or soft >= wanted:
+            return
+        with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            return
 
 
 def _close(close: Callable[[], None]) -> None:
@@ -118,24 +125,27 @@ def _close(close: Callable[[], None]) -> None:
 
 
 @contextmanager
-def _kept(paths: Paths, here: address.Address, lock: Lock) -> Iterator[None]:
+def _kept(
+    paths: Paths, here: address.Address, lock: Lock, every: Callable[[float, Callable[[], None]], None]
+) -> Iterator[None]:
     """Write daemon.json again where somebody removed or spoiled it: nobody would find this daemon any more."""
-    ended = threading.Event()
+    mutex, ended = threading.Lock(), threading.Event()
 
     def keep() -> None:
-        while not ended.wait(KEEP):
-            if address.read(paths.daemon_file) != here and lock.lasts:
+        with mutex:
+            if not ended.is_set() and address.read(paths.daemon_file) != here and lock.lasts:
                 log.warning("daemon.json was not ours any more")
                 with suppress(OSError):
                     address.write(paths.daemon_file, here)
 
-    keeper = threading.Thread(target=keep, name="keep address", daemon=True)
-    keeper.start()
+    # A folder on a network may hang: that is for a thread of its own, which is there while there is something to do.
+    patrol = Patrol(lambda _: keep(), 1)
+    every(KEEP, lambda: patrol.ask("daemon.json", again=False))
     try:
         yield
     finally:
-        ended.set()
-        keeper.join()
+        with mutex:
+            ended.set()
 
 
 def _withdraw(paths: Paths, here: address.Address) -> None:

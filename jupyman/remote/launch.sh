@@ -3,7 +3,7 @@
 # JM_SERVER library  JM_NAME session  JM_ID of this launch  JM_PYTHON JM_PREFIX JM_ENV  JM_APP lab|notebook|server
 # JM_DIR root directory ("" is home)  JM_SOCK 1: a UNIX socket where it can  JM_SCOPE 1: in a systemd scope  JM_PORTS candidates else  JM_TIMEOUT seconds  JM_ACTIVATE sh text  JM_CONFIG JM_CHECK
 # Python programs  JM_RECORD further record lines  JM_CUDA CUDA_VISIBLE_DEVICES, when JM_CUDA_SET is 1
-# Says: step, tick, log, existing, record.*
+# Says: step, tick, listening (its own socket, from then on), log, existing, record.*
 main() {
     eval "$JM_SERVER"
     jm_umask=$(umask)
@@ -293,6 +293,7 @@ exec \"\$@\""
         fi
         jm_nap 0.05
     done
+    say listening "$jm_end" || { jm_undo; exit 0; }
     jm_answers
     jm_record
     return 0

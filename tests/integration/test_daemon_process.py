@@ -108,7 +108,7 @@ def test_it_may_open_more_files_than_a_terminal(home: Path) -> None:
         found = start(home)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert psutil.Process(found.pid).rlimit(resource.RLIMIT_NOFILE) == (min(8192, hard), hard)
+    assert psutil.Process(found.pid).rlimit(resource.RLIMIT_NOFILE) == (min(65536, hard), hard)
 
 
 def test_a_second_daemon_is_refused(home: Path) -> None:

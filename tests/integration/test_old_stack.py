@@ -92,6 +92,7 @@ def test_kernels_that_talk_over_ports_are_named(cli: Cli, bed: Bed, user: User, 
             [problem] = taken["problems"]
             assert problem["code"] == "kernels-exposed"
             assert f"pid {mine['pid']}" in problem["text"]
+            assert up(cli, "mine")["problems"] == [problem], "also where it runs already"
             told = cli("check", "server1", "--json").json["problems"]
             assert [one["severity"] for one in told if one["code"] == "kernels-exposed"] == ["warning"]
         wait_until(lambda: now(cli, "mine")["problems"] == [], what="the end of the problem, with the kernel's")

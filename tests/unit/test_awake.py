@@ -1,4 +1,4 @@
-"""Whether this computer slept or moved: told by two clocks and one address."""
+"""Whether this computer slept or moved: told by two clocks and one address for each host."""
 
 from __future__ import annotations
 
@@ -6,81 +6,107 @@ import pytest
 
 from jupyman.core import awake
 from jupyman.core.awake import Awake, source_address
+from jupyman.core.clock import Clock
 
 
-class Hands:
-    """A clock that is set by hand."""
+class Hands(Clock):
+    """Clocks that are set by hand."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
+        self.mono = self.real = 1000.0
 
-    def __call__(self) -> float:
-        return self.now
+    def monotonic(self) -> float:
+        return self.mono
+
+    def wall(self) -> float:
+        return self.real
+
+    def pass_(self, mono: float, wall: float) -> None:
+        self.mono += mono
+        self.real += wall
+
+
+class Host:
+    """The owner of a link."""
+
+    def __init__(self, peer: str | None = "127.0.0.1", awaited: bool = True) -> None:
+        self.peer = peer
+        self.awaited = awaited
+        self.told = 0
+
+    def disturbed(self) -> None:
+        self.told += 1
 
 
 @pytest.mark.parametrize(
-    ("mono", "wall", "disturbed"),
+    ("mono", "wall", "told"),
     [
-        (1.0, 1.0, False),
-        (2.5, 2.5, False),  # a busy computer
-        (1.0, 2401.0, True),  # asleep, on Linux
-        (2401.0, 2401.0, True),  # asleep where both clocks go on, or SIGSTOP
-        (1.0, -3600.0, False),  # the clock was set back
-        (5.0, -3600.0, True),
+        (1.0, 1.0, 0),
+        (2.5, 2.5, 0),  # a busy computer
+        (1.0, 2401.0, 1),  # asleep, on Linux
+        (2401.0, 2401.0, 1),  # asleep where both clocks go on, or SIGSTOP
+        (1.0, -3600.0, 0),  # the clock was set back
+        (5.0, -3600.0, 1),
     ],
 )
-def test_a_tick_that_comes_late(mono: float, wall: float, disturbed: bool) -> None:
-    monotonic, clock = Hands(), Hands()
-    seen = Awake(monotonic, clock)
-    seen.disturbed(1.0, "127.0.0.1")
-    seen.sleep_begins()
-    monotonic.now += mono
-    clock.now += wall
-    assert seen.disturbed(1.0, "127.0.0.1") is disturbed
-    seen.sleep_begins()
-    assert not seen.disturbed(1.0, "127.0.0.1"), "once"
+def test_a_tick_that_comes_late(mono: float, wall: float, told: int) -> None:
+    clock, one, other, idle = Hands(), Host(), Host(None), Host(awaited=False)
+    seen = Awake(lambda: [one, other, idle], clock)
+    seen.tick(1.0)
+    clock.pass_(mono, wall)
+    seen.tick(1.0)
+    assert [host.told for host in (one, other, idle)] == [told, told, 0]
+    seen.tick(1.0)
+    assert one.told == told, "once"
 
 
 def test_sleep_between_two_ticks() -> None:
-    """In the middle of a heartbeat or a login."""
-    monotonic, clock = Hands(), Hands()
-    seen = Awake(monotonic, clock)
-    assert not seen.disturbed(1.0, "127.0.0.1")
-    monotonic.now += 5  # a login takes what it takes
-    clock.now += 5
-    seen.sleep_begins()
-    assert not seen.disturbed(1.0, "127.0.0.1")
-    clock.now += 2400
-    seen.sleep_begins()
-    assert seen.disturbed(1.0, "127.0.0.1")
-    clock.now -= 7200
-    assert not seen.disturbed(1.0, "127.0.0.1")
+    """While others are told."""
+    clock, host = Hands(), Host()
+    seen = Awake(lambda: [host], clock)
+    seen.tick(1.0)
+    clock.pass_(5, 5)  # it takes what it takes
+    seen.wait_begins()
+    seen.tick(1.0)
+    assert host.told == 0
+    clock.pass_(0, 2400)
+    seen.wait_begins()
+    seen.tick(1.0)
+    assert host.told == 1
+    clock.pass_(0, -7200)
+    seen.tick(1.0)
+    assert host.told == 1
 
 
 @pytest.mark.parametrize(
-    ("addresses", "disturbed"),
+    ("addresses", "told"),
     [
-        (["10.0.0.7", "10.0.0.7"], [False, False]),
-        (["10.0.0.7", "192.168.1.3", "192.168.1.3"], [False, True, False]),
-        (["10.0.0.7", None, None], [False, False, False]),  # nothing to be reached: nothing to look for
-        (["10.0.0.7", None, "10.0.0.7"], [False, False, True]),  # the cable is in again
-        ([None, "10.0.0.7"], [False, True]),
+        (["10.0.0.7", "10.0.0.7"], [0, 0]),
+        (["10.0.0.7", "192.168.1.3", "192.168.1.3"], [0, 1, 0]),
+        (["10.0.0.7", None, None], [0, 0, 0]),  # nothing to be reached: nothing to look for
+        (["10.0.0.7", None, "10.0.0.7"], [0, 0, 1]),  # the cable is in again
+        ([None, "10.0.0.7"], [0, 1]),
     ],
 )
-def test_an_address_that_changes(
-    monkeypatch: pytest.MonkeyPatch, addresses: list[str | None], disturbed: list[bool]
-) -> None:
-    left = list(addresses)
-    monkeypatch.setattr(awake, "source_address", lambda _: left.pop(0))
-    clock = Hands()
-    seen = Awake(clock, clock)
-    assert [seen.disturbed(1.0, "10.0.0.1") for _ in addresses] == disturbed
+def test_an_address_that_changes(monkeypatch: pytest.MonkeyPatch, addresses: list[str | None], told: list[int]) -> None:
+    now: dict[str | None, str | None] = {"10.0.0.2": "10.0.0.7"}
+    monkeypatch.setattr(awake, "source_address", now.get)
+    clock, moving, still = Hands(), Host("10.0.0.1"), Host("10.0.0.2")
+    seen = Awake(lambda: [moving, still], clock)
+    for address, expected in zip(addresses, told, strict=True):
+        now["10.0.0.1"] = address
+        moving.told = 0
+        seen.tick(1.0)
+        assert (moving.told, still.told) == (expected, 0)
 
 
 def test_another_host_is_no_other_network() -> None:
-    clock = Hands()
-    seen = Awake(clock, clock)
-    assert [seen.disturbed(1.0, peer) for peer in ("127.0.0.1", "127.0.0.2", None)] == [False, False, False]
+    host = Host()
+    seen = Awake(lambda: [host], Hands())
+    for peer in ("127.0.0.1", "127.0.0.2", None):
+        host.peer = peer
+        seen.tick(1.0)
+    assert host.told == 0
 
 
 def test_the_address_is_the_kernels_choice() -> None:

@@ -15,6 +15,7 @@ from jupyman.core.patrol import Patrol
 from jupyman.core.restore import Restorer
 from jupyman.core.sessions import Live, Sessions
 from jupyman.core.store import Store
+from jupyman.core.ticker import Ticker
 from jupyman.model import Running, Server, SessionSpec
 from tests.bed.wait import wait_until
 
@@ -155,7 +156,7 @@ def test_a_session_is_proven_while_another_host_hangs(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr("jupyman.core.launchers.nohup.verify", verify)
     hosts: Any = SomeHosts(*names)
-    restorer = Restorer(hosts, sessions, lambda live, why: None)
+    restorer = Restorer(hosts, sessions, lambda live, why: None, Ticker())
     try:
         for supervisor in hosts.all().values():
             restorer.on_up(supervisor)
@@ -166,3 +167,17 @@ def test_a_session_is_proven_while_another_host_hangs(tmp_path: Path, monkeypatc
     finally:
         release.set()
         restorer.close()
+
+
+def test_a_thread_that_could_not_be_started_is_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = threading.Event()
+    patrol = Patrol(lambda host: looked.set(), 1)
+
+    def no_thread(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        patrol.ask("server1")
+    patrol.ask("server1")
+    assert looked.wait(10)

@@ -17,6 +17,7 @@ import pytest
 from jupyman import errors
 from jupyman.api import ClientContext
 from jupyman.core import supervisor as module
+from jupyman.core.awake import TICK, Awake
 from jupyman.core.clock import Clock
 from jupyman.core.shell import Completed
 from jupyman.core.supervisor import Supervisor
@@ -35,6 +36,7 @@ class FakeClock(Clock):
     Attributes:
         now: the monotonic clock.
         shift: what the wall clock is ahead of it.
+        awake: what else waits for time to pass; here no thread of its own.
     """
 
     def __init__(self) -> None:
@@ -42,6 +44,8 @@ class FakeClock(Clock):
         self.shift = NOON
         self.end = self.now
         self.paused = threading.Event()
+        self.sleepers: list[Supervisor] = []
+        self.awake = Awake(lambda: self.sleepers, self)
         self._script: list[tuple[float, Callable[[], None]]] = []
 
     def monotonic(self) -> float:
@@ -55,9 +59,12 @@ class FakeClock(Clock):
             self.paused.set()
             condition.wait()
             return
-        self.now = min(self.now + seconds, self.end) if seconds is not None else self.end
+        self.awake.wait_begins()
+        step = min(TICK, self.end - self.now, *([] if seconds is None else [seconds]))
+        self.now += step
         while self._script and self._script[0][0] <= self.now:
             self._script.pop(0)[1]()
+        self.awake.tick(step)
 
     def at(self, moment: float, action: Callable[[], None]) -> None:
         """Do something when the clock comes to a moment, seconds from the start."""
@@ -81,6 +88,9 @@ class FakeLink:
     def __init__(self, world: World) -> None:
         self._world = world
         self.alive = True
+        self.busy = 0.0
+        self.ended: Callable[[str], None] = lambda reason: None
+        self.closed = threading.Event()
 
     def heartbeat(self, timeout: float) -> float:
         world = self._world
@@ -96,10 +106,12 @@ class FakeLink:
         raise errors.RemoteFailed("server1 starts no shell")
 
     def on_lost(self, callback: Callable[[str], None]) -> None:
-        """Nobody tells: only the heartbeat shows it."""
+        """As a rule nobody tells: only the heartbeat shows it."""
+        self.ended = callback
 
     def close(self) -> None:
         self.alive = False
+        self.closed.set()
 
 
 class World:
@@ -130,6 +142,7 @@ class World:
             login=self._login,
             clock=self.clock,
         )
+        self.clock.sleepers.append(self.supervisor)
 
     def _login(self, *_: object) -> Link:
         self.logins.append(self.clock.passed)
@@ -419,3 +432,26 @@ def test_an_idle_link_is_let_go(world: World) -> None:
     world.live(20.0)
     assert world.state == "idle"
     wait_until(lambda: not world.links[-1].alive, what="the link's end")
+
+
+def test_a_link_on_which_a_command_runs_is_not_idle(world: World) -> None:
+    """An installation that is watched, with no session on that host."""
+    world.supervisor.want(wanted=False)
+    world.links[-1].busy = 60.0
+    world.live(HOUR)
+    assert world.state == "up"
+    world.links[-1].busy = 1.0  # our own looks
+    world.live(module.LINGER + 10)
+    assert world.state == "idle"
+
+
+@pytest.mark.parametrize("way", ["told", "silent"])
+def test_a_link_that_ended_leaves_nothing_on_the_way(world: World, way: str) -> None:
+    """Jump hosts know nothing of it: their connections, and a ProxyCommand, have to be ended."""
+    link = world.links[-1]
+    if way == "told":
+        link.ended("the host went down")
+    else:
+        world.vanish()
+    world.live(MINUTE)
+    assert link.closed.wait(10)

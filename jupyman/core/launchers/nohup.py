@@ -38,6 +38,7 @@ def launch(
     spec: LaunchSpec,
     *,
     progress: Callable[[str], None] | None = None,
+    listening: Callable[[tuple[str, int] | str], None] | None = None,
     cancelled: threading.Event | None = None,
 ) -> Running:
     """Start a server and wait until it answers; a session that already has one gets that.
@@ -46,10 +47,12 @@ def launch(
         shell: the host.
         spec: what to start; `spec.timeout` in seconds.
         progress: told what is being done.
+        listening: told where it listens, as soon as the socket there was seen to be its own; it is asked for its
+            status on the host then, which takes a moment.
         cancelled: when set, what was started is ended again.
 
     Returns:
-        The server, with `server.adopted` where it ran before.
+        The server, proven as by `verify`; with `server.adopted` where it ran before.
 
     Raises:
         ServerExited: it ended, or let strangers in; details["log"] has its last lines.
@@ -89,19 +92,25 @@ def launch(
     def told(name: str, value: str) -> None:
         if name == "step" and progress is not None:
             progress(value)
+        elif name == "listening" and listening is not None:
+            listening(records.endpoint(value))
 
     try:
         # Twice: it may first wait for another launch of the same session.
         facts = script.run(shell, "launch", arguments, timeout=2 * limit + 90, on_fact=told, cancelled=cancelled)
     except errors.JupymanError as error:
         if isinstance(error, errors.Interrupted) or "facts" not in error.details:
-            # The channel was closed; the script notices that too, but only this way do we know.
+            # The script notices when its channel is closed, too, but only this way do we know.
             _cancel(shell, spec.name, launch_id)
         _attach_log(error)
         raise
     record = next(iter(records.read(facts).records), None)
     if record is None:
         raise errors.RemoteFailed("the host did not say what it started")
+    if not record.alive:  # it answered a moment ago
+        _cancel(shell, spec.name, launch_id)
+        seen = liveness.judge(record.state, pid=record.pid, log=[])
+        raise errors.ServerExited(f"the server is gone again: {seen.text}")
     running = record.running
     if facts.one("existing"):
         return _adopted(running)

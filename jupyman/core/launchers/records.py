@@ -36,6 +36,19 @@ def state(text: str | None) -> ProcessState:
     return _STATES[text]
 
 
+def endpoint(text: str) -> tuple[str, int] | str:
+    """Read where a server listens: a port, or the path of a UNIX socket.
+
+    Raises:
+        RemoteFailed: the host said something else.
+    """
+    if text.startswith("/"):
+        return text
+    if re.fullmatch(r"[0-9]{1,5}", text) is None:
+        raise errors.RemoteFailed(f"the host answered {text[:60]!r} about where a server listens")
+    return "127.0.0.1", int(text)
+
+
 def rows(host: str, found: Found) -> list[FoundServer]:
     """Turn what runs on a host into rows of `ps --all`.
 

@@ -1,0 +1,155 @@
+"""The way from this computer to a session's server: its local port, and what answers there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jupyman import errors
+from jupyman.api import Operation
+from jupyman.core import answer
+from jupyman.core.prepare import DEFAULT_PORT
+from jupyman.core.sessions import Live
+from jupyman.core.steps import step
+from jupyman.core.supervisor import Supervisor
+from jupyman.model import Running
+from jupyman.ssh.engine import Listening
+from jupyman.ssh.link import Link
+from jupyman.ssh.transport import Address
+
+
+class Way:
+    """Made for one `up`.
+
+    Args:
+        supervisor: of the host.
+        link: to it; what was proven by it holds no longer than it.
+        live: the session; its listener is kept where it has one.
+        asked: the local port that the user says now.
+        usual: the session's own; without it, the server's.
+        suspect: told later that the host refused a connection to the server; must not wait.
+    """
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        link: Link,
+        live: Live,
+        *,
+        asked: int | None,
+        usual: int | None,
+        suspect: Callable[[], None],
+    ) -> None:
+        self._supervisor = supervisor
+        self._link = link
+        self._live = live
+        self._asked = asked
+        self._usual = usual
+        self._suspect = suspect
+        self._asking: answer.Asking | None = None
+        self._asked_by: Listening | None = None  # whose port that is connected to
+        # The listener was bound here: on the port that was asked for, or another because it is taken.
+        self._ours = False
+
+    def listening(self, target: Address) -> None:
+        """Connect to a server that is still being asked for its status on the host; that it is the right one was seen.
+
+        Args:
+            target: where it listens.
+
+        Raises:
+            PortInUse: no local port is free.
+            LinkLost: as `open`.
+        """
+        if self._asking is None:  # a host may say so more than once
+            self._bind(target)
+            self.open()
+            self._connect()
+
+    def open(self) -> None:
+        """Let connections pass: the server was proven.
+
+        Raises:
+            LinkLost: the link by which it was is gone; the next one may lead to another machine.
+        """
+        self._live.verified = True
+        if self._supervisor.link is not self._link:  # in this order: it is gone before the gate is shut for that
+            self._live.verified = False
+            raise errors.LinkLost(f"the link to {self._supervisor.name} was lost")
+
+    def forward(self, running: Running, operation: Operation) -> None:
+        """Lead the local port to a server, and say so.
+
+        Raises:
+            PortInUse: no local port is free.
+            Interrupted: the operation was cancelled.
+        """
+        target = running.endpoint
+        if target is None:
+            raise errors.InternalError("the server has neither port nor socket")
+        preferred = self._preferred(target)
+        with step(operation, "forward", f"forwarding to 127.0.0.1:{preferred}") as progress:
+            self._bind(target)
+            listener = self._bound()
+            local = listener.local_port
+            progress.text = f"forwarded to 127.0.0.1:{local}"
+            if local != preferred:
+                progress.warn(f"local port {preferred} is taken{listener.holder_text}: using {local}")
+
+    def ask(self, running: Running) -> tuple[int | None, int | None]:
+        """Ask the server through the forward: see `answer.Asking.ask`.
+
+        Args:
+            running: proven.
+
+        Raises:
+            Interrupted: the session was taken down meanwhile.
+        """
+        if self._asking is None or self._asked_by is not self._bound():  # `down`, and bound anew
+            self.close()
+            self._connect()
+        assert self._asking is not None  # noqa: S101 - made a moment ago
+        return self._asking.ask(running.base_url, running.token)
+
+    @property
+    def refused(self) -> bool:
+        """Whether the host did not take a connection to the server."""
+        return self._live.refusals > 0
+
+    def clear(self) -> None:
+        """Another server comes: let go of a local port that was chosen for this one."""
+        self.close()
+        self._live.verified = False
+        if self._ours and self._live.listener is not None:
+            self._live.listener.close()
+            self._live.listener = None
+
+    def close(self) -> None:
+        """Close our own connections."""
+        if self._asking is not None:
+            self._asking.close()
+            self._asking = None
+
+    def _connect(self) -> None:
+        self._live.refusals = 0
+        self._asked_by = listener = self._bound()
+        self._asking = answer.Asking(listener.local_port)
+
+    def _preferred(self, target: Address) -> int:
+        return self._asked or self._usual or (DEFAULT_PORT if isinstance(target, str) else target[1])
+
+    def _bind(self, target: Address) -> None:
+        live, supervisor = self._live, self._supervisor
+        if live.listener is not None and not self._ours and self._asked not in {None, live.listener.local_port}:
+            live.listener.close()
+            live.listener = None
+        if live.listener is None:
+            bound = supervisor.forwarder.listen(self._preferred(target), target, gate=live.passes)
+            live.take(bound, lambda: supervisor.status, self._suspect)
+            self._ours = True
+        else:
+            live.listener.retarget(target)
+
+    def _bound(self) -> Listening:
+        if self._live.listener is None:  # `down` at the same moment
+            raise errors.Interrupted(f"session {self._live.spec.name} was taken down meanwhile")
+        return self._live.listener

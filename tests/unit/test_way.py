@@ -1,0 +1,182 @@
+"""The gate to a server and the token: only by the link that proved it, only to the port that is ours."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from jupyman import errors
+from jupyman.api import ClientContext
+from jupyman.core.answer import Asking
+from jupyman.core.background import Background
+from jupyman.core.restore import Restorer
+from jupyman.core.sessions import Live, Sessions
+from jupyman.core.store import Store
+from jupyman.core.ticker import Ticker
+from jupyman.core.way import Way
+from jupyman.model import LinkStatus, Running, SessionSpec
+from jupyman.ssh.forward import Forwarder
+from tests.bed.wait import wait_until
+from tests.fakes import SESSION
+
+UP = LinkStatus(state="up", since="2026-01-02T03:04:05Z")
+
+
+class Host:
+    """What a way asks of a supervisor."""
+
+    name = "server1"
+    status = UP
+
+    def __init__(self) -> None:
+        self.link: Any = object()
+        self.forwarder = Forwarder("test")
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    made = Host()
+    yield made
+    made.forwarder.close()
+
+
+@pytest.fixture
+def live() -> Live:
+    assert SESSION.server is not None
+    running = Running(
+        name="server1", server=SESSION.server, token="t", directory="/d", base_url="/", boot_id="b", start_ticks=1
+    )
+    return Live(spec=SessionSpec(name="server1", host="server1"), state="running", running=running)
+
+
+def way(host: Any, live: Live) -> Way:
+    return Way(host, host.link, live, asked=None, usual=None, suspect=lambda: None)
+
+
+def test_what_one_link_proved_does_not_hold_for_the_next(host: Host, live: Live) -> None:
+    made = way(host, live)
+    made.open()
+    assert live.passes()
+    host.link = None
+    with pytest.raises(errors.LinkLost):
+        made.open()
+    assert not live.passes()
+    host.link = object()
+    with pytest.raises(errors.LinkLost):
+        made.listening(("127.0.0.1", 8888))
+    assert not live.passes()
+
+
+def test_a_look_by_a_link_that_is_gone_opens_nothing(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, host: Any, live: Live
+) -> None:
+    from jupyman.core.launchers.nohup import Liveness
+
+    sessions = Sessions(Store(tmp_path_factory.mktemp("state") / "state.json"))
+    sessions.live["server1"] = live
+
+    class Hosts:
+        def known(self, name: str) -> Any:
+            return host
+
+    def verify(link: object, running: Running) -> Liveness:
+        host.link = None  # and another one comes soon
+        return Liveness("alive", "it runs")
+
+    monkeypatch.setattr("jupyman.core.launchers.nohup.verify", verify)
+    hosts: Any = Hosts()
+    restorer = Restorer(hosts, sessions, lambda live, why: None, Ticker())
+    restorer._visit("server1")
+    assert not live.passes()
+
+
+def test_a_listener_that_was_bound_anew_is_asked_anew(host: Host, live: Live) -> None:
+    made = way(host, live)
+    made.listening(("127.0.0.1", 8888))
+    first = made._asking
+    made.listening(("127.0.0.1", 8889))
+    assert made._asking is first, "a host says so once"
+    listener, live.listener = live.listener, None
+    assert listener is not None
+    listener.close()
+    assert live.running is not None
+    server = msgspec.structs.replace(live.running.server, port=8888)
+    running = msgspec.structs.replace(live.running, server=server)
+    made.forward(running, Background(ClientContext()))
+    live.verified = False  # nobody there would answer
+    asked = threading.Thread(target=made.ask, args=(running,))
+    asked.start()
+    wait_until(lambda: made._asking not in {None, first}, what="a new question")
+    assert made._asked_by is live.listener
+    made.close()
+    host.forwarder.close()
+    asked.join(20)
+    assert not asked.is_alive()
+
+
+# --- the token ----------------------------------------------------------------------------------------------------
+
+
+def listening(act: Callable[[socket.socket], None], port: int = 0) -> contextlib.AbstractContextManager[int]:
+    """Accept connections and do something with each, in a thread of its own."""
+
+    @contextlib.contextmanager
+    def serve() -> Iterator[int]:
+        with socket.create_server(("127.0.0.1", port)) as server:
+
+            def accept() -> None:
+                with contextlib.suppress(OSError):
+                    while True:
+                        connection, _ = server.accept()
+                        thread = threading.Thread(target=one, args=(connection,))
+                        threads.append(thread)
+                        thread.start()
+
+            def one(connection: socket.socket) -> None:
+                with connection, contextlib.suppress(OSError):
+                    act(connection)
+
+            threads: list[threading.Thread] = [threading.Thread(target=accept)]
+            threads[0].start()
+            try:
+                yield server.getsockname()[1]
+            finally:
+                server.shutdown(socket.SHUT_RDWR)
+                for thread in threads:
+                    thread.join()
+
+    return serve()
+
+
+def test_a_stranger_who_gets_the_port_gets_no_token() -> None:
+    heard: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as ours:
+        port = ours.getsockname()[1]
+    with (
+        contextlib.closing(Asking(port, timeout=5)) as asking,
+        listening(lambda connection: heard.append(connection.recv(4096)), port),
+    ):
+        assert asking.ask("/", "secret") == (None, None)
+    assert heard == []
+
+
+def test_a_server_that_drips_is_not_waited_for() -> None:
+    ended = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+        while not ended.wait(0.05):
+            connection.sendall(b"x")
+
+    with listening(drip) as port, contextlib.closing(Asking(port, timeout=0.5)) as asking:
+        start = time.monotonic()
+        assert asking.ask("/", "t") == (None, None)
+        assert time.monotonic() - start < 4
+        ended.set()
