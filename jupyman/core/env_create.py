@@ -25,7 +25,7 @@ from jupyman.model import Environment, HostReport, KernelAdded, KernelSpec, Noun
 from jupyman.tools import installers, kernelspec, mirrors, recipe
 from jupyman.tools.mirrors import Mirror
 from jupyman.tools.recipe import Recipe
-from jupyman.tools.wish import Wish, check_name
+from jupyman.tools.wish import Wish
 
 SOURCE_LIMIT = 256 * 1024  # bytes of an environment.yml or requirements.txt
 
@@ -64,11 +64,15 @@ def create(request: api.EnvCreate, host: str, hosts: Hosts, sessions: Sessions, 
         LinkLost: the installation goes on.
         Interrupted: it was stopped; what this command began is gone.
     """
-    check_name(request.name)
+    recipe.check(_said(request))
     if request.source is not None and len(request.source.encode()) > SOURCE_LIMIT:
         raise errors.UsageFault(f"{request.source_name} is too large", f"at most {SOURCE_LIMIT // 1024} KiB")
     mirror = mirrors.find(request.mirror, hosts.config.mirrors) if request.mirror is not None else None
     return _Creation(request, host, connect(host, hosts, operation), sessions, operation, mirror).run()
+
+
+def _said(request: api.EnvCreate) -> Wish:
+    return Wish(**{key: getattr(request, key) for key in Wish.__struct_fields__})
 
 
 @dataclass
@@ -181,7 +185,7 @@ class _Creation:
     def _wish(self, shell: Shell, earlier: Job | None) -> Wish:
         """Return what is wanted: what was said, or where only a name was said what an earlier try was made for."""
         request = self.request
-        wish = Wish(**{key: getattr(request, key) for key in Wish.__struct_fields__})
+        wish = _said(request)
         if not wish.bare or earlier is None or earlier.state == "done":
             return wish
         facts = place(shell, "", request.name)

@@ -21,14 +21,13 @@ from jupyman.ssh.channel import Address, Channel, Receiver
 from jupyman.ssh.localport import bind
 from jupyman.ssh.loop import READ, Loop, guard
 from jupyman.ssh.stream import Respond, Stream
-from jupyman.ssh.transport import CHANNEL_TIMEOUT
+from jupyman.ssh.transport import BROKEN, CHANNEL_TIMEOUT
 
 log = logging.getLogger(__name__)
 
 GATE_LOOK = 0.25  # seconds between looks at a gate that is shut while connections wait before it
 BREATH = 0.2  # seconds without accepting where no file descriptor is left
 ACCEPTS = 64  # connections of one listener that are accepted before the others have their turn
-_BROKEN = (OSError, EOFError, paramiko.SSHException)
 
 
 class Carrier(Protocol):
@@ -286,7 +285,7 @@ class Forwarder:
         stream.deadline = time.monotonic() + CHANNEL_TIMEOUT
         try:
             channel.open(listener.target)
-        except _BROKEN:  # the link is ending; the next one may come in time
+        except BROKEN:  # the link is ending; the next one may come in time
             stream.part()
         else:
             stream.listen()  # as a rule it has said something by now, and saves a turn

@@ -24,7 +24,7 @@ from jupyman.ssh.config import HostConfig
 from jupyman.ssh.loop import Loop
 from jupyman.ssh.route import Route, Traveller
 from jupyman.ssh.sessions import Sessions
-from jupyman.ssh.transport import CHANNEL_TIMEOUT, Address, Transport
+from jupyman.ssh.transport import BROKEN, CHANNEL_TIMEOUT, Address, Transport
 
 log = logging.getLogger(__name__)
 # paramiko writes to its own loggers and, where nobody listens, to stderr; and it logs names and algorithms, which are
@@ -34,7 +34,6 @@ logging.getLogger("jupyman.paramiko").setLevel(logging.CRITICAL)
 
 PUT_TIMEOUT = 60.0  # seconds for a session to become free
 LIMIT = 4 * 1024 * 1024  # bytes of a command's output that are kept
-_BROKEN = (OSError, EOFError, paramiko.SSHException)
 # RFC 4254, section 5.1.
 _CONNECT_FAILED = 2
 
@@ -214,14 +213,14 @@ class Link:
         """
         with self._sessions.spare() as channel:
             if channel is not None:
-                with contextlib.suppress(*_BROKEN):
+                with contextlib.suppress(*BROKEN):
                     command.start(channel)
             yield ShellAhead(self, channel)
 
     def _talk(self, channel: paramiko.Channel, script: str, **how: Any) -> Completed:
         try:
             done = command.talk(channel, script, **how)
-        except _BROKEN as error:
+        except BROKEN as error:
             if self.alive:
                 raise errors.RemoteFailed(f"{self.config.alias} starts no shell: {error}") from error
             raise self._lost() from error
@@ -242,7 +241,7 @@ class Link:
                 # fabric would open a session of its own and keep it: with MaxSessions 1 no command would run any more.
                 self.connection._sftp = paramiko.SFTPClient(channel)  # noqa: SLF001 - see above
                 self.connection.put(local, remote)
-            except _BROKEN as error:
+            except BROKEN as error:
                 if self.alive:
                     raise errors.RemoteFailed(f"{remote} could not be written: {error}") from error
                 raise self._lost() from error

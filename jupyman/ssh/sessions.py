@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import paramiko
 
 from jupyman import errors
-from jupyman.ssh.transport import Done
+from jupyman.ssh.transport import BROKEN, Done
 
 # sshd's MaxSessions is 10 by default, and the user's own ssh may share nothing with us, but be modest.
 MAX_COMMANDS = 6
@@ -21,7 +21,6 @@ AHEAD = 3
 MAX_SPARE = 2
 RETRY = 0.5  # seconds until a server that had no session left is asked again
 TRIES = 8  # of them without a command of ours running that could make room
-_BROKEN = (OSError, EOFError, paramiko.SSHException)
 
 
 class Sessions:
@@ -110,7 +109,7 @@ class Sessions:
         return None
 
     def _give_back(self, channel: paramiko.Channel) -> None:
-        with contextlib.suppress(*_BROKEN):
+        with contextlib.suppress(*BROKEN):
             channel.close()
         with self._changed:
             self._running -= 1
@@ -156,7 +155,7 @@ class Sessions:
                         self._changed.wait(min(RETRY, max(0.0, deadline - time.monotonic())))
                 if cancelled is not None and cancelled.is_set():
                     raise errors.Interrupted("interrupted while waiting for a session") from error
-            except _BROKEN as error:
+            except BROKEN as error:
                 lost = self._ended()
                 if lost is None:
                     raise errors.RemoteFailed(f"{self._name} starts no session: {error}") from error
@@ -187,7 +186,7 @@ class Sessions:
         for _ in range(missing):
             try:
                 self._begin(self._answered)
-            except _BROKEN:
+            except BROKEN:
                 self._answered(None, None)
 
     def _answered(self, channel: paramiko.Channel | None, error: Exception | None) -> None:

@@ -24,6 +24,8 @@ Done = Callable[[paramiko.Channel | None, Exception | None], None]
 # Downloads over a long line are capped by window / round trip; 16 MiB carries 320 MB/s at 50 ms.
 WINDOW = 16 * 1024 * 1024
 PACKET = 32768
+# What a call raises where the connection has ended, or the server refuses.
+BROKEN = (OSError, EOFError, paramiko.SSHException)
 CHANNEL_TIMEOUT = 15.0  # seconds; paramiko's own default is an hour
 _PARAMIKO: Any = paramiko.Transport  # its stubs leave the table out
 _HANDLERS = _PARAMIKO._channel_handler_table  # noqa: SLF001 - the only way to what a channel is fed by

@@ -27,7 +27,7 @@ from jupyman import errors
 from jupyman.ssh.link import Link
 from jupyman.ssh.localport import bind
 from jupyman.ssh.stream import Respond
-from jupyman.ssh.transport import Address
+from jupyman.ssh.transport import BROKEN, Address
 
 log = logging.getLogger(__name__)
 # sshtunnel would add a handler of its own, to stderr, to a logger without one.
@@ -35,7 +35,7 @@ _theirs = logging.getLogger("jupyman.sshtunnel")
 _theirs.addHandler(logging.NullHandler())
 _theirs.setLevel(logging.CRITICAL)
 
-_BROKEN = (OSError, EOFError, paramiko.SSHException, sshtunnel.BaseSSHTunnelForwarderError)
+_BROKEN = (*BROKEN, sshtunnel.BaseSSHTunnelForwarderError)
 
 
 class TunnelListener:

@@ -67,6 +67,22 @@ class Recipe(Noun, frozen=True, kw_only=True):
         return self.environment.prefix
 
 
+def check(wish: Wish) -> None:
+    """Judge a wish by its words alone.
+
+    Raises:
+        UsageFault: it cannot be meant.
+    """
+    check_name(wish.name)
+    for package in wish.packages:
+        check_text(package.removeprefix("pip:"), "package")
+    for channel in wish.channels:
+        check_text(channel, "channel")
+    if wish.python is not None and not _PYTHON.fullmatch(wish.python):
+        raise errors.UsageFault(f"{wish.python!r} is no version of Python", "write --python 3.12")
+    torch_wheels.parse(wish.torch, wish.cuda)
+
+
 def plan(wish: Wish, means: Means, mirror: Mirror | None = None) -> Recipe:
     """Work out the steps.
 
@@ -82,13 +98,7 @@ def plan(wish: Wish, means: Means, mirror: Mirror | None = None) -> Recipe:
         UsageFault: the wish cannot be meant, or its parts do not go together.
         EnvironmentMissing: the host has no such tool, or no such Python.
     """
-    check_name(wish.name)
-    for package in wish.packages:
-        check_text(package.removeprefix("pip:"), "package")
-    for channel in wish.channels:
-        check_text(channel, "channel")
-    if wish.python is not None and not _PYTHON.fullmatch(wish.python):
-        raise errors.UsageFault(f"{wish.python!r} is no version of Python", "write --python 3.12")
+    check(wish)  # what was kept of an earlier try, too
     build = None
     if wish.torch is not None or wish.cuda is not None or wish.pyg:
         build = torch_wheels.choose(

@@ -63,6 +63,24 @@ def untouched(cli: Cli, *words: str) -> None:
     assert not (cli.user_home / "pwned").exists()
 
 
+@pytest.mark.parametrize(
+    "wish",
+    [
+        ("--torch", "nine"),
+        ("--torch", "2.5.1+cu121", "--cuda", "cu124"),
+        ("--cuda", "99"),
+        ("--python", "2"),
+        ("--packages=--prefix=/",),
+        ("--channel", "-x"),
+    ],
+)
+def test_what_no_environment_can_be_made_of_is_refused_before_the_login(cli: Cli, wish: tuple[str, ...]) -> None:
+    says(cli("env", "create", "work", "server1", *wish), 2)
+    hosts = cli("host", "ls", "--json").json["hosts"]
+    assert {one["link"]["state"] if one.get("link") else "idle" for one in hosts} == {"idle"}
+    assert not (cli.user_home / "pwned").exists()
+
+
 def test_what_no_session_is_called(alone: Cli) -> None:
     for name in NO_NAMES:
         untouched(alone, "up", "server1", f"--name={name}")

@@ -72,7 +72,8 @@ def test_many_links_forwards_and_connections(fleet: Fleet) -> None:
         served, _ = call("burst", ports=ports, count=FORWARDS, limit=20.0)
         assert served == FORWARDS
     assert held.result == CONNECTIONS, "some were cut"
-    assert daemon.num_threads() <= 3 * LINKS + 15
+    # Two for each host; further ones only for a moment, as after the links' first heartbeats.
+    wait_until(lambda: daemon.num_threads() <= 2 * LINKS + 10, what="few threads")
     wait_until(lambda: daemon.num_fds() < SOFT + FORWARDS, what="the end of the connections")
 
     # All links come back by themselves, whoever they are, after a new start.
