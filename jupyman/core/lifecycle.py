@@ -8,6 +8,8 @@ Rules, and everything that affects them lives in this file:
 3. An unreachable host is retried for ever while something is wanted on it, never otherwise.
 4. Whoever reaches `up` attaches the forwards; whoever leaves it detaches them.
 5. A nudge begins the waiting anew: after sleep, or in another network, what failed before says nothing.
+6. While the state is `reconnecting`, a login is scheduled or under way, whatever comes in whatever order: each result
+   of a login has a row that schedules the next one or leaves the state.
 
 docs/architecture.md draws the table; `python -m jupyman.core.lifecycle` prints it in that form.
 """
@@ -30,7 +32,7 @@ Action = Literal["login", "attach", "detach", "heartbeat", "schedule", "schedule
 # hostkey     a login failed: the host's key               lost        the link ended
 # due         the wait before a retry is over              nudge       woke up, or the network changed
 # want        something is wanted on the host              release     nothing is wanted any more
-# abandoned   a foreground login was cancelled
+# abandoned   a login ended without a result: it was cancelled, or something of ours broke
 EVENTS: tuple[EventName, ...] = (
     "begin",
     "connected",
@@ -66,8 +68,7 @@ class Link:
     lost: bool = False
 
 
-# (state, event) -> (state when wanted, actions, state when not wanted, actions). A pair that is missing changes
-# nothing and asks for nothing.
+# (state, event) -> (state when wanted, actions, state when not wanted, actions). Every pair has a row.
 _Row = tuple[LinkState, tuple[Action, ...], LinkState, tuple[Action, ...]]
 TABLE: dict[tuple[LinkState, EventName], _Row] = {
     ("idle", "begin"): ("connecting", (), "connecting", ()),
@@ -87,12 +88,24 @@ TABLE: dict[tuple[LinkState, EventName], _Row] = {
     ("reconnecting", "unreachable"): ("reconnecting", ("schedule",), "idle", ()),
     ("reconnecting", "auth"): ("needs-auth", (), "idle", ()),
     ("reconnecting", "hostkey"): ("failed", (), "idle", ()),
+    ("reconnecting", "abandoned"): ("reconnecting", ("schedule",), "idle", ()),
     ("reconnecting", "release"): ("idle", (), "idle", ()),
     ("needs-auth", "begin"): ("connecting", (), "connecting", ()),
     ("needs-auth", "release"): ("idle", (), "idle", ()),
     ("failed", "begin"): ("connecting", (), "connecting", ()),
     ("failed", "release"): ("idle", (), "idle", ()),
 }
+# The other pairs: the event comes too late, twice, or says nothing new. `want` and `release` are noted in `Link.wanted`
+# all the same.
+_STILL: dict[LinkState, tuple[EventName, ...]] = {
+    "idle": ("connected", "unreachable", "auth", "hostkey", "lost", "due", "nudge", "release", "abandoned"),
+    "connecting": ("begin", "lost", "due", "nudge", "want", "release"),
+    "up": ("begin", "connected", "unreachable", "auth", "hostkey", "due", "want", "abandoned"),
+    "reconnecting": ("lost", "want"),
+    "needs-auth": ("connected", "unreachable", "auth", "hostkey", "lost", "due", "nudge", "want", "abandoned"),
+    "failed": ("connected", "unreachable", "auth", "hostkey", "lost", "due", "nudge", "want", "abandoned"),
+}
+TABLE |= {(state, event): (state, (), state, ()) for state, events in _STILL.items() for event in events}
 
 
 def step(link: Link, event: EventName) -> tuple[Link, tuple[Action, ...]]:
@@ -107,10 +120,10 @@ def step(link: Link, event: EventName) -> tuple[Link, tuple[Action, ...]]:
     """
     if event in {"want", "release"}:
         link = replace(link, wanted=event == "want")
-    row = TABLE.get((link.state, event))
-    if row is None:
-        return link, ()
+    row = TABLE[link.state, event]
     state, actions = (row[0], row[1]) if link.wanted else (row[2], row[3])
+    if state == link.state and not actions:
+        return link, ()
     attempt, reconnects = link.attempt, link.reconnects
     lost = event == "lost" or (link.lost and state not in {"up", "idle"})
     if state == "up" and link.state != "up":
@@ -124,10 +137,12 @@ def step(link: Link, event: EventName) -> tuple[Link, tuple[Action, ...]]:
 
 
 def diagram() -> Iterator[str]:
-    """Yield the table as the lines of a Mermaid state diagram."""
+    """Yield the table as the lines of a Mermaid state diagram, without the rows that change nothing."""
     yield "stateDiagram-v2"
     yield "    [*] --> idle"
     for (state, event), (wanted, actions, unwanted, _) in TABLE.items():
+        if event in _STILL[state]:
+            continue
         label = f"{event}" + (f" / {', '.join(actions)}" if actions else "")
         yield f"    {_name(state)} --> {_name(wanted)}: {label}"
         if unwanted != wanted:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jupyman.core import backoff, lifecycle
 from jupyman.core.lifecycle import EVENTS, STATES, Link, step
+from jupyman.model import LinkState
 
 
 @pytest.mark.parametrize(
@@ -107,6 +111,43 @@ def test_what_failed_in_another_network_says_nothing() -> None:
     assert (after.attempt, asked) == (0, ("schedule-now",))
 
 
-def test_diagram_names_every_state() -> None:
+def test_every_pair_has_a_row() -> None:
+    assert set(lifecycle.TABLE) == {(state, event) for state in STATES for event in EVENTS}
+
+
+@example(["want", "due", "abandoned"])
+@settings(max_examples=500)
+@given(st.lists(st.sampled_from(EVENTS), min_size=10, max_size=60))
+def test_whoever_reconnects_has_an_attempt_scheduled_or_under_way(events: list[lifecycle.EventName]) -> None:
+    link = Link()
+    scheduled = under_way = False
+    for event in events:
+        link, actions = step(link, event)
+        if event in {"connected", "unreachable", "auth", "hostkey", "abandoned"}:
+            under_way = False  # a login has ended
+        if event == "due":
+            scheduled = False
+        for action in actions:
+            scheduled = scheduled or action in {"schedule", "schedule-now"}
+            under_way = under_way or action == "login"
+        if link.state == "reconnecting":
+            assert scheduled or under_way
+        else:
+            scheduled = False  # what is due then finds nothing to do
+            under_way = link.state == "connecting"
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("event", EVENTS)
+def test_a_row_that_changes_nothing_changes_nothing_at_all(state: LinkState, event: lifecycle.EventName) -> None:
+    before = Link(state, wanted=True, attempt=7, reconnects=3, lost=state == "reconnecting")
+    after, actions = step(before, event)
+    if after.state == state and not actions:
+        assert replace(after, wanted=True) == before
+
+
+def test_the_diagram_of_the_documents_is_this_table() -> None:
     text = "\n".join(lifecycle.diagram())
     assert all(state.replace("-", "_") in text for state in STATES)
+    drawn = (Path(__file__).parent.parent.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert f"```mermaid\n{text}\n```" in drawn
