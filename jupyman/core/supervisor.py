@@ -13,10 +13,10 @@ from jupyman import errors
 from jupyman.api import ClientContext, Operation, Prompt
 from jupyman.core import backoff, lifecycle, visit
 from jupyman.core.clock import Clock
+from jupyman.core.login import Ask, LogIn, log_in, named
 from jupyman.model import LinkStatus
-from jupyman.ssh import config as ssh_config
 from jupyman.ssh import engine
-from jupyman.ssh.auth import Credentials, Keyring
+from jupyman.ssh.auth import Keyring
 from jupyman.ssh.link import Link
 
 log = logging.getLogger(__name__)
@@ -29,34 +29,6 @@ AGAIN = 1.0
 # An idle link that nothing wants is kept for the next command for this long, seconds.
 LINGER = 300.0
 LOOKS = 5.0  # seconds; a command that runs for longer is somebody's, and no look of ours
-CONNECT_TIMEOUT = 10.0
-# A background attempt gives TCP less: the kernel asks again after 1, 3 and 7 s, and a network that returns in between
-# would be noticed late. Enough for a line over a satellite.
-REACH = 1.5
-
-Ask = Callable[[str, str], str]
-LogIn = Callable[[str, ClientContext, Keyring, Ask | None, threading.Event | None], Link]
-
-
-def log_in(
-    destination: str, client: ClientContext, keyring: Keyring, ask: Ask | None, cancelled: threading.Event | None
-) -> Link:
-    """Open a link as the user's SSH configuration says.
-
-    Args:
-        destination: what `ssh` would be given.
-        client: how to log in.
-        keyring: of the daemon.
-        ask: the user's terminal; None: nobody is there.
-        cancelled: ends the attempt; None: it is one in the background, for which nobody waits.
-
-    Raises:
-        JupymanError: as `Link.open`.
-    """
-    configuration = ssh_config.read(destination, ssh_config=client.ssh_config)
-    credentials = Credentials(ssh_auth_sock=client.ssh_auth_sock, ask=ask)
-    reach = REACH if cancelled is None else None
-    return Link.open(configuration, credentials, keyring, timeout=CONNECT_TIMEOUT, reach=reach, cancelled=cancelled)
 
 
 class Supervisor:
@@ -92,7 +64,7 @@ class Supervisor:
         self.sockets = engine_name == "native"  # UNIX sockets of the host can be reached, as far as is known
         self.forwarder = engine.make(name, engine_name)
         self._keyring = keyring
-        self._log_in = login
+        self._log_in = named(login, name)
         self._clock = clock or Clock()
         self._on_up = on_up
         self._on_down = on_down
@@ -394,6 +366,9 @@ class Supervisor:
         except Exception:
             log.exception("%s: background login broke", self.name)
         finally:
+            with self._mutex:
+                if self._policy.state == "reconnecting" and self._due is None:  # it ended without any result
+                    self._feed("abandoned")
             self._login.release()
 
 

@@ -25,6 +25,8 @@ _Offer = tuple[str, Callable[[], Iterator[paramiko.PKey]]]
 MAX_OFFERS = 6
 TRIES = 3  # for a passphrase or a password, as NumberOfPasswordPrompts
 MAX_FACTORS = 6  # AuthenticationMethods with more steps than this are nobody's
+# SSH_DISCONNECT_AUTH_CANCELLED_BY_USER, _NO_MORE_AUTH_METHODS_AVAILABLE, _ILLEGAL_USER_NAME
+_REFUSALS = frozenset({13, 14, 15})
 # People look for their phone; sshd's LoginGraceTime (120 s by default) is the real limit.
 PATIENCE = 300.0
 
@@ -100,8 +102,9 @@ def login(transport: Transport, config: HostConfig, credentials: Credentials, ke
 
     Raises:
         AuthenticationFailed: naming what was tried; details["needs_prompt"] where an answer from a person was missing.
-        LinkLost: the connection ended without a word from the server.
+        LinkLost: the connection ended, or broke, and that says nothing about any credential.
     """
+    failure: Exception | None = None
     attempt = _Attempt(transport, config, credentials, keyring)
     if credentials.ask is not None:
         transport.auth_timeout = PATIENCE
@@ -116,18 +119,30 @@ def login(transport: Transport, config: HostConfig, credentials: Credentials, ke
             if attempt.done or not attempt.partial:
                 break
     except (EOFError, OSError, paramiko.SSHException) as error:
-        if transport.is_active():
-            raise errors.AuthenticationFailed(
-                f"{config.alias}: the login failed: {error}", needs_prompt=False
-            ) from error
+        failure = error
     finally:
         if agent is not None:
             agent.close()
     if attempt.done:
         return
-    if not transport.is_active() and transport.farewell is None:
-        raise errors.LinkLost(f"{config.alias} ended the connection during the login", "try again, or `ssh` by hand")
+    if (failure is not None or not transport.is_active()) and not _turned_away(transport):
+        why = transport.farewell or (str(failure) if isinstance(failure, paramiko.SSHException) else "")
+        raise errors.LinkLost(
+            f"{config.alias} ended the connection during the login" + (f": {why}" if why else ""),
+            "try again, or `ssh` by hand",
+        ) from failure
     raise _refused(attempt)
+
+
+def _turned_away(transport: Transport) -> bool:
+    """Tell whether a server that ended the connection refuses us, or only this attempt.
+
+    RFC 4253, section 11.1, has codes for the former; OpenSSH gives code 2 for everything, and a text.
+    """
+    if transport.refused:
+        return True
+    said = transport.farewell
+    return said is not None and (transport.farewell_code in _REFUSALS or "authentication failures" in said)
 
 
 def _refused(attempt: _Attempt) -> errors.AuthenticationFailed:
@@ -233,7 +248,7 @@ def _agent(attempt: _Attempt) -> keys.Agent | None:
         return None
     try:
         return keys.Agent(path)
-    except (OSError, paramiko.SSHException) as error:
+    except Exception as error:  # paramiko's reading of what is no agent's answer raises anything
         log.info("the agent at %s does not answer: %s", path, error)
         return None
 

@@ -22,6 +22,7 @@ from paramiko.agent import AgentSSH
 from paramiko.message import Message
 
 from jupyman.ssh.config import HostConfig
+from jupyman.ssh.manners import Incoming
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,12 @@ class Agent(AgentSSH):
             connection.close()
             raise
         self._connection = connection
+
+    def _send_message(self, message: Any) -> tuple[int, Message]:
+        """As paramiko's, but a key's comment may be of any bytes."""
+        agent: Any = super()
+        kind, answer = agent._send_message(message)  # noqa: SLF001 - its own, inherited
+        return kind, Incoming(answer.get_remainder(), 0)
 
     def close(self) -> None:
         """Close the socket; its keys sign no more."""

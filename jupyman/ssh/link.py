@@ -121,6 +121,9 @@ class Link:
         try:
             route.climb(config, Traveller(credentials, keyring, timeout, cancelled, reach), way)
             return cls(config, way)
+        except BROKEN as error:  # it ended right after the login
+            way.close()
+            raise errors.LinkLost(f"{config.alias} ended the connection: {error or type(error).__name__}") from error
         except BaseException:
             way.close()
             raise
@@ -241,7 +244,7 @@ class Link:
                 # fabric would open a session of its own and keep it: with MaxSessions 1 no command would run any more.
                 self.connection._sftp = paramiko.SFTPClient(channel)  # noqa: SLF001 - see above
                 self.connection.put(local, remote)
-            except BROKEN as error:
+            except Exception as error:  # paramiko reads sftp's answers as it reads messages: see manners.py
                 if self.alive:
                     raise errors.RemoteFailed(f"{remote} could not be written: {error}") from error
                 raise self._lost() from error
@@ -342,5 +345,7 @@ def scan(config: HostConfig, timeout: float = 10.0) -> paramiko.PKey:
     transport = route.handshake(config, connect.tcp(config, timeout, None), deadline, None)
     try:
         return transport.get_remote_server_key()
+    except BROKEN as error:
+        raise errors.HostUnreachable(f"{config.alias} ended the connection: {transport.reason}") from error
     finally:
         transport.close()

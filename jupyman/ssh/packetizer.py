@@ -11,6 +11,7 @@ import logging
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,9 +21,10 @@ from paramiko.message import Message
 from paramiko.packet import NeedRekeyException
 
 from jupyman.ssh.inbox import Inbox
+from jupyman.ssh.manners import Incoming, Sift
 from jupyman.ssh.messages import CHANNEL_MESSAGES, FIRST_CHANNEL, Router, data_of, number_of
 from jupyman.ssh.outbox import LAST, Outbox
-from jupyman.ssh.sealing import GcmOpener, GcmSealer, MacOpener, MacSealer, Opener, Sealer
+from jupyman.ssh.sealing import Damaged, GcmOpener, GcmSealer, MacOpener, MacSealer, Opener, Sealer
 
 # RFC 4344, section 3.2, allows 64 GiB under one AES key, and OpenSSH uses them up (packet.c); new keys stop the traffic
 # for two round trips. For ciphers with small blocks, what paramiko does.
@@ -45,12 +47,14 @@ class Packetizer:
         outbox: the other direction.
         router: whose the channels from `FIRST_CHANNEL` on are.
         on_room: told, in the transport's thread, that an exchange of keys is over.
+        sift: asked about each message that is for paramiko, which does not see those that are dealt with.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self.rekey_bytes, self.rekey_packets = REKEY_BYTES, REKEY_PACKETS
         self.router: Router | None = None
         self.on_room: Callable[[], None] | None = None
+        self.sift: Sift | None = None
         self._sock = sock
         self._inbox = Inbox(sock, self._idle)
         # The same connection once more, not blocking: a timeout would belong to both directions.
@@ -319,7 +323,7 @@ class Packetizer:
                     continue
                 self._count(inbox.size)
                 if self._inflate is not None:
-                    payload = memoryview(self._inflate(bytes(payload)))
+                    payload = self._inflated(payload)
                 kind = payload[0]
                 if kind in CHANNEL_MESSAGES and router is not None and not self._exchanging:
                     number = number_of(payload)
@@ -337,12 +341,22 @@ class Packetizer:
                     self._exchanging = True
                 if self._dump:
                     self._log("read", kind, len(payload))
-                message = Message(bytes(payload[1:]))
-                message.seqno = (self._number_in - 1) & LAST
-                return kind, message
+                message = Incoming(bytes(payload[1:]), (self._number_in - 1) & LAST)
+                if self.sift is None or not self.sift(kind, message):
+                    return kind, message
         finally:
             if views and router is not None:
                 router.data(current, views)
+
+    def _inflated(self, payload: memoryview) -> memoryview:
+        assert self._inflate is not None  # noqa: S101 - the caller looked
+        try:
+            inflated = memoryview(self._inflate(bytes(payload)))
+        except zlib.error as error:
+            raise Damaged("a packet came that cannot be decompressed") from error
+        if not inflated:
+            raise Damaged("a packet came without a message")
+        return inflated
 
     def _count(self, size: int) -> None:
         if self._number_in == LAST and not self._initial_kex_done:

@@ -13,16 +13,19 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import paramiko
 from paramiko.common import MSG_CHANNEL_DATA, MSG_KEXINIT, MSG_NEWKEYS
 from paramiko.message import Message
+from paramiko.packet import NeedRekeyException
 from paramiko.packet import Packetizer as Theirs
 
-from jupyman.ssh.inbox import PATIENCE
+from jupyman.ssh.inbox import LINE, PATIENCE
+from jupyman.ssh.manners import Incoming, Sift
 from jupyman.ssh.messages import CHANNEL_MESSAGES, FIRST_CHANNEL, Router, data_of, number_of
 from jupyman.ssh.outbox import FLOOD, PIECE
-from jupyman.ssh.sealing import MAX_PACKET
+from jupyman.ssh.sealing import MAX_PACKET, Damaged
 
 log = logging.getLogger(__name__)
 
@@ -105,45 +108,120 @@ class PlainOutbox:
 
 
 class PlainPacketizer(Theirs):
-    """paramiko's packetizer, which keeps the channels of the router apart; attributes as for `Packetizer`."""
+    """paramiko's packetizer, which keeps the channels of the router apart; attributes as for `Packetizer`.
+
+    Only the transport's thread reads; the attributes that begin with an underscore are its own.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
         sock.settimeout(PATIENCE)
-        self.heard = time.monotonic()  # when a message came last
+        self.heard = time.monotonic()  # when something came last
         self.router: Router | None = None
         self.on_room: Callable[[], None] | None = None
+        self.sift: Sift | None = None
         self.outbox = PlainOutbox(sock)
         self._sock = sock
-        self._exchanging = False
+        self._rest = bytearray()  # came behind the greeting's line
+        self._exchanging = False  # from the host's KEXINIT to its NEWKEYS
+        self._asked = False  # Transport was told that new keys are needed
+
+    def readline(self, timeout: float) -> str:
+        """Read a line of the host's greeting, whatever its bytes are; see `Inbox.line`."""
+        deadline = time.monotonic() + timeout
+        while b"\n" not in self._rest:
+            if len(self._rest) > LINE:
+                raise paramiko.SSHException("a greeting without an end")
+            if time.monotonic() >= deadline:
+                raise TimeoutError
+            self._rest += self._some(LINE)
+        line, _, rest = bytes(self._rest).partition(b"\n")
+        self._rest = bytearray(rest)
+        return line.removesuffix(b"\r").decode("utf-8", "replace")
 
     def read_all(self, n: int, check_rekey: bool = False) -> bytes:
         """Read bytes; of a packet no more than it may have: paramiko believes any length, of a stranger too."""
         if n > MAX_PACKET:
             raise paramiko.SSHException(f"the server announces a packet of {n} bytes")
-        data: bytes = super().read_all(n, check_rekey)
+        if n <= 0:
+            return b""
+        taken = self._rest[:n]
+        del self._rest[:n]
+        while len(taken) < n:
+            if self.handshake_timed_out():
+                raise EOFError
+            taken += self._some(n - len(taken))
+            if not taken and check_rekey and self.need_rekey():
+                raise NeedRekeyException
+        return bytes(taken)
+
+    def _some(self, size: int) -> bytes:
+        """Return what has come, up to `size` bytes; none where nothing came for `PATIENCE` seconds.
+
+        Raises:
+            EOFError, OSError: the connection has ended.
+        """
+        try:
+            data = self._sock.recv(size)
+        except TimeoutError as error:
+            if error.errno:  # ETIMEDOUT: the kernel has given up
+                raise
+            if self.closed:
+                raise EOFError from None
+            return b""
+        except OSError:
+            if self.closed:
+                raise EOFError from None
+            raise
+        if not data:
+            raise EOFError
+        self.heard = time.monotonic()
         return data
+
+    def set_inbound_cipher(self, *words: Any, **named: Any) -> None:
+        """Open with new keys from now on: the wish for them is granted."""
+        super().set_inbound_cipher(*words, **named)
+        self._asked = False
 
     def read_message(self) -> tuple[int, Message]:
         """Read until a message comes that is not for the router; see `Packetizer.read_message`."""
         while True:
-            kind, message = super().read_message()
-            self.heard = time.monotonic()
+            if not self._asked and self.need_rekey():
+                # Transport looks for that wish between messages only, and during a download none may come for hours.
+                self._asked = True
+                raise NeedRekeyException
+            kind, message = self._opened()
             if kind == MSG_KEXINIT:
                 self._exchanging = True
             elif kind == MSG_NEWKEYS:
                 self._exchanging = False
             router = self.router
-            if router is None or kind not in CHANNEL_MESSAGES or self._exchanging:
+            if router is not None and kind in CHANNEL_MESSAGES and not self._exchanging:
+                payload = memoryview(bytes([kind]) + message.asbytes())
+                number = number_of(payload)
+                if number >= FIRST_CHANNEL:
+                    if kind == MSG_CHANNEL_DATA:
+                        router.data(number, [data_of(payload)])
+                    else:
+                        router.message(kind, number, payload)
+                    continue
+            if self.sift is None or not self.sift(kind, message):
                 return kind, message
-            payload = memoryview(bytes([kind]) + message.asbytes())
-            number = number_of(payload)
-            if number < FIRST_CHANNEL:
-                return kind, message
-            if kind == MSG_CHANNEL_DATA:
-                router.data(number, [data_of(payload)])
-            else:
-                router.message(kind, number, payload)
+
+    def _opened(self) -> tuple[int, Incoming]:
+        """Read a message.
+
+        Raises:
+            Damaged: it is no packet that the host sealed; paramiko leaves it to the cipher and others to say so.
+            SSHException, NeedRekeyException, EOFError, OSError: as paramiko's.
+        """
+        try:
+            kind, message = super().read_message()
+        except (paramiko.SSHException, NeedRekeyException, EOFError, OSError):
+            raise
+        except Exception as error:
+            raise Damaged(f"a packet came damaged ({type(error).__name__})") from error
+        return kind, Incoming(message.asbytes(), message.seqno)
 
     def close(self) -> None:
         """End the connection; a thread that reads wakes up."""

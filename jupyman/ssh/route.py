@@ -18,7 +18,7 @@ from jupyman.ssh import auth, bridge, connect, hostkeys
 from jupyman.ssh import config as configuration
 from jupyman.ssh.auth import Credentials, Keyring
 from jupyman.ssh.config import HostConfig
-from jupyman.ssh.transport import Transport
+from jupyman.ssh.transport import BROKEN, Transport
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +110,9 @@ def _enter(config: HostConfig, sock: socket.socket, deadline: float, traveller: 
         with _ended_by(traveller.cancelled, transport):
             hostkeys.verify(config, transport.get_remote_server_key(), traveller.credentials.ask)
             auth.login(transport, config, traveller.credentials, traveller.keyring)
+    except BROKEN as error:  # it ended between two steps
+        transport.close()
+        raise errors.LinkLost(f"{config.alias} ended the connection during the login: {transport.reason}") from error
     except BaseException:
         transport.close()
         raise

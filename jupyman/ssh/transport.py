@@ -9,12 +9,19 @@ from collections.abc import Callable
 from typing import Any
 
 import paramiko
-from paramiko.common import MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA, cMSG_CHANNEL_OPEN, cMSG_GLOBAL_REQUEST
+from paramiko.common import (
+    MSG_CHANNEL_DATA,
+    MSG_CHANNEL_EXTENDED_DATA,
+    MSG_USERAUTH_FAILURE,
+    cMSG_CHANNEL_OPEN,
+    cMSG_GLOBAL_REQUEST,
+)
 from paramiko.message import Message
 
-from jupyman.ssh import algorithms, selfcheck
+from jupyman.ssh import algorithms, manners, selfcheck
 from jupyman.ssh.channel import Address as Address  # noqa: PLC0414 - part of this module's face
 from jupyman.ssh.channels import Channels
+from jupyman.ssh.manners import Incoming
 from jupyman.ssh.plainpackets import PlainOutbox
 
 log = logging.getLogger(__name__)
@@ -88,11 +95,21 @@ class Transport(paramiko.Transport):
 
     Args:
         sock: connected; TCP_NODELAY was set by whoever made it.
+
+    Attributes:
+        farewell: what the server said when it ended the connection; None where it did not.
+        farewell_code: the reason that it gave then (RFC 4253, section 11.1).
+        refused: it refused a credential.
     """
 
     # What paramiko's own open_channel and global_request use, and its type stubs leave out.
     active: bool
-    saved_exception: Exception | None
+    auth_handler: Any
+    initial_kex_done: bool
+    server_extensions: dict[str, Any]
+    _expected_packet: tuple[int, ...]
+    _handler_table: dict[int, Any]
+    _failure: Exception | None = None
     channel_events: dict[int, threading.Event]
     completion_event: threading.Event | None
     _channels: Any
@@ -110,13 +127,16 @@ class Transport(paramiko.Transport):
         self._outbox = line.outbox
         self.channels = Channels(self._outbox)
         line.router, line.on_room = self.channels, self.channels.resumed
+        line.sift = self._sift
         if isinstance(self._outbox, PlainOutbox):
             self._outbox.say = super()._send_user_message  # type: ignore[misc]  # the stubs leave it out
         self.channel_timeout = CHANNEL_TIMEOUT
         options = self.get_security_options()
         options.ciphers = algorithms.ciphers(options.ciphers)
         options.digests = algorithms.macs(options.digests)
-        self.farewell: str | None = None  # what the server said when it ended the connection
+        self.farewell: str | None = None
+        self.farewell_code = 0
+        self.refused = False
         self._ended: Callable[[], None] | None = None
         self._end_lock = threading.Lock()
         self._ping_lock = threading.Lock()
@@ -162,9 +182,43 @@ class Transport(paramiko.Transport):
         error = self.saved_exception
         return str(error) if error is not None and str(error) else "the connection ended"
 
+    @property
+    def saved_exception(self) -> Exception | None:
+        """Why paramiko's thread ended, or what it has to tell whoever waits; never an exception that nobody expects."""
+        return self._failure
+
+    @saved_exception.setter
+    def saved_exception(self, error: Exception | None) -> None:
+        self._failure = manners.foreign(error)
+
+    # --- odd messages -------------------------------------------------------------------------------------------------
+
+    def _sift(self, kind: int, message: Incoming) -> bool:
+        """Deal with what paramiko would stumble over; see `manners.Sift`. Called in the transport's thread."""
+        if not self.initial_kex_done:
+            return False
+        login = self.auth_handler is not None and not self.auth_handler.is_authenticated()
+        if login and kind == MSG_USERAUTH_FAILURE and self.auth_handler.auth_method != "none":
+            # The last byte tells whether the credential was taken and another is wanted (RFC 4252, section 5.1).
+            self.refused = self.refused or message.asbytes()[-1:] == b"\0"
+        needed = manners.needs(kind, exchanging=bool(self._expected_packet), login=login)
+        if needed == "answer":
+            self._outbox.send(manners.unimplemented(message), wait=False)
+        return needed != "paramiko"
+
     def _parse_disconnect(self, message: Message) -> None:
-        message.get_int()
-        self.farewell = "".join(c for c in message.get_text()[:200] if c.isprintable())
+        self.farewell_code, self.farewell = manners.words_of(message)
+
+    def _parse_debug(self, message: Message) -> None:
+        """Ignore: it comes here during the first exchange of keys only, and may be malformed."""
+
+    def _parse_ext_info(self, message: Message) -> None:
+        """Note what paramiko reads, as text: it decodes the values later, in whose thread ever, and strictly."""
+        parent: Any = super()
+        parent._parse_ext_info(message)  # noqa: SLF001 - its own, inherited
+        self.server_extensions = {
+            name: value.decode("utf-8", "replace") for name, value in self.server_extensions.items()
+        }
 
     def close(self) -> None:
         """End the connection at once: paramiko's thread sleeps in recv and is woken.

@@ -6,15 +6,20 @@ import functools
 import gc
 import itertools
 import logging
+import struct
 import threading
 from collections.abc import Callable, Iterator
 
+import paramiko
 import psutil
 import pytest
+from cryptography.exceptions import InvalidTag
 
 from jupyman import errors
 from jupyman.api import ClientContext
 from jupyman.core import supervisor as module
+from jupyman.core.background import Background
+from jupyman.core.login import REACH
 from tests.bed.wait import wait_until
 
 from .world import ANSWER, DAY, HOUR, MINUTE, FakeLink, World, a_world
@@ -114,7 +119,7 @@ def test_a_night_away_costs_few_attempts_and_ends_in_a_minute(world: World) -> N
     world.live(12 * HOUR)
     assert world.state == "reconnecting"
     waits = gaps(world.logins)
-    assert max(waits) <= 60 * 1.2 + module.REACH
+    assert max(waits) <= 60 * 1.2 + REACH
     assert min(waits[2:]) >= 0.8, "never two at once, nor one right after the other"
     after_an_hour = [moment for moment in world.logins if moment > start + HOUR]
     assert len(after_an_hour) < 11 * 60 * 1.3
@@ -173,7 +178,7 @@ def test_a_clock_that_is_set_breaks_nothing(world: World, jump: float) -> None:
     world.clock.shift += jump
     world.logins.clear()
     world.live(10 * MINUTE)
-    assert max(gaps(world.logins)) <= 15 * 1.2 + module.REACH
+    assert max(gaps(world.logins)) <= 15 * 1.2 + REACH
     world.heal()
     world.live(20.0)
     assert world.state == "up"
@@ -199,6 +204,58 @@ def test_what_passes_is_waited_for(world: World, fault: str) -> None:
     world.heal()
     world.live(20.0)
     assert world.state == "up"
+
+
+RAW: list[BaseException] = [
+    UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+    struct.error("unpack requires a buffer of 4 bytes"),
+    KeyError(200),
+    ValueError("x"),
+    AttributeError("x"),
+    IndexError("x"),
+    MemoryError(),
+    RecursionError(),
+    InvalidTag(),
+    OSError(24, "Too many open files"),
+    paramiko.SSHException("x"),
+    AssertionError(),
+    errors.Interrupted("cancelled"),
+]
+
+
+@pytest.mark.parametrize("error", RAW, ids=lambda error: type(error).__name__)
+def test_whatever_a_login_raises_costs_one_attempt(
+    world: World, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> None:
+        raise error
+
+    world.links[-1].alive = False
+    world.during = broken
+    world.logins.clear()
+    world.live(10 * MINUTE)
+    assert world.state == "reconnecting"
+    assert world.supervisor.status.next_attempt is not None
+    assert len(world.logins) > 10
+    shown = sum("broke" in record.getMessage() for record in caplog.records)
+    assert shown == (not isinstance(error, errors.JupymanError)), "once, not for every attempt of a long night"
+    world.during = lambda: None
+    world.live(20.0)
+    assert world.state == "up"
+
+
+@pytest.mark.parametrize("error", RAW, ids=lambda error: type(error).__name__)
+def test_whatever_a_persons_login_raises_is_an_error_of_ours(error: BaseException) -> None:
+    def broken() -> None:
+        raise error
+
+    with a_world() as world:
+        world.during = broken
+        with pytest.raises(errors.JupymanError) as caught:
+            world.supervisor.acquire(Background(ClientContext()))
+        assert caught.value.status in {10, 130}
+        assert caught.value.message.isprintable()
+        assert world.state == "idle"
 
 
 def test_a_night_of_wakings_costs_a_host_with_codes_one_login(world: World) -> None:

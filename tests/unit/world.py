@@ -9,9 +9,9 @@ from typing import cast
 
 from jupyman import errors
 from jupyman.api import ClientContext
-from jupyman.core import supervisor as module
 from jupyman.core.awake import TICK, Awake
 from jupyman.core.clock import Clock
+from jupyman.core.login import REACH
 from jupyman.core.shell import Completed
 from jupyman.core.supervisor import Supervisor
 from jupyman.ssh.auth import Keyring
@@ -142,7 +142,7 @@ class World:
         if self.away is not None:
             error = self.away()
             silent = error.details.get("unreached", False)
-            self.clock.now += module.REACH if silent else ANSWER
+            self.clock.now += REACH if silent else ANSWER
             raise error
         self.clock.now += ANSWER
         self.ups.append(self.clock.passed)

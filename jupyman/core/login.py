@@ -1,0 +1,75 @@
+"""How a supervisor opens its link; whatever goes wrong in it is an error of ours."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from jupyman import errors
+from jupyman.api import ClientContext
+from jupyman.ssh import config as ssh_config
+from jupyman.ssh.auth import Credentials, Keyring
+from jupyman.ssh.link import Link
+from jupyman.ssh.manners import printable
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT = 10.0
+# A background attempt gives TCP less: the kernel asks again after 1, 3 and 7 s, and a network that returns in between
+# would be noticed late. Enough for a line over a satellite.
+REACH = 1.5
+
+Ask = Callable[[str, str], str]
+LogIn = Callable[[str, ClientContext, Keyring, Ask | None, threading.Event | None], Link]
+
+
+def log_in(
+    destination: str, client: ClientContext, keyring: Keyring, ask: Ask | None, cancelled: threading.Event | None
+) -> Link:
+    """Open a link as the user's SSH configuration says.
+
+    Args:
+        destination: what `ssh` would be given.
+        client: how to log in.
+        keyring: of the daemon.
+        ask: the user's terminal; None: nobody is there.
+        cancelled: ends the attempt; None: it is one in the background, for which nobody waits.
+
+    Raises:
+        JupymanError: as `Link.open`.
+    """
+    configuration = ssh_config.read(destination, ssh_config=client.ssh_config)
+    credentials = Credentials(ssh_auth_sock=client.ssh_auth_sock, ask=ask)
+    reach = REACH if cancelled is None else None
+    return Link.open(configuration, credentials, keyring, timeout=CONNECT_TIMEOUT, reach=reach, cancelled=cancelled)
+
+
+def named(login: LogIn, name: str) -> LogIn:
+    """Return a login that raises errors of ours only: any other exception would end the attempts for ever.
+
+    Args:
+        login: opens a link.
+        name: of the host, for messages.
+    """
+    last = ""
+
+    def attempt(
+        destination: str, client: ClientContext, keyring: Keyring, ask: Ask | None, cancelled: threading.Event | None
+    ) -> Link:
+        nonlocal last
+        try:
+            return login(destination, client, keyring, ask, cancelled)
+        except errors.JupymanError:
+            raise
+        except Exception as error:
+            # Nothing is known of it: it may be the host's doing, this computer's, or a mistake of ours.
+            text = printable(f"{type(error).__name__}: {error}")
+            if text != last:  # once, not for every attempt of a long night
+                last = text
+                log.warning("%s: a login broke", name, exc_info=error)
+            raise errors.HostUnreachable(
+                f"{name}: the login broke: {text}", "try again; jupyman daemon logs shows where it broke"
+            ) from error
+
+    return attempt
