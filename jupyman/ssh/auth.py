@@ -13,6 +13,7 @@ from jupyman import errors
 from jupyman.ssh import keys
 from jupyman.ssh.config import METHODS, HostConfig
 from jupyman.ssh.keys import Keyring as Keyring  # noqa: PLC0414 - part of this module's face
+from jupyman.ssh.manners import printable
 from jupyman.ssh.transport import Transport
 
 log = logging.getLogger(__name__)
@@ -80,14 +81,14 @@ class _Attempt:
         try:
             left = call()
         except paramiko.BadAuthenticationType as error:
-            self.allowed, self.known = list(error.allowed_types), True
+            self.allowed, self.known = _methods(error.allowed_types), True
             return False
         except paramiko.AuthenticationException as error:
             _answered(self.config, error)
             log.info("%s: %s was refused: %s", self.config.alias, name, error)
             return False
         if left:
-            self.allowed, self.known, self.partial = list(left), True, True
+            self.allowed, self.known, self.partial = _methods(left), True, True
         return True
 
 
@@ -126,7 +127,7 @@ def login(transport: Transport, config: HostConfig, credentials: Credentials, ke
     if attempt.done:
         return
     if (failure is not None or not transport.is_active()) and not _turned_away(transport):
-        why = transport.farewell or (str(failure) if isinstance(failure, paramiko.SSHException) else "")
+        why = transport.farewell or (printable(str(failure)) if isinstance(failure, paramiko.SSHException) else "")
         raise errors.LinkLost(
             f"{config.alias} ended the connection during the login" + (f": {why}" if why else ""),
             "try again, or `ssh` by hand",
@@ -174,10 +175,15 @@ def _inquire(attempt: _Attempt) -> None:
     try:
         attempt.transport.auth_none(attempt.config.user)
     except paramiko.BadAuthenticationType as error:
-        attempt.allowed, attempt.known = list(error.allowed_types), True
+        attempt.allowed, attempt.known = _methods(error.allowed_types), True
     except paramiko.AuthenticationException as error:
         _answered(attempt.config, error)
         log.info("%s does not say what it takes: %s", attempt.config.alias, error)
+
+
+def _methods(names: list[str]) -> list[str]:
+    """Return the names of methods that a server takes, for messages of ours: a few, and of letters."""
+    return [printable(name, 64) for name in names[:16]]
 
 
 def _answered(config: HostConfig, error: paramiko.AuthenticationException) -> None:

@@ -18,6 +18,7 @@ from jupyman.ssh import auth, bridge, connect, hostkeys
 from jupyman.ssh import config as configuration
 from jupyman.ssh.auth import Credentials, Keyring
 from jupyman.ssh.config import HostConfig
+from jupyman.ssh.manners import printable
 from jupyman.ssh.transport import BROKEN, Transport
 
 log = logging.getLogger(__name__)
@@ -183,7 +184,7 @@ def handshake(config: HostConfig, sock: socket.socket, deadline: float, cancelle
     transport.close()
     if isinstance(failure, paramiko.ssh_exception.IncompatiblePeer):
         raise errors.HostUnreachable(
-            f"{config.alias} and jupyman have no common algorithm: {failure}",
+            f"{config.alias} and jupyman have no common algorithm: {printable(str(failure))}",
             "its sshd may be very old, or very strict",
         )
     if "banner" in str(failure):  # paramiko, Transport._check_banner
@@ -191,7 +192,7 @@ def handshake(config: HostConfig, sock: socket.socket, deadline: float, cancelle
             f"{config.alias} ({config.hostname} port {config.port}): no SSH server answers there, or it turned us away",
             f"check HostName and Port; `ssh -v {config.alias}` says more",
         )
-    why = str(failure) if failure is not None and str(failure) else f"no SSH handshake in {left:.0f} s"
+    why = printable(str(failure)) if failure is not None and str(failure) else f"no SSH handshake in {left:.0f} s"
     if ended and transport.farewell is not None:
         why = transport.farewell
     raise errors.HostUnreachable(f"{config.alias} ({config.hostname} port {config.port}): {why}")

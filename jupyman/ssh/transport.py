@@ -148,6 +148,12 @@ class Transport(paramiko.Transport):
         """Do paramiko's work until the connection ends, then say so at once."""
         try:
             super().run()
+        except Exception as error:  # while paramiko cleared up
+            self.saved_exception = error
+            self.active = False
+            self.packetizer.close()
+            if self.auth_handler is not None:
+                self.auth_handler.abort()
         finally:
             # paramiko leaves these out where the end was our own doing.
             for event in list(self.channel_events.values()):
@@ -180,7 +186,7 @@ class Transport(paramiko.Transport):
         if self.farewell is not None:
             return f"the server ended the connection: {self.farewell}"
         error = self.saved_exception
-        return str(error) if error is not None and str(error) else "the connection ended"
+        return (manners.printable(str(error)) if error is not None else "") or "the connection ended"
 
     @property
     def saved_exception(self) -> Exception | None:
@@ -315,11 +321,12 @@ class Transport(paramiko.Transport):
                 message.add_int(0)
             # From here on as Transport.open_channel does, of which this is the first half.
             channel: Any = paramiko.Channel(number)
+            # Before it is in the table: a connection that ends now takes its channels' word for it.
+            channel._set_transport(self)  # noqa: SLF001 - see above
+            channel._set_window(WINDOW, PACKET)  # noqa: SLF001 - see above
             self._channels.put(number, channel)
             opening = self.channel_events[number] = _Opening(self, channel, done)
             self.channels_seen[number] = True
-            channel._set_transport(self)  # noqa: SLF001 - see above
-            channel._set_window(WINDOW, PACKET)  # noqa: SLF001 - see above
         self._outbox.send(message.asbytes(), wait=False)
         if not self.active:  # it ended meanwhile, and may have looked before we were there
             opening.set()

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 import pytest
 
 from jupyman.ssh import engine
+from jupyman.ssh.packetizer import Packetizer
 from jupyman.ssh.plainpackets import PlainPacketizer
 from jupyman.ssh.transport import Address
 
@@ -46,6 +47,13 @@ class Local(Protocol):
 
 
 Listen = Callable[..., Local]
+
+
+@pytest.fixture(params=["ours", "paramiko's"])
+def packets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which packetizer carries the links of the test: ours, and the one for a paramiko that ours does not fit."""
+    chosen = Packetizer if request.param == "ours" else PlainPacketizer
+    monkeypatch.setattr("jupyman.ssh.selfcheck.packetizer", lambda: chosen)
 
 
 @dataclass

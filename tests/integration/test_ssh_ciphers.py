@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from jupyman.ssh import packetizer, selfcheck
+from jupyman.ssh import packetizer
 from jupyman.ssh.forward import Forwarder
 from jupyman.ssh.link import Link
-from jupyman.ssh.packetizer import Packetizer
 from jupyman.ssh.plainpackets import PlainPacketizer
 from tests.bed.wait import wait_until
 
+from .engines import packets as packets  # noqa: PLC0414 - a fixture
 from .test_ssh_bed import connect, echo, read_all, send_all, serving, sshd
 
 SUITES = [
@@ -54,6 +54,7 @@ def echoed(forwarder: Forwarder, data: bytes) -> bool:
         return came == data
 
 
+@pytest.mark.usefixtures("packets")
 @pytest.mark.parametrize(("cipher", "mac"), SUITES, ids=lambda value: value or "aead")
 def test_each_cipher_carries_forwards_and_commands(tmp_path: Path, cipher: str, mac: str) -> None:
     options = [f"Ciphers {cipher}", *([f"MACs {mac}"] if mac else []), "RekeyLimit 1M"]
@@ -69,10 +70,9 @@ def test_each_cipher_carries_forwards_and_commands(tmp_path: Path, cipher: str, 
         assert link.heartbeat(5) < 5
 
 
-@pytest.mark.parametrize("ours", [True, False], ids=["ours", "paramiko's"])
-def test_compression_where_it_was_agreed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: bool) -> None:
+@pytest.mark.usefixtures("packets")
+def test_compression_where_it_was_agreed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("paramiko.Transport._preferred_compression", ("zlib@openssh.com", "none"))
-    monkeypatch.setattr(selfcheck, "packetizer", lambda: Packetizer if ours else PlainPacketizer)
     with (
         sshd(tmp_path / "bed", "Compression yes", "RekeyLimit 500K") as bed,
         contextlib.closing(bed.open()) as link,
@@ -88,11 +88,12 @@ def test_compression_where_it_was_agreed_on(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.fixture(params=["the host's limit", "our limit", "both"])
 def wearing(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packets: None
 ) -> Iterator[tuple[Link, list[int]]]:
     """A link whose keys wear out soon, and how often each side announced an exchange of them."""
     if request.param != "the host's limit":
         monkeypatch.setattr(packetizer, "REKEY_BYTES", 700_000)
+        monkeypatch.setattr(PlainPacketizer, "REKEY_BYTES", 700_000)
     options = ["RekeyLimit 700K"] if request.param != "our limit" else []
     with sshd(tmp_path / "bed", *options) as bed, contextlib.closing(bed.open()) as link:
         asked = [0]
@@ -179,10 +180,45 @@ def test_new_keys_while_nobody_reads(wearing: tuple[Link, list[int]]) -> None:
     assert link.alive
 
 
-def test_new_keys_on_paramikos_own_packetizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selfcheck, "packetizer", lambda: PlainPacketizer)
-    monkeypatch.setattr(PlainPacketizer, "REKEY_BYTES", 700_000)
-    with sshd(tmp_path / "bed", "RekeyLimit 700K") as bed, contextlib.closing(bed.open()) as link:
-        with forwarding(link) as forwarder:
-            assert echoed(forwarder, os.urandom(4_000_000))
-        assert link.run("head -c 1000000 /dev/zero\n", timeout=20).status == 0
+@pytest.mark.usefixtures("packets")
+@pytest.mark.parametrize("direction", ["down", "up"])
+def test_one_stream_outlives_its_keys_by_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direction: str) -> None:
+    """No message but the stream's own comes, and it goes on for longer than the old keys may be used at all."""
+    monkeypatch.setattr(packetizer, "REKEY_BYTES", 4_000_000)
+    monkeypatch.setattr(packetizer, "OVERDUE_BYTES", 32_000_000)
+    monkeypatch.setattr(PlainPacketizer, "REKEY_BYTES", 4_000_000)
+    monkeypatch.setattr(PlainPacketizer, "REKEY_BYTES_OVERFLOW_MAX", 32_000_000)
+    block, times = os.urandom(1_000_000), 60
+    expected = hashlib.sha256(block * times).hexdigest()
+    heard: list[str] = []
+
+    def say(sock: socket.socket) -> None:
+        for _ in range(times):
+            sock.sendall(block)
+        sock.shutdown(socket.SHUT_WR)
+
+    def hear(sock: socket.socket) -> str:
+        digest = hashlib.sha256()
+        while chunk := sock.recv(1 << 18):
+            digest.update(chunk)
+        return digest.hexdigest()
+
+    def handler(connection: socket.socket) -> None:
+        if direction == "down":
+            say(connection)
+        else:
+            heard.append(hear(connection))
+
+    with sshd(tmp_path / "bed") as bed, contextlib.closing(bed.open()) as link, forwarding(link) as forwarder:
+        session = link.transport.session_id
+        with serving(handler) as target, connect(forwarder.listen(0, target)) as sock:
+            sock.settimeout(60)
+            if direction == "down":
+                heard.append(hear(sock))
+            else:
+                say(sock)
+                wait_until(lambda: heard, 60, "all that was said to arrive")
+        assert heard == [expected]
+        assert link.alive
+        assert link.transport.session_id == session
+        assert link.heartbeat(5) < 5

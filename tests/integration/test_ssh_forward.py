@@ -21,7 +21,10 @@ from jupyman.ssh import forward, stream
 from jupyman.ssh.forward import Forwarder
 from jupyman.ssh.link import Link
 
+from .engines import packets as packets  # noqa: PLC0414 - a fixture
 from .test_ssh_bed import Sshd, connect, echo, ping, read_all, send_all, serving, sshd, until
+
+pytestmark = pytest.mark.usefixtures("packets")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,7 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 
 
 @pytest.fixture
-def link(bed: Sshd) -> Iterator[Link]:
+def link(bed: Sshd, packets: None) -> Iterator[Link]:
     opened = bed.open()
     yield opened
     opened.close()

@@ -22,9 +22,13 @@ from tests.bed.wait import wait_until
 from tests.bench.host import target
 from tests.bench.traffic import Beside, call
 
+from .engines import packets as packets  # noqa: PLC0414 - a fixture
 from .test_ssh_bed import Sshd, connect, echo, ping, read_all, send_all, serving, sshd, until
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close by a reset
+
+
+pytestmark = pytest.mark.usefixtures("packets")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +38,7 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 
 
 @pytest.fixture
-def link(bed: Sshd) -> Iterator[Link]:
+def link(bed: Sshd, packets: None) -> Iterator[Link]:
     opened = bed.open()
     yield opened
     opened.close()

@@ -1,0 +1,243 @@
+"""An SSH server that says odd things at a chosen moment: paramiko's, in server mode, with its answers replaced."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import paramiko
+from paramiko.auth_handler import AuthHandler
+from paramiko.common import AUTH_SUCCESSFUL, MSG_CHANNEL_REQUEST, MSG_UNIMPLEMENTED, OPEN_SUCCEEDED
+from paramiko.message import Message
+
+# When it is said: at the greeting; before and after its KEXINIT; right after the first keys; when asked for the login's
+# service; when asked to let somebody in; after it has; when a channel is asked for; when something is asked of one.
+Moment = Literal["greeting", "kexinit", "exchange", "newkeys", "service", "auth", "after", "open", "request"]
+MOMENTS: tuple[Moment, ...] = ("kexinit", "exchange", "newkeys", "service", "auth", "after", "open", "request")
+Then = Literal["go on", "close", "wait"]
+
+
+@dataclass(frozen=True)
+class Oddity:
+    """What is said, and when.
+
+    Attributes:
+        moment: when, the first time that it comes.
+        said: messages, each from its type on; for the greeting, bytes as they are, before it or in its place.
+        then: what follows: what an honest server would do, the end of the connection, or nothing.
+    """
+
+    moment: Moment
+    said: tuple[bytes, ...]
+    then: Then = "close"
+
+
+def text(value: bytes) -> bytes:
+    """Return a string as SSH has it (RFC 4251, section 5)."""
+    return len(value).to_bytes(4, "big") + value
+
+
+class _Willing(paramiko.ServerInterface):
+    """Lets everybody in by a key, and opens every channel."""
+
+    def get_allowed_auths(self, username: str) -> str:
+        del username
+        return "publickey"
+
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        del username, key
+        return AUTH_SUCCESSFUL
+
+    def check_channel_request(self, kind: str, chanid: int) -> int:
+        del kind, chanid
+        return OPEN_SUCCEEDED
+
+    def check_channel_direct_tcpip_request(
+        self, chanid: int, origin: tuple[str, int], destination: tuple[str, int]
+    ) -> int:
+        del chanid, origin, destination
+        return OPEN_SUCCEEDED
+
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        del channel, command
+        return True
+
+
+_Theirs: Any = paramiko.Transport  # its stubs leave out what is replaced here
+
+
+class Hostile(_Theirs):  # type: ignore[misc]  # likewise
+    """One connection, seen from the server.
+
+    Args:
+        sock: connected.
+        key: of the host.
+        oddity: what it says; None: it is honest.
+
+    Attributes:
+        sent: sequence numbers of the odd messages.
+        unimplemented: those to which the client answered UNIMPLEMENTED.
+    """
+
+    def __init__(self, sock: socket.socket, key: paramiko.PKey, oddity: Oddity | None = None) -> None:
+        super().__init__(sock)
+        self.auth_handler: Any
+        self.sent: list[int] = []
+        self.unimplemented: list[int] = []
+        self._oddity = oddity
+        self._silent = False
+        self.add_server_key(key)
+        self._handler_table[MSG_UNIMPLEMENTED] = lambda message: self.unimplemented.append(message.get_int())
+        table: dict[int, Any] = _Theirs._channel_handler_table
+        asked = table[MSG_CHANNEL_REQUEST]
+        self._channel_handler_table = table | {
+            MSG_CHANNEL_REQUEST: lambda channel, message: self._at("request") and asked(channel, message)
+        }
+        if oddity is not None and oddity.moment == "greeting":
+            before, write = b"".join(oddity.said), self.packetizer.write_all
+            honest = oddity.then == "go on"
+            self.packetizer.write_all = lambda out: write(
+                before + (out if honest else b"") if out.startswith(b"SSH-") else out
+            )
+        self.start_server(event=threading.Event(), server=_Willing())
+
+    def say(self, *messages: bytes) -> None:
+        """Send messages, in the thread of whoever calls."""
+        for message in messages:
+            self.sent.append(self.packetizer._Packetizer__sequence_number_out)
+            self.packetizer.send_message(Message(message))
+
+    def _at(self, moment: Moment) -> bool:
+        """Say what is to be said at a moment; return whether to go on."""
+        if self._silent:
+            return False
+        if self._oddity is None or self._oddity.moment != moment:
+            return True
+        oddity, self._oddity = self._oddity, None
+        with contextlib.suppress(OSError, EOFError):
+            self.say(*oddity.said)
+        if oddity.then == "close":
+            self.active = False
+            self.packetizer.close()
+        self._silent = oddity.then != "go on"
+        return not self._silent
+
+    def _send_kex_init(self) -> None:
+        if self._at("kexinit"):
+            super()._send_kex_init()
+            self._at("exchange")
+
+    def _parse_newkeys(self, message: Message) -> None:
+        super()._parse_newkeys(message)
+        if not isinstance(self.auth_handler, _Auth):
+            self.auth_handler = _Auth(self)
+            self._at("newkeys")
+
+    def _ensure_authed(self, kind: int, message: Message) -> None:
+        """Answer to everybody: paramiko's own breaks where a client says too early that it has no such request."""
+
+    def _parse_channel_open(self, message: Message) -> None:
+        if self._at("open"):
+            super()._parse_channel_open(message)
+
+
+_TheirAuth: Any = AuthHandler
+
+
+class _Auth(_TheirAuth):  # type: ignore[misc]  # as above
+    """The login's part of it."""
+
+    def _parse_service_request(self, message: Message) -> None:
+        if self.transport._at("service"):
+            super()._parse_service_request(message)
+
+    def _parse_userauth_request(self, message: Message) -> None:
+        if self.transport._at("auth"):
+            super()._parse_userauth_request(message)
+
+    def _send_auth_result(self, username: str, method: str, result: int) -> None:
+        super()._send_auth_result(username, method, result)
+        if result == AUTH_SUCCESSFUL:
+            self.transport._at("after")
+
+    # The tables of the base class name its own methods.
+    @property
+    def _handler_table(self) -> dict[int, Any]:
+        return {5: self._parse_service_request, 50: self._parse_userauth_request}
+
+
+class Gateway:
+    """A port that leads to an honest sshd, or to `Hostile`, as it is told at the time. Made by `gateway`.
+
+    Attributes:
+        oddity: what those who connect from now on hear; None: they are led to the sshd.
+        connections: the hostile ones, in the order in which they came.
+    """
+
+    def __init__(self, target: tuple[str, int] | None, key: Path) -> None:
+        self.oddity: Oddity | None = None
+        self.connections: list[Hostile] = []
+        self._target = target
+        self._key = paramiko.Ed25519Key.from_private_key_file(str(key))
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port: int = self._listener.getsockname()[1]
+        self._sockets: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if self.oddity is not None or self._target is None:
+                    self.connections.append(Hostile(connection, self._key, self.oddity))
+                    continue
+                other = socket.create_connection(self._target)
+                self._sockets += [connection, other]
+                for one, two in ((connection, other), (other, connection)):
+                    threading.Thread(target=_pump, args=(one, two), daemon=True).start()
+
+    def cut(self) -> None:
+        """End all connections to the sshd."""
+        sockets, self._sockets = self._sockets, []
+        for one in sockets:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """End all."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+        for connection in self.connections:
+            connection.close()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+    for one in (source, sink):
+        with contextlib.suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def gateway(key: Path, target: tuple[str, int] | None = None) -> Iterator[Gateway]:
+    """Listen on a port of this computer.
+
+    Args:
+        key: the host's, private, ed25519.
+        target: of the honest sshd; None: without an oddity, too, it is `Hostile` that answers.
+    """
+    made = Gateway(target, key)
+    try:
+        yield made
+    finally:
+        made.close()
