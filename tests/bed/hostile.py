@@ -199,8 +199,7 @@ class Gateway:
                     continue
                 other = socket.create_connection(self._target)
                 self._sockets += [connection, other]
-                for one, two in ((connection, other), (other, connection)):
-                    threading.Thread(target=_pump, args=(one, two), daemon=True).start()
+                threading.Thread(target=_carry, args=(connection, other), daemon=True).start()
 
     def cut(self) -> None:
         """End all connections to the sshd."""
@@ -217,6 +216,14 @@ class Gateway:
         self.cut()
         for connection in self.connections:
             connection.close()
+
+
+def _carry(one: socket.socket, other: socket.socket) -> None:
+    back = threading.Thread(target=_pump, args=(other, one), daemon=True)
+    back.start()
+    with one, other:
+        _pump(one, other)
+        back.join()
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:

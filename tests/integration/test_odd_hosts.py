@@ -23,9 +23,11 @@ from jupyman.ssh import manners
 from jupyman.ssh.auth import Credentials, Keyring
 from jupyman.ssh.config import HostConfig
 from jupyman.ssh.link import Link
-from tests.bed import keygen, wait_until
+from tests.bed import Bed, Cli, keygen, wait_until
 from tests.bed.hostile import MOMENTS, Gateway, Moment, Oddity, gateway, text
+from tests.integration.aftermath import no_traceback, says
 from tests.integration.engines import packets as packets  # noqa: PLC0414 - a fixture
+from tests.integration.notebooks import now, up
 
 BAD = b"\xff\xfe \x1b[2J\xc3("  # no UTF-8, and a terminal would obey it
 DISCONNECT = b"\x01" + struct.pack(">I", 2) + text(BAD) + text(b"\xff")
@@ -316,3 +318,46 @@ def test_a_supervisor_goes_on_after_every_odd_answer(odd: Gateway, key: Path, mo
         assert caught.value.status in LOGIN_FAULTS
     finally:
         supervisor.close()
+
+
+# --- by the real daemon -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def road(fresh_bed: Bed, cli: Cli) -> Iterator[Gateway]:
+    """The way to the bed's host, on which it can be replaced by an odd one with the same key."""
+    sshd = fresh_bed.sshd
+    with gateway(fresh_bed.host_keys["ed25519"], ("127.0.0.1", sshd.port)) as made:
+        folder = cli.user_home
+        known = folder / "known_hosts"
+        known.write_text(sshd.known_hosts.read_text().replace(f":{sshd.port} ", f":{made.port} "))
+        text = sshd.ssh_config.read_text().replace(f"Port {sshd.port}", f"Port {made.port}")
+        cli.ssh_config = folder / "ssh_config"
+        cli.ssh_config.write_text(text.replace(str(sshd.known_hosts), str(known)))
+        yield made
+
+
+def test_a_person_who_meets_an_odd_host_reads_two_lines(cli: Cli, road: Gateway) -> None:
+    for what, oddity in ODD.items():
+        if oddity.then == "close":
+            road.oddity = oddity
+            ran = cli("check", "server1")
+            assert ran.rc in {10, 13}, (what, ran)
+            says(ran, ran.rc)
+    no_traceback(cli)
+
+
+def test_a_session_comes_back_after_every_odd_answer(cli: Cli, road: Gateway) -> None:
+    session = up(cli, "server1", "--no-browser")
+    for what in ("auth: DISCONNECT", "auth: an unknown type, then the end", "newkeys: new keys once more"):
+        before = len(road.connections)
+        road.oddity = ODD[what]
+        road.cut()
+        wait_until(lambda before=before: len(road.connections) > before + 2, 30, f"a third attempt after {what}")  # type: ignore[misc]
+        link = wait_until(lambda: now(cli)["link"], what="the link as ps shows it")
+        assert link["state"] == "reconnecting", link
+        wait_until(lambda: now(cli)["link"]["next_attempt"], 10, "the next attempt")
+        road.oddity = None
+        wait_until(lambda: now(cli)["link"]["state"] == "up", 30, f"the link after {what}")
+    assert now(cli)["server"] == session["server"]
+    no_traceback(cli)
