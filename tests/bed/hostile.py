@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -92,7 +92,9 @@ class Hostile(_Theirs):  # type: ignore[misc]  # likewise
         self._oddity = oddity
         self._silent = False
         self.add_server_key(key)
-        self._handler_table[MSG_UNIMPLEMENTED] = lambda message: self.unimplemented.append(message.get_int())
+        self.on_unimplemented: Callable[[int], object] = self.unimplemented.append
+        self._read = self.packetizer.read_message
+        self.packetizer.read_message = self._heard
         table: dict[int, Any] = _Theirs._channel_handler_table
         asked = table[MSG_CHANNEL_REQUEST]
         self._channel_handler_table = table | {
@@ -106,11 +108,23 @@ class Hostile(_Theirs):  # type: ignore[misc]  # likewise
             )
         self.start_server(event=threading.Event(), server=_Willing())
 
+    def _heard(self) -> tuple[int, Message]:
+        """Read a message; paramiko's server cannot bear UNIMPLEMENTED during an exchange of keys, where it may come."""
+        while True:
+            kind, message = self._read()
+            if kind != MSG_UNIMPLEMENTED:
+                return kind, message
+            self.on_unimplemented(message.get_int())
+
     def say(self, *messages: bytes) -> None:
         """Send messages, in the thread of whoever calls."""
         for message in messages:
             self.sent.append(self.packetizer._Packetizer__sequence_number_out)
             self.packetizer.send_message(Message(message))
+
+    def say_in_exchange(self, messages: tuple[bytes, ...]) -> None:
+        """Send messages right after the next KEXINIT."""
+        self._oddity = Oddity("exchange", messages, "go on")
 
     def _at(self, moment: Moment) -> bool:
         """Say what is to be said at a moment; return whether to go on."""
