@@ -87,14 +87,14 @@ def _orphans(request: Kill, host: str, hosts: Hosts, operation: Operation) -> Ki
 
 
 def _only(sessions: Sessions) -> str:
-    names = sorted(sessions.live)
+    names = sorted(live.spec.name for live in sessions.all())
     if len(names) == 1:
         return names[0]
     raise errors.UsageFault("kill what?", f"name a session or a port; sessions here: {', '.join(names) or 'none'}")
 
 
 def _one(target: str, request: Kill, hosts: Hosts, sessions: Sessions, operation: Operation) -> Killed:
-    live = sessions.live.get(target)
+    live = sessions.find(target)
     if live is not None:
         # A session that the user named is not asked about; the bare `kill` is.
         if not request.targets:
@@ -107,9 +107,7 @@ def _one(target: str, request: Kill, hosts: Hosts, sessions: Sessions, operation
     port = int(match["port"])
     if not 1 <= port <= 65535:
         raise errors.UsageFault(f"port {port} is not between 1 and 65535", "name a session or a port; see jupyman ps")
-    known = [live.spec.host for live in sessions.live.values()]
-    busy = [live.spec.host for live in sessions.live.values() if live.state == "running"]
-    host = hosts.resolve(match["host"] or request.host, busy, [*known, *(key[0] for key in sessions.tunnels)])
+    host = hosts.resolve(match["host"] or request.host, sessions.busy(), sessions.hosts())
     return _port(target, port, host, request, hosts, sessions, operation)
 
 

@@ -60,10 +60,9 @@ class GpuWatch:
     def _wanted(self) -> dict[str, list[Live]]:
         """Return the running sessions with GPUs, by host."""
         found: dict[str, list[Live]] = {}
-        with self._sessions.lock:
-            for live in self._sessions.live.values():
-                if live.state == "running" and live.running is not None and live.running.server.gpus:
-                    found.setdefault(live.spec.host, []).append(live)
+        for live in self._sessions.all():
+            if live.state == "running" and live.running is not None and live.running.server.gpus:
+                found.setdefault(live.spec.host, []).append(live)
         return found
 
     def _tour(self) -> None:

@@ -72,9 +72,7 @@ def host_ls(hosts: Hosts, sessions: Sessions, operation: Operation) -> KnownHost
         rows[name] = KnownHost(name=name, ssh=entry.ssh or name, source="config", link=link_status(hosts, name))
     for name in _aliases(hosts, operation):
         rows.setdefault(name, KnownHost(name=name, ssh=name, source="ssh_config", link=link_status(hosts, name)))
-    with sessions.lock:
-        used = [live.spec.host for live in sessions.live.values()] + [key[0] for key in sessions.tunnels]
-    for name in used:
+    for name in sessions.hosts():
         rows.setdefault(name, KnownHost(name=name, ssh=name, source="session", link=link_status(hosts, name)))
     return KnownHosts(hosts=[rows[name] for name in sorted(rows)])
 

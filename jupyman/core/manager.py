@@ -115,7 +115,7 @@ class Manager:
             entry = self._codes.pop(code, None)
         if entry is None or time.monotonic() > entry[1]:
             return None
-        live = self.sessions.live.get(entry[0])
+        live = self.sessions.find(entry[0])
         return live.url if live is not None else None
 
     def every(self, seconds: float, call: Callable[[], None]) -> None:
@@ -181,13 +181,12 @@ class Manager:
 
     def _wish(self, request: api.Up) -> SessionSpec:
         """Merge what was said, the stored session, and config.toml."""
-        with self.sessions.lock:
-            stored = self.sessions.live.get(request.name or request.host or "")
-            names = {name: live.spec.host for name, live in self.sessions.live.items()}
+        stored = self.sessions.find(request.name or request.host or "")
+        names = {live.spec.name: live.spec.host for live in self.sessions.all()}
         if stored is not None and (request.host is None or request.host in {stored.spec.name, stored.spec.host}):
             host = stored.spec.host
         else:
-            host = self.hosts.resolve(request.host, self._busy(), names.values())
+            host = self.hosts.resolve(request.host, self.sessions.busy(), names.values())
         name = request.name
         if name is None and stored is not None:
             name = stored.spec.name
@@ -199,7 +198,7 @@ class Manager:
                 )
             name = here[0] if here else _session_name(host)
         config.check_name(name, "session")
-        live = self.sessions.live.get(name)
+        live = self.sessions.find(name)
         if live is not None and live.spec.host != host:
             raise errors.UsageFault(
                 f"session {name} is on {live.spec.host}, not on {host}", "choose another name with --name"
@@ -242,8 +241,7 @@ class Manager:
 
     def _ps(self, request: api.PsRequest, operation: Operation) -> Ps:
         self._gpus.soon()
-        with self.sessions.lock:
-            lives = list(self.sessions.live.values())
+        lives = self.sessions.all()
         for live in lives:
             # A question that needs no network is answered from memory: only a daemon just started has to wait, and not
             # for ever where a host is away.
@@ -268,7 +266,7 @@ class Manager:
         meant = request.host
         if meant is None and request.close:
             meant = tunnels.owner(request, self.sessions)
-        host = self.hosts.resolve(meant, self._busy(), self._known_hosts())
+        host = self.hosts.resolve(meant, self.sessions.busy(), self.sessions.hosts())
         if request.close:
             return {"forwards": tunnels.close_all(request, host, self.hosts, self.sessions)}
         return {"forwards": tunnels.open_all(request, host, self.hosts, self.sessions, operation)}
@@ -301,26 +299,15 @@ class Manager:
         """Wrap a verb that works on one host over its link."""
 
         def call(request: Any, operation: Operation) -> Any:
-            host = self.hosts.resolve(request.host, self._busy(), self._known_hosts())
+            host = self.hosts.resolve(request.host, self.sessions.busy(), self.sessions.hosts())
             return verb(request, host, self.hosts, self.sessions, operation)
 
         return call
 
-    def _busy(self) -> list[str]:
-        with self.sessions.lock:
-            return [live.spec.host for live in self.sessions.live.values() if live.state == "running"]
-
-    def _known_hosts(self) -> list[str]:
-        with self.sessions.lock:
-            return [
-                *(live.spec.host for live in self.sessions.live.values()),
-                *(key[0] for key in self.sessions.tunnels),
-            ]
-
     def _kernel_check(self, request: api.KernelCheck, operation: Operation) -> Any:
         """Check kernels; one word may be a kernel's name or, as with `kernel ls`, a host's."""
         word = request.name if request.host is None else None
-        if word is not None and (word in self._known_hosts() or self._configured(word, operation)):
+        if word is not None and (word in self.sessions.hosts() or self._configured(word, operation)):
             request = msgspec.structs.replace(request, host=word)
         return self._on_host(kernel_verbs.check)(request, operation)
 

@@ -14,10 +14,10 @@ import msgspec
 
 from jupyman import errors
 from jupyman.core import away
+from jupyman.core.forwards import endpoint, forward
 from jupyman.core.launchers.liveness import ENDS
 from jupyman.core.store import Store
 from jupyman.model import (
-    Forward,
     GpuUse,
     HostForward,
     LinkStatus,
@@ -193,34 +193,12 @@ def _clock(moment: str | None) -> str | None:
     return datetime.fromisoformat(moment).astimezone().strftime("%H:%M:%S") if moment else None
 
 
-def forward(listener: Listening, *, up: bool) -> Forward:
-    """Return a listener as it is printed.
-
-    Args:
-        listener: of the forwarder.
-        up: whether connections are carried now.
-    """
-    count, bytes_in, bytes_out = listener.stats()
-    return Forward(
-        local=f"127.0.0.1:{listener.local_port}",
-        remote=endpoint(listener.target),
-        state="up" if up else "waiting",
-        open=count,
-        bytes_in=bytes_in,
-        bytes_out=bytes_out,
-    )
-
-
-def endpoint(target: tuple[str, int] | str) -> str:
-    """Return a remote endpoint as text: ``ADDR:PORT``, ``[IPV6]:PORT`` or ``unix:PATH``."""
-    if isinstance(target, str):
-        return f"unix:{target}"
-    address, port = target
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
 class Sessions:
     """The registry. Its lock guards the dictionaries, never a network wait.
+
+    Requests, the restorer and the looks at hosts run in threads of their own and add and remove entries at any moment.
+    `live` and `tunnels` are therefore read and changed in this class only; everybody else gets copies, or names one
+    change that is made under the lock. A test walks the source for it.
 
     Args:
         store: what is on disk.
@@ -242,11 +220,30 @@ class Sessions:
             UnknownSession: there is none of that name.
         """
         with self.lock:
-            found = self.live.get(name)
+            found, names = self.live.get(name), sorted(self.live)
         if found is None:
-            names = ", ".join(sorted(self.live)) or "none"
-            raise errors.UnknownSession(f"no session is called {name!r}", f"sessions here: {names}; see jupyman ps")
+            known = ", ".join(names) or "none"
+            raise errors.UnknownSession(f"no session is called {name!r}", f"sessions here: {known}; see jupyman ps")
         return found
+
+    def find(self, name: str) -> Live | None:
+        """Return a session, None where there is none of that name."""
+        with self.lock:
+            return self.live.get(name)
+
+    def all(self) -> list[Live]:
+        """Return every session, as of now."""
+        with self.lock:
+            return list(self.live.values())
+
+    def enter(self, spec: SessionSpec) -> tuple[Live, bool]:
+        """Return the session of that name, and whether it was made of `spec` just now."""
+        with self.lock:
+            found = self.live.get(spec.name)
+            if found is not None:
+                return found, False
+            made = self.live[spec.name] = Live(spec=spec, state="starting")
+            return made, True
 
     def only(self, name: str | None) -> Live:
         """Return the session of that name, or the only one where none was named.
@@ -256,8 +253,7 @@ class Sessions:
         """
         if name is not None:
             return self.get(name)
-        with self.lock:
-            sessions = list(self.live.values())
+        sessions = self.all()
         if len(sessions) == 1:
             return sessions[0]
         names = ", ".join(sorted(live.spec.name for live in sessions)) or "none"
@@ -267,6 +263,39 @@ class Sessions:
         """Return the sessions of a host."""
         with self.lock:
             return [live for live in self.live.values() if live.spec.host == host]
+
+    def hosts(self) -> list[str]:
+        """Return the hosts of all sessions and forwards; one may come several times."""
+        with self.lock:
+            return [*(live.spec.host for live in self.live.values()), *(host for host, _ in self.tunnels)]
+
+    def busy(self) -> list[str]:
+        """Return the hosts of the sessions that run."""
+        return [live.spec.host for live in self.all() if live.state == "running"]
+
+    def forwards(self, host: str | None = None) -> list[tuple[TunnelSpec, Listening | None]]:
+        """Return the forwards of a host that belong to no session, as of now; None: those of every host."""
+        with self.lock:
+            return [entry for key, entry in self.tunnels.items() if host is None or key[0] == host]
+
+    def keep_forward(self, spec: TunnelSpec, listener: Listening | None) -> None:
+        """Note a forward; it replaces the one that has its local port."""
+        with self.lock:
+            self.tunnels[spec.host, spec.local_port] = (spec, listener)
+
+    def bind_forward(self, spec: TunnelSpec, listener: Listening) -> bool:
+        """Give a forward its listener; False where it was closed, or got another listener, meanwhile."""
+        with self.lock:
+            if self.tunnels.get((spec.host, spec.local_port)) != (spec, None):
+                return False
+            self.tunnels[spec.host, spec.local_port] = (spec, listener)
+            return True
+
+    def drop_forward(self, host: str, local_port: int) -> Listening | None:
+        """Forget a forward; return its listener, which is still open."""
+        with self.lock:
+            _, listener = self.tunnels.pop((host, local_port), (None, None))
+        return listener
 
     def wanted(self, host: str) -> bool:
         """Tell whether a session or a forward wants the host's link."""
@@ -316,9 +345,7 @@ class Sessions:
             host: only those of this one; None: all.
         """
         views = []
-        with self.lock:
-            entries = [entry for key, entry in self.tunnels.items() if host is None or key[0] == host]
-        for spec, listener in entries:
+        for spec, listener in self.forwards(host):
             supervisor = hosts.known(spec.host)
             up = supervisor is not None and supervisor.link is not None
             link = supervisor.status if supervisor is not None else None

@@ -9,8 +9,9 @@ import msgspec
 from jupyman import errors
 from jupyman.api import Operation, Tunnel
 from jupyman.core import away
+from jupyman.core.forwards import endpoint
 from jupyman.core.hosts import Hosts
-from jupyman.core.sessions import Sessions, endpoint, link_away
+from jupyman.core.sessions import Sessions, link_away
 from jupyman.core.steps import step
 from jupyman.core.supervisor import Supervisor
 from jupyman.model import HostForward, TunnelSpec
@@ -67,7 +68,7 @@ def open_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions, opera
     failed: list[errors.JupymanError] = []
     for spec in specs:
         standing = next((kept for kept in _asked(spec, sessions) if _target(kept) == _target(spec)), None)
-        if standing is not None and sessions.tunnels[host, standing.local_port][1] is not None:
+        if standing is not None and (standing, None) not in sessions.forwards(host):
             local = standing.local_port
             if supervisor.status.state in {"needs-auth", "failed"}:  # only a person can go on, and here is one
                 with step(operation, "connect", f"connecting to {host}") as progress:
@@ -81,9 +82,12 @@ def open_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions, opera
                 continue
             if standing is not None and standing.local_port != local:
                 # It waited for its port, which somebody else has had since the daemon's start.
-                sessions.tunnels.pop((host, standing.local_port), None)
+                sessions.drop_forward(host, standing.local_port)
                 sessions.save()
-        result.append(next(v for v in sessions.tunnel_views(hosts, host) if v.local.endswith(f":{local}")))
+        view = next((v for v in sessions.tunnel_views(hosts, host) if v.local.endswith(f":{local}")), None)
+        if view is None:
+            raise errors.Interrupted(f"the forward of local port {local} was closed meanwhile")
+        result.append(view)
     if failed:
         raise failed[0]
     return result
@@ -91,8 +95,7 @@ def open_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions, opera
 
 def _asked(spec: TunnelSpec, sessions: Sessions) -> list[TunnelSpec]:
     """Find the forwards that a local port means: the one that has it, then those that got another in its place."""
-    with sessions.lock:
-        kept = [one for one, _ in sessions.tunnels.values() if one.host == spec.host]
+    kept = [one for one, _ in sessions.forwards(spec.host)]
     has = [one for one in kept if one.local_port == spec.local_port]
     return has + [one for one in kept if one.asked == spec.local_port and one not in has]
 
@@ -120,8 +123,7 @@ def _open(spec: TunnelSpec, supervisor: Supervisor, sessions: Sessions, operatio
             progress.text = f"127.0.0.1:{local} leads to {endpoint(target)} on {spec.host}"
         explain(listener, spec, supervisor)
         kept = msgspec.structs.replace(spec, local_port=local, asked=spec.local_port)
-        with sessions.lock:
-            sessions.tunnels[(spec.host, local)] = (kept, listener)
+        sessions.keep_forward(kept, listener)
     sessions.save()
     supervisor.want(wanted=True)
     return local
@@ -139,8 +141,7 @@ def explain(listener: Listening, spec: TunnelSpec, supervisor: Supervisor) -> No
 
 def owner(request: Tunnel, sessions: Sessions) -> str | None:
     """Find the one host that has the forwards which are to be closed; None: none has one, or it cannot be told."""
-    with sessions.lock:
-        hosts = {host for host, _ in sessions.tunnels}
+    hosts = {spec.host for spec, _ in sessions.forwards()}
     count = {host: sum(bool(_asked(parse(text, host), sessions)) for text in request.specs) for host in hosts}
     most = max(count.values(), default=0)
     has = [host for host in hosts if most and count[host] == most]
@@ -174,11 +175,14 @@ def close_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions) -> l
             unknown.append(str(spec.local_port))
     closed = []
     for local in chosen:
-        with sessions.lock:
-            _, listener = sessions.tunnels.pop((host, local))
+        view = views.get(f"127.0.0.1:{local}")
+        if view is None:  # it was opened a moment ago, after we looked
+            unknown.append(str(local))
+            continue
+        listener = sessions.drop_forward(host, local)
         if listener is not None:
             listener.close()
-        closed.append(views[f"127.0.0.1:{local}"])
+        closed.append(view)
     sessions.save()
     supervisor = hosts.known(host)
     if supervisor is not None:

@@ -68,12 +68,7 @@ class UpFlow:
         """
         spec = self._spec
         supervisor = self._hosts.supervisor(spec.host, operation.client)
-        with self._sessions.lock:
-            live = self._sessions.live.get(spec.name)
-            self._fresh = live is None
-            if live is None:
-                live = Live(spec=spec, state="starting")
-                self._sessions.live[spec.name] = live
+        live, self._fresh = self._sessions.enter(spec)
         try:
             with step(operation, "connect", f"connecting to {spec.host}") as progress:
                 link = supervisor.acquire(operation)
@@ -339,7 +334,7 @@ class UpFlow:
         return True
 
     def _not_killed(self, live: Live) -> None:
-        if self._sessions.live.get(live.spec.name) is not live:
+        if self._sessions.find(live.spec.name) is not live:
             raise errors.Interrupted(f"session {live.spec.name} was killed meanwhile")
 
     def _undo(self, link: Link, running: Running) -> None:
