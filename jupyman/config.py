@@ -53,7 +53,7 @@ class HostEntry(Table, frozen=True, kw_only=True):
     restart: Restart | None = None
     engine: Literal["native", "sshtunnel"] = "native"
     launcher: Literal["nohup", "slurm"] = "nohup"
-    slurm: dict[str, Any] = {}
+    slurm: dict[str, Any] | None = None
 
 
 class MirrorEntry(Table, frozen=True, kw_only=True):

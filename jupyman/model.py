@@ -299,6 +299,7 @@ class SessionSpec(Noun, frozen=True, kw_only=True):
     pid: int | None = None  # the server we last knew: to tell `exited` from "never started"
     node: str | None = None  # the machine on which it runs: an alias may lead to several with the same home
     adopted: bool = False  # that server was taken over, not launched
+    said: list[str] | None = None  # the fields that a command line named; None: 0.1.0 did not note it
 
 
 class TunnelSpec(Noun, frozen=True, kw_only=True):

@@ -113,7 +113,7 @@ def in_ssh_config(host: str, hosts: Hosts, operation: Operation) -> bool:
 
 def _aliases(hosts: Hosts, operation: Operation) -> list[str]:
     """Names on `Host` lines without patterns; included files are not read (ssh -G cannot list)."""
-    named = operation.client.ssh_config or hosts.config.ssh_config
+    named = operation.client.ssh_config or hosts.ssh_config
     path = Path(named or "~/.ssh/config").expanduser()
     try:
         text = path.read_text(encoding="utf-8", errors="replace")

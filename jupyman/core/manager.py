@@ -14,7 +14,7 @@ import msgspec
 
 from jupyman import api, config, errors
 from jupyman.api import ClientContext, Operation
-from jupyman.core import checkup, ending, inquiries, kernel_verbs, tunnels
+from jupyman.core import checkup, ending, inquiries, kernel_verbs, merge, tunnels
 from jupyman.core.awake import TICK
 from jupyman.core.background import Background
 from jupyman.core.gpu_watch import GpuWatch
@@ -137,7 +137,7 @@ class Manager:
     # --- verbs ----------------------------------------------------------------------------------------------------
 
     def _up(self, request: api.Up, operation: Operation) -> Any:
-        spec = self._wish(request)
+        spec = self._wish(request, interactive=operation.client.interactive)
         with self.sessions.lock:
             same = msgspec.structs.replace(request, open_browser=False)
             work = self._works.get(spec.name)
@@ -179,7 +179,7 @@ class Manager:
 
         threading.Thread(target=work, name=f"restart {name}", daemon=True).start()
 
-    def _wish(self, request: api.Up) -> SessionSpec:
+    def _wish(self, request: api.Up, *, interactive: bool = False) -> SessionSpec:
         """Merge what was said, the stored session, and config.toml."""
         stored = self.sessions.find(request.name or request.host or "")
         names = {live.spec.name: live.spec.host for live in self.sessions.all()}
@@ -203,24 +203,11 @@ class Manager:
             raise errors.UsageFault(
                 f"session {name} is on {live.spec.host}, not on {host}", "choose another name with --name"
             )
-        entry, defaults = self.hosts.entry(host), self.hosts.config.defaults
-        old = live.spec if live is not None else None
-        return SessionSpec(
-            name=name,
-            host=host,
-            env=_first(request.env, old and old.env, entry.env, defaults.env),
-            dir=_first(request.dir, old and old.dir, entry.dir, defaults.dir),
-            app=_first(request.app, old and old.app, entry.app, defaults.app) or "lab",
-            gpu=_first(request.gpu, old and old.gpu, entry.gpu, defaults.gpu),
-            port=_first(request.port, old and old.port, entry.port, defaults.port),
-            local_port=_first(old and old.local_port, request.local_port, entry.local_port),
-            on_conflict=_first(request.on_conflict, entry.on_conflict, defaults.on_conflict) or "next",
-            restart=_first(request.restart, old and old.restart, defaults.restart) or "never",
-            timeout=request.timeout,
-            pid=old.pid if old is not None else None,
-            node=old.node if old is not None else None,
-            adopted=old is not None and old.adopted,
-        )
+        entry = self.hosts.entry(host)
+        merge.refuse_slurm(host, entry)
+        old, ended = (live.spec, live.state == "exited") if live is not None else (None, False)
+        defaults = self.hosts.config.defaults
+        return merge.merge(request, name, host, old, entry, defaults, ended=ended, interactive=interactive)
 
     def _down(self, request: api.Down, operation: Operation) -> Any:
         lives = [self.sessions.get(name) for name in request.sessions]
@@ -352,10 +339,6 @@ def _after(previous: Shared | None, work: Callable[[Operation], Any]) -> Callabl
         return work(operation)
 
     return wait_then_work
-
-
-def _first(*values: Any) -> Any:
-    return next((value for value in values if value is not None), None)
 
 
 def _session_name(host: str) -> str:

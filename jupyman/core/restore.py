@@ -151,6 +151,7 @@ class Restorer:
         self._hosts.supervisor(host, self._client).want(wanted=self._sessions.wanted(host))
 
     def _tour(self) -> None:
+        self._hosts.refresh()
         suspected = self._suspected
         if suspected:  # whoever suspects something in this moment is served by this very look
             self._suspected = False

@@ -73,6 +73,8 @@ class UpFlow:
             with step(operation, "connect", f"connecting to {spec.host}") as progress:
                 link = supervisor.acquire(operation)
                 progress.text = f"connected to {spec.host}"
+                if later := self._hosts.later(spec.host):
+                    progress.warn(f"{progress.text}; of config.toml: {'; '.join(later)}")
             running = self._serve(link, supervisor, live, operation)
         except BaseException:
             if self._fresh:

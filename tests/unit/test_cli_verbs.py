@@ -230,22 +230,12 @@ def test_up_names_problems_and_their_fix(daemon: fakes.Served) -> None:
     assert daemon.run("up").stderr.splitlines() == ["warning: runs as root", "  fix: use an account"]
 
 
-@pytest.mark.parametrize(
-    ("text", "tty", "asked"),
-    [
-        ("", True, "ask"),
-        ("", False, None),
-        ('[defaults]\non_conflict = "kill"', True, None),
-        ('[hosts.server1]\non_conflict = "fail"', True, None),
-        ('[hosts.other]\non_conflict = "fail"', True, "ask"),
-    ],
-)
-def test_a_terminal_is_asked_about_ports_unless_the_config_says(
-    daemon: fakes.Served, text: str, tty: bool, asked: str | None
-) -> None:
-    (daemon.home / "config.toml").write_text(text)
+@pytest.mark.parametrize("tty", [True, False])
+def test_what_to_do_with_a_taken_port_is_decided_by_the_daemon(daemon: fakes.Served, tty: bool) -> None:
+    """It knows the host, and its table in config.toml, also where the user names none."""
     daemon.run("up", "server1", tty=tty)
-    assert daemon.last.on_conflict == asked
+    assert daemon.last.on_conflict is None
+    assert daemon.backend.clients[-1].interactive is tty
 
 
 def test_ps_shows_no_token(daemon: fakes.Served) -> None:

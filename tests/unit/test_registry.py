@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,13 @@ from jupyman.core.hosts import Hosts
 from jupyman.core.manager import Manager
 from jupyman.core.sessions import Live
 from jupyman.core.store import State, Store
-from jupyman.core.supervisor import Supervisor
 from jupyman.model import SessionSpec, TunnelSpec
 from jupyman.paths import Paths
 from tests.bed.wait import wait_until
+from tests.unit import offline
+from tests.unit.offline import CLIENT, Quiet
 
 CORE = Path(jupyman.__file__).parent / "core"
-CLIENT = api.ClientContext()
 
 
 def outside(tree: ast.AST) -> list[int]:
@@ -70,43 +69,13 @@ def state(paths: Paths, sessions: int, forwards: int = 0) -> None:
 
 @pytest.fixture
 def paths(tmp_path: Path) -> Paths:
-    made = Paths(tmp_path / "config", tmp_path / "state", tmp_path / "run")
-    made.make()
-    return made
+    return offline.folders(tmp_path)
 
 
 @pytest.fixture
-def managing(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Manager]]:
-    """Make managers to whom every host is unreachable at once."""
-
-    def unreachable(*_: Any) -> Any:
-        raise errors.HostUnreachable("no host in this test")
-
-    monkeypatch.setattr("jupyman.core.hosts.Supervisor", partial(Supervisor, login=unreachable))
-    made: list[Manager] = []
-
-    def make() -> Manager:
-        made.append(Manager(paths))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-
-
-class Quiet:
-    """An operation that nobody watches."""
-
-    def __init__(self) -> None:
-        self.client = CLIENT
-        self.cancelled = threading.Event()
-
-    def emit(self, event: api.AnyEvent) -> None: ...
-
-    def ask(self, prompt: api.Prompt, timeout: float = 300.0) -> str:
-        raise errors.Interrupted("nobody is there")
-
-    def on_cancel(self, callback: Callable[[], None]) -> None: ...
+def managing(paths: Paths) -> Iterator[Callable[[], Manager]]:
+    with offline.managing(paths) as make:
+        yield make
 
 
 def test_a_session_that_comes_while_the_others_are_restored(paths: Paths, managing: Callable[[], Manager]) -> None:
