@@ -98,6 +98,7 @@ class HostForward(Forward, frozen=True, kw_only=True):
 
     host: str
     link: LinkStatus | None = None
+    problems: list[Problem] = []
 
 
 class Session(Noun, frozen=True, kw_only=True):

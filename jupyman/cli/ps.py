@@ -49,6 +49,8 @@ def command(context: Context, hosts: tuple[str, ...], every: bool, as_json: bool
         context.out(terminal.table(columns, [_forward(one) for one in forwards]))
         shown = {one["host"] for one in sessions}
         for forward in forwards:
+            for problem in forward["problems"]:
+                context.out(f"{forward['local']}: {problem['text']} ({problem['fix']})")
             again = f"jupyman tunnel {forward['local'].rpartition(':')[2]} --host {forward['host']}"
             trouble = _trouble(forward.get("link") or {}, again)
             if trouble and forward["host"] not in shown:

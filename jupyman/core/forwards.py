@@ -2,8 +2,33 @@
 
 from __future__ import annotations
 
-from jupyman.model import Forward
+import time
+
+from jupyman.model import Forward, Problem
+from jupyman.ssh import crowd
 from jupyman.ssh.engine import Listening
+
+SHOWN = 600.0  # seconds for which refused connections are told
+
+
+def crowded(listener: Listening) -> list[Problem]:
+    """Say that connections were refused lately because too many were open at once.
+
+    Args:
+        listener: of the forwarder.
+    """
+    seen = listener.crowd
+    if seen.last is None or time.monotonic() - seen.last > SHOWN:
+        return []
+    count = f"{seen.refused} connection{'' if seen.refused == 1 else 's'}"
+    return [
+        Problem(
+            code="forward-full",
+            severity="warning",
+            text=f"local port {listener.local_port} refused {count}: {crowd.MOST} were open at once",
+            fix=f"look which program of this computer connects to port {listener.local_port} so often",
+        )
+    ]
 
 
 def forward(listener: Listening, *, up: bool) -> Forward:

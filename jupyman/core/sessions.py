@@ -14,7 +14,7 @@ import msgspec
 
 from jupyman import errors
 from jupyman.core import away
-from jupyman.core.forwards import endpoint, forward
+from jupyman.core.forwards import crowded, endpoint, forward
 from jupyman.core.launchers.liveness import ENDS
 from jupyman.core.store import Store
 from jupyman.model import (
@@ -149,7 +149,7 @@ class Live:
         seen = [problem for problem in self.problems if problem.code not in codes]
         codes |= {problem.code for problem in seen}
         on_gpus = [problem for problem in self.gpu_problems if problem.code not in codes] if gpus else []
-        return [*told, *seen, *on_gpus]
+        return [*told, *seen, *on_gpus, *(crowded(self.listener) if self.listener is not None else [])]
 
     @property
     def url(self) -> str | None:
@@ -361,6 +361,7 @@ class Sessions:
                         bytes_in=shown.bytes_in,
                         bytes_out=shown.bytes_out,
                         link=link,
+                        problems=crowded(listener),
                     )
                 )
             else:

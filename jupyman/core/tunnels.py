@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 
 import msgspec
 
@@ -16,8 +17,12 @@ from jupyman.core.steps import step
 from jupyman.core.supervisor import Supervisor
 from jupyman.model import HostForward, TunnelSpec
 from jupyman.ssh.engine import Listening
+from jupyman.ssh.link import Link
 
 _SPEC = re.compile(r"^(?P<local>[0-9]+)(?::(?:(?P<address>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):)?(?P<remote>[0-9]+))?$")
+
+
+KNOCK = 2.0  # seconds for a connection that the host has made to this computer to be seen by our listener
 
 
 def parse(text: str, host: str) -> TunnelSpec:
@@ -56,11 +61,11 @@ def open_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions, opera
         The forwards, in the order asked for.
 
     Raises:
-        UsageFault: a forward cannot be read.
+        UsageFault: a forward cannot be read, or would lead to itself.
         JupymanError: no login, as `Supervisor.acquire`.
         ForwardingRefused: sshd does not allow it.
         PortInUse: no local port is free.
-        Both of the first forward for which they are true, after the others were tried.
+        The last three of the first forward for which they are true, after the others were tried.
     """
     specs = [parse(text, host) for text in request.specs]
     supervisor = hosts.supervisor(host, operation.client)
@@ -77,7 +82,7 @@ def open_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions, opera
         else:
             try:
                 local = _open(spec, supervisor, sessions, operation)
-            except (errors.ForwardingRefused, errors.PortInUse) as error:
+            except (errors.ForwardingRefused, errors.PortInUse, errors.UsageFault) as error:
                 failed.append(error)
                 continue
             if standing is not None and standing.local_port != local:
@@ -108,6 +113,7 @@ def _open(spec: TunnelSpec, supervisor: Supervisor, sessions: Sessions, operatio
     target = _target(spec)
     with step(operation, "tunnel", f"forwarding {spec.local_port} to {endpoint(target)} on {spec.host}") as progress:
         link = supervisor.acquire(operation)
+        free = False
         try:
             link.open_channel(target).close()
         except errors.ForwardingRefused as error:
@@ -115,7 +121,8 @@ def _open(spec: TunnelSpec, supervisor: Supervisor, sessions: Sessions, operatio
             if not error.details.get("target_refused"):
                 raise
             progress.warn(f"nothing listens on {endpoint(target)} on {spec.host} yet")
-        listener = supervisor.forwarder.listen(spec.local_port, target)
+            free = True
+        listener = _listen(spec, link, supervisor, free=free)
         local = listener.local_port
         if local != spec.local_port:
             progress.warn(f"local port {spec.local_port} is taken{listener.holder_text}: using {local}")
@@ -127,6 +134,44 @@ def _open(spec: TunnelSpec, supervisor: Supervisor, sessions: Sessions, operatio
     sessions.save()
     supervisor.want(wanted=True)
     return local
+
+
+def _listen(spec: TunnelSpec, link: Link, supervisor: Supervisor, *, free: bool) -> Listening:
+    """Bind the local port; refuse one that is the very port to which it leads, where the host is this computer.
+
+    Args:
+        spec: the forward.
+        link: to the host.
+        supervisor: of it.
+        free: nothing listened at the far end a moment ago. If our own listener comes to listen there, and hears of a
+            connection that the host makes, the forward leads to itself.
+    """
+    if not free:
+        return supervisor.forwarder.listen(spec.local_port, _target(spec))
+    knocked = threading.Event()
+
+    def shut() -> bool:
+        knocked.set()
+        return False
+
+    listener: Listening = supervisor.forwarder.listen(spec.local_port, _target(spec), gate=shut)
+    try:
+        try:
+            link.open_channel(_target(spec)).close()
+        except errors.ForwardingRefused:
+            pass
+        else:
+            if knocked.wait(KNOCK):
+                raise errors.UsageFault(
+                    f"{endpoint(_target(spec))} on {spec.host} is this forward itself: {spec.host} is this computer",
+                    "it needs no forward; start the program there, and open its port",
+                )
+    except BaseException:
+        listener.close()
+        raise
+    listener.gate = None
+    supervisor.forwarder.wake()
+    return listener
 
 
 def explain(listener: Listening, spec: TunnelSpec, supervisor: Supervisor) -> None:

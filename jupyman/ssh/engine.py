@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, Protocol
 
+from jupyman.ssh.crowd import Crowd
 from jupyman.ssh.link import Link
 from jupyman.ssh.stream import Respond
 from jupyman.ssh.transport import Address
@@ -19,6 +20,7 @@ class Listening(Protocol):
     respond: Respond | None
     on_refused: Callable[[], None] | None
     holder_text: str
+    crowd: Crowd
 
     @property
     def local_port(self) -> int:

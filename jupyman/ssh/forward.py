@@ -18,6 +18,7 @@ import paramiko
 
 from jupyman.ssh import loop as loops
 from jupyman.ssh.channel import Address, Channel, Receiver
+from jupyman.ssh.crowd import Crowd
 from jupyman.ssh.localport import bind
 from jupyman.ssh.loop import READ, Loop, guard
 from jupyman.ssh.stream import Respond, Stream
@@ -49,6 +50,7 @@ class Listener:
         respond: asked, in the loop's thread, what to say to a connection that has waited for a second or lost its link.
         on_refused: told, in the loop's thread, that the host did not take a connection; must not wait.
         refused: how many it did not take.
+        crowd: how many were refused here because too many are open.
     """
 
     # What a new connection asks of the host takes a round trip, in which the others have their turn.
@@ -70,6 +72,7 @@ class Listener:
         self.bytes_in = 0
         self.bytes_out = 0
         self.refused = 0
+        self.crowd = Crowd()
         self._forwarder = forwarder
         self._lock = threading.Lock()
 
@@ -260,6 +263,10 @@ class Forwarder:
                 self._loop.remind(self, self._breathless[listener])
                 return
             listener.breathless = False
+            if listener.crowd.full(listener.open):
+                sock.close()
+                listener.crowd.refuse(listener.local_port)
+                continue
             sock.setblocking(False)
             with contextlib.suppress(OSError):  # macOS, where it was reset already
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -24,6 +24,7 @@ import paramiko
 import sshtunnel
 
 from jupyman import errors
+from jupyman.ssh.crowd import Crowd
 from jupyman.ssh.link import Link
 from jupyman.ssh.localport import bind
 from jupyman.ssh.stream import Respond
@@ -51,6 +52,7 @@ class TunnelListener:
         self.open = 0
         self.bytes_in = 0
         self.bytes_out = 0
+        self.crowd = Crowd()
         self.tunnel: _Tunnel | None = None
         self._forwarder = forwarder
 
@@ -202,21 +204,28 @@ class _Shared:
         """Open a channel to the listener's present target.
 
         Raises:
-            SSHException: refused, or the gate is shut.
+            SSHException: refused, the gate is shut, or too many are open.
         """
         listener = self._listener
         if listener.gate is not None and not listener.gate():
             raise paramiko.SSHException("the server's identity is not proven yet")
+        with self._lock:
+            full = listener.crowd.full(listener.open)
+            listener.open += not full
+        if full:
+            listener.crowd.refuse(listener.local_port)
+            raise paramiko.SSHException("too many connections are open")
         del dest_addr  # the listener may have been led elsewhere since
         try:
             channel = self._link.transport.open_channel(kind, listener.target, src_addr, timeout=timeout)
-        except paramiko.SSHException:
-            if listener.on_refused is not None:
+        except BaseException as error:
+            with self._lock:
+                listener.open -= 1
+            if isinstance(error, paramiko.SSHException) and listener.on_refused is not None:
                 listener.on_refused()
             raise
         counted = _Counted(channel, listener, self._forget)
         with self._lock:
-            listener.open += 1
             self._channels.add(counted)
             over = self._over
         if over:
