@@ -132,12 +132,20 @@ class FoundServer(Noun, frozen=True, kw_only=True):
     problems: list[Problem] = []
 
 
+class Unreachable(Noun, frozen=True, kw_only=True):
+    """A host that could not be asked for its servers (`ps --all`), or that nobody knows."""
+
+    host: str
+    error: ErrorInfo
+
+
 class Ps(Noun, frozen=True, kw_only=True):
     """The answer of `ps`."""
 
     sessions: list[Session] = []
     forwards: list[HostForward] = []
     servers: list[FoundServer] = []
+    unreachable: list[Unreachable] = []
 
 
 # --- the host report ----------------------------------------------------------------------------------------------

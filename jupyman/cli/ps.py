@@ -20,12 +20,15 @@ BLIP = 5.0
 @click.option("-a", "--all", "every", is_flag=True, help="also servers that jupyman did not start")
 @json_option
 @click.pass_obj
-def command(context: Context, hosts: tuple[str, ...], every: bool, as_json: bool) -> None:
+def command(context: Context, hosts: tuple[str, ...], every: bool, as_json: bool) -> int:
     """List sessions and forwards."""
     result = context.call(api.PsRequest(hosts=list(hosts), all=every), quiet=as_json)
+    missed = result["unreachable"]
+    if missed:
+        result["error"] = missed[0]["error"]
     if as_json:
         context.dump(result)
-        return
+        return context.partly(result)
     sessions, forwards, servers = result["sessions"], result["forwards"], result["servers"]
     if sessions:
         heads = ("NAME", "HOST", "STATE", "LINK", "URL", "ENV", "GPU", "PORT", "UPTIME")
@@ -67,9 +70,15 @@ def command(context: Context, hosts: tuple[str, ...], every: bool, as_json: bool
         for server in servers:
             for problem in server["problems"]:
                 context.out(f"{server['host']}: {problem['text']} ({problem['fix']})")
-    if not (sessions or forwards or servers):
+    if missed:
+        if sessions or forwards or servers:
+            context.out()
+        rows = [(one["host"], one["error"]["message"]) for one in missed]
+        context.out(terminal.table(("NOT REACHED", "WHY"), rows))
+    if not (sessions or forwards or servers or missed):
         where = f" on {', '.join(hosts)}" if hosts else ""
         context.note(f"no sessions{where}; make one with jupyman up {hosts[0] if hosts else 'HOST'}")
+    return context.partly(result)
 
 
 def _session(one: dict[str, Any]) -> tuple[str, ...]:

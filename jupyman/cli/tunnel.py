@@ -27,7 +27,7 @@ Examples:
 @click.option("--close", is_flag=True, help="close these forwards")
 @json_option
 @click.pass_obj
-def command(context: Context, specs: tuple[str, ...], host: str | None, close: bool, as_json: bool) -> None:
+def command(context: Context, specs: tuple[str, ...], host: str | None, close: bool, as_json: bool) -> int:
     """Forward further ports, as `ssh -L` does, but kept alive and remembered."""
     words = list(specs)
     positional = None
@@ -39,10 +39,11 @@ def command(context: Context, specs: tuple[str, ...], host: str | None, close: b
     result = context.call(api.Tunnel(specs=words, host=chosen_host(host, positional), close=close))
     if as_json:
         context.dump(result)
-        return
+        return context.partly(result)
     heads = ("FORWARD", "HOST", "REMOTE", "STATE")
     rows = [(f["local"], f["host"], f["remote"], "closed" if close else f["state"]) for f in result["forwards"]]
     context.out(terminal.table(heads, rows))
+    return context.partly(result)
 
 
 def _check(word: str) -> None:

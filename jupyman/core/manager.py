@@ -26,7 +26,7 @@ from jupyman.core.store import Store
 from jupyman.core.supervisor import Supervisor
 from jupyman.core.ticker import Ticker
 from jupyman.core.up import UpFlow
-from jupyman.model import FoundServer, Problem, Ps, SessionSpec
+from jupyman.model import FoundServer, Problem, Ps, SessionSpec, Unreachable
 from jupyman.paths import Paths
 
 log = logging.getLogger(__name__)
@@ -204,13 +204,24 @@ class Manager:
                 f"session {name} is on {live.spec.host}, not on {host}", "choose another name with --name"
             )
         entry = self.hosts.entry(host)
-        merge.refuse_slurm(host, entry)
+        for table, said in self.hosts.config.hosts.items():
+            if host in {table, said.ssh}:  # also where the user says the address instead of the name
+                merge.refuse_slurm(table, said)
         old, ended = (live.spec, live.state == "exited") if live is not None else (None, False)
         defaults = self.hosts.config.defaults
         return merge.merge(request, name, host, old, entry, defaults, ended=ended, interactive=interactive)
 
     def _down(self, request: api.Down, operation: Operation) -> Any:
-        lives = [self.sessions.get(name) for name in request.sessions]
+        lives: list[Live] = []
+        first: errors.JupymanError | None = None
+        for name in request.sessions:
+            try:
+                lives.append(self.sessions.get(name))
+            except errors.UnknownSession as error:
+                operation.emit(api.Step(key=f"down {name}", text=error.message, state="warn"))
+                first = first or error
+        if first is not None and not lives:
+            raise first
         for live in lives:
             with self.sessions.lock:
                 live.spec = msgspec.structs.replace(live.spec, wanted=False)
@@ -223,8 +234,8 @@ class Manager:
             supervisor = self.hosts.known(live.spec.host)
             if supervisor is not None:
                 supervisor.want(wanted=self.sessions.wanted(live.spec.host))
-        del operation
-        return {"sessions": [self._view(live) for live in lives]}
+        failed = {"error": first.info()} if first is not None else {}
+        return {"sessions": [self._view(live) for live in lives], **failed}
 
     def _ps(self, request: api.PsRequest, operation: Operation) -> Ps:
         self._gpus.soon()
@@ -234,9 +245,15 @@ class Manager:
             # for ever where a host is away.
             if live.spec.wanted and live.state != "starting" and not live.settled.is_set():
                 live.settled.wait(max(0.0, self._settled_by - time.monotonic()))
+        missed: list[Unreachable] = []
         for host in [] if request.all else request.hosts:  # with --all a host is asked, and need not be known
             if not any(live.spec.host == host for live in lives) and self.hosts.known(host) is None:
-                self._know(host, operation)
+                try:
+                    self._know(host, operation)
+                except errors.UnknownHost as error:
+                    if len(request.hosts) == 1:
+                        raise
+                    missed.append(Unreachable(host=host, error=error.info()))
         chosen = [live for live in lives if not request.hosts or live.spec.host in request.hosts]
         forwards = [v for v in self.sessions.tunnel_views(self.hosts) if not request.hosts or v.host in request.hosts]
         servers: list[FoundServer] = []
@@ -244,8 +261,9 @@ class Manager:
             hosts = request.hosts or sorted({*(live.spec.host for live in lives), *(f.host for f in forwards)})
             if not hosts:
                 hosts = [self.hosts.resolve(None, (), ())]
-            servers = inquiries.servers(hosts, self.hosts, self.sessions, operation)
-        return Ps(sessions=[self._view(live) for live in chosen], forwards=forwards, servers=servers)
+            servers, missed = inquiries.servers(hosts, self.hosts, self.sessions, operation)
+        shown = [self._view(live) for live in chosen]
+        return Ps(sessions=shown, forwards=forwards, servers=servers, unreachable=missed)
 
     def _tunnel(self, request: api.Tunnel, operation: Operation) -> Any:
         for text in request.specs:
@@ -255,8 +273,8 @@ class Manager:
             meant = tunnels.owner(request, self.sessions)
         host = self.hosts.resolve(meant, self.sessions.busy(), self.sessions.hosts())
         if request.close:
-            return {"forwards": tunnels.close_all(request, host, self.hosts, self.sessions)}
-        return {"forwards": tunnels.open_all(request, host, self.hosts, self.sessions, operation)}
+            return tunnels.close_all(request, host, self.hosts, self.sessions)
+        return tunnels.open_all(request, host, self.hosts, self.sessions, operation)
 
     def _url(self, request: api.Url, operation: Operation) -> Any:
         live = self._forwarded(request.session)

@@ -15,7 +15,7 @@ from jupyman.core.hosts import Hosts
 from jupyman.core.sessions import Sessions, link_away
 from jupyman.core.steps import step
 from jupyman.core.supervisor import Supervisor
-from jupyman.model import HostForward, TunnelSpec
+from jupyman.model import ErrorInfo, HostForward, Noun, TunnelSpec
 from jupyman.ssh.engine import Listening
 from jupyman.ssh.link import Link
 
@@ -47,7 +47,14 @@ def parse(text: str, host: str) -> TunnelSpec:
     return TunnelSpec(host=host, local_port=local, address=address, port=remote)
 
 
-def open_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions, operation: Operation) -> list[HostForward]:
+class Forwards(Noun, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer of `tunnel`; `error` is there only where a part of it failed."""
+
+    forwards: list[HostForward]
+    error: ErrorInfo | None = None
+
+
+def open_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions, operation: Operation) -> Forwards:
     """Open the forwards that are asked for; each that stands already is returned as it is, and all are tried.
 
     Args:
@@ -58,14 +65,14 @@ def open_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions, opera
         operation: whom to show it.
 
     Returns:
-        The forwards, in the order asked for.
+        The forwards, in the order asked for, and the first failure.
 
     Raises:
         UsageFault: a forward cannot be read, or would lead to itself.
         JupymanError: no login, as `Supervisor.acquire`.
         ForwardingRefused: sshd does not allow it.
         PortInUse: no local port is free.
-        The last three of the first forward for which they are true, after the others were tried.
+        The last three only where there is no forward to return; all are tried.
     """
     specs = [parse(text, host) for text in request.specs]
     supervisor = hosts.supervisor(host, operation.client)
@@ -93,9 +100,9 @@ def open_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions, opera
         if view is None:
             raise errors.Interrupted(f"the forward of local port {local} was closed meanwhile")
         result.append(view)
-    if failed:
+    if failed and not result:
         raise failed[0]
-    return result
+    return Forwards(forwards=result, error=failed[0].info() if failed else None)
 
 
 def _asked(spec: TunnelSpec, sessions: Sessions) -> list[TunnelSpec]:
@@ -193,7 +200,7 @@ def owner(request: Tunnel, sessions: Sessions) -> str | None:
     return has[0] if len(has) == 1 else None
 
 
-def close_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions) -> list[HostForward]:
+def close_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions) -> Forwards:
     """Close the forwards that are named by their local port, or by the one that was asked for and taken.
 
     Args:
@@ -203,10 +210,10 @@ def close_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions) -> l
         sessions: where the forwards are kept.
 
     Returns:
-        The forwards that were closed.
+        The forwards that were closed, and what is to be said of those that do not exist.
 
     Raises:
-        UsageFault: one of them does not exist; the others are closed then.
+        UsageFault: none of them exists.
     """
     specs = [parse(text, host) for text in request.specs]
     views = {view.local: view for view in sessions.tunnel_views(hosts, host)}
@@ -236,5 +243,8 @@ def close_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions) -> l
         done = [view.local for view in closed]
         rest = f"; closed: {', '.join(done)}" if done else ""
         text = f"no forward of {host} has local port {' or '.join(unknown)}{rest}"
-        raise errors.UsageFault(text, "see jupyman ps", closed=done)
-    return closed
+        fault = errors.UsageFault(text, "see jupyman ps", closed=done)
+        if not closed:
+            raise fault
+        return Forwards(forwards=closed, error=fault.info())
+    return Forwards(forwards=closed)

@@ -150,6 +150,7 @@ def test_several_at_once_also_to_other_addresses(cli: Cli) -> None:
         partly = cli("tunnel", str(ports[0]), str(ports[2]), "--close")
         assert partly.rc == 2, partly
         assert f"no forward of server1 has local port {ports[0]}; closed: 127.0.0.1:{ports[2]}" in partly.stderr
+        assert [line.split()[0] for line in partly.stdout.splitlines()] == ["FORWARD", f"127.0.0.1:{ports[2]}"]
         assert forwards(cli) == []
 
 
@@ -174,8 +175,9 @@ def test_a_forward_to_itself_is_refused(cli: Cli, engine: str) -> None:
     assert not answers(loop), "the port is free again"
     assert forwards(cli) == []
     with reader(there):
-        mixed = cli("tunnel", str(loop), f"{here}:{there}", "server1")
-        assert mixed.rc == 2, mixed
+        mixed = cli("tunnel", str(loop), f"{here}:{there}", "server1", "--json")
+        assert (mixed.rc, mixed.json["error"]["code"]) == (2, "usage"), mixed
+        assert [local(one) for one in mixed.json["forwards"]] == [here]
         assert [local(one) for one in forwards(cli)] == [here], "the other one is opened"
         with socket.create_connection(("127.0.0.1", here), 10) as sock:
             assert sock.getpeername()[1] == here

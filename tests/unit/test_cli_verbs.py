@@ -266,6 +266,37 @@ def test_ps_with_everything_unknown(daemon: fakes.Served) -> None:
     assert "no key fits" in result.stdout
 
 
+GONE = model.ErrorInfo(code="host-unreachable", message="h2 does not answer", hint="look at the network")
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "answer", "shown"),
+    [
+        (
+            "ps -a",
+            api.PsRequest,
+            model.Ps(sessions=[fakes.SESSION], unreachable=[model.Unreachable(host="h2", error=GONE)]),
+            ["server1", "NOT REACHED", "h2", "h2 does not answer"],
+        ),
+        ("kill server1 h2:1", api.Kill, {**fakes.ANSWERS[api.Kill], "error": GONE}, ["stopped session server1"]),
+        ("down server1 x", api.Down, {**fakes.ANSWERS[api.Down], "error": GONE}, ["server1: forwards closed"]),
+        ("tunnel 1 2", api.Tunnel, {**fakes.ANSWERS[api.Tunnel], "error": GONE}, ["127.0.0.1:6006"]),
+    ],
+)
+def test_what_was_done_is_shown_beside_what_failed(
+    daemon: fakes.Served, line: str, kind: type[api.Request], answer: Any, shown: list[str]
+) -> None:
+    daemon.backend.answers[kind] = answer
+    result = daemon.run(*line.split())
+    assert result.status == 10
+    assert [text for text in shown if text not in result.stdout] == []
+    assert result.stderr.splitlines()[-2:] == ["error: h2 does not answer", "hint: look at the network"]
+    told = daemon.run(*line.split(), "--json")
+    assert (told.status, told.stderr) == (10, "")
+    assert told.json["error"] == plain(GONE)
+    assert {key: told.json[key] for key in plain(answer)} == plain(answer), "one object holds both"
+
+
 def ago(seconds: float) -> str:
     return (datetime.now(UTC) - timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
 

@@ -188,6 +188,9 @@ def slurm(desk: Desk) -> None:
                 desk.manager.handle(request, Quiet())
             assert "not in this version" in refused.value.hint
             assert refused.value.status == 2
+    desk.write('[hosts.h]\nssh = "me@login"\nlauncher = "slurm"')
+    with pytest.raises(errors.ConfigFault, match=r"^\[hosts.h\]"):
+        desk.manager.handle(api.Up(host="me@login"), Quiet())
     assert desk.logins == []
     assert desk.manager.sessions.all() == []
     desk.write('[hosts.h]\nlauncher = "nohup"\n[hosts.other]\nlauncher = "slurm"')
