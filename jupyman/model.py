@@ -98,7 +98,7 @@ class HostForward(Forward, frozen=True, kw_only=True):
 
     host: str
     link: LinkStatus | None = None
-    problems: list[Problem] = []
+    problems: list[Problem] | msgspec.UnsetType = msgspec.UNSET  # not there where there is none
 
 
 class Session(Noun, frozen=True, kw_only=True):
@@ -145,7 +145,7 @@ class Ps(Noun, frozen=True, kw_only=True):
     sessions: list[Session] = []
     forwards: list[HostForward] = []
     servers: list[FoundServer] = []
-    unreachable: list[Unreachable] = []
+    unreachable: list[Unreachable] | msgspec.UnsetType = msgspec.UNSET  # not there where there is none
 
 
 # --- the host report ----------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ BLIP = 5.0
 def command(context: Context, hosts: tuple[str, ...], every: bool, as_json: bool) -> int:
     """List sessions and forwards."""
     result = context.call(api.PsRequest(hosts=list(hosts), all=every), quiet=as_json)
-    missed = result["unreachable"]
+    missed = result.get("unreachable", [])
     if missed:
         result["error"] = missed[0]["error"]
     if as_json:
@@ -52,7 +52,7 @@ def command(context: Context, hosts: tuple[str, ...], every: bool, as_json: bool
         context.out(terminal.table(columns, [_forward(one) for one in forwards]))
         shown = {one["host"] for one in sessions}
         for forward in forwards:
-            for problem in forward["problems"]:
+            for problem in forward.get("problems", []):
                 context.out(f"{forward['local']}: {problem['text']} ({problem['fix']})")
             again = f"jupyman tunnel {forward['local'].rpartition(':')[2]} --host {forward['host']}"
             trouble = _trouble(forward.get("link") or {}, again)

@@ -263,7 +263,7 @@ class Manager:
                 hosts = [self.hosts.resolve(None, (), ())]
             servers, missed = inquiries.servers(hosts, self.hosts, self.sessions, operation)
         shown = [self._view(live) for live in chosen]
-        return Ps(sessions=shown, forwards=forwards, servers=servers, unreachable=missed)
+        return Ps(sessions=shown, forwards=forwards, servers=servers, unreachable=missed or msgspec.UNSET)
 
     def _tunnel(self, request: api.Tunnel, operation: Operation) -> Any:
         for text in request.specs:

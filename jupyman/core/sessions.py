@@ -361,7 +361,7 @@ class Sessions:
                         bytes_in=shown.bytes_in,
                         bytes_out=shown.bytes_out,
                         link=link,
-                        problems=crowded(listener),
+                        problems=crowded(listener) or msgspec.UNSET,
                     )
                 )
             else:
