@@ -57,13 +57,18 @@ class Problem(Noun, frozen=True, kw_only=True):
 
 
 class LinkStatus(Noun, frozen=True, kw_only=True):
-    """State of the one SSH connection to a host."""
+    """State of the one SSH connection to a host.
+
+    `silent_since` is set while the connection still stands and the host gives no sign of life; `state` is
+    "reconnecting" then.
+    """
 
     state: LinkState = "idle"
     since: str | None = None
     reconnects: int = 0
     last_error: str | None = None
     next_attempt: str | None = None
+    silent_since: str | None = None
 
 
 class Server(Noun, frozen=True, kw_only=True):

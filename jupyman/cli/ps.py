@@ -104,6 +104,10 @@ def _trouble(link: dict[str, Any], again: str) -> str:
         return ""
     from datetime import UTC, datetime
 
+    if link.get("silent_since"):
+        since = datetime.fromisoformat(link["silent_since"]).astimezone()
+        return f"no answer since {since:%H:%M:%S}; the connection is kept for a while"
+
     if (datetime.now(UTC) - datetime.fromisoformat(link["since"])).total_seconds() < BLIP:
         return ""
     following = ""

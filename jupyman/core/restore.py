@@ -132,13 +132,13 @@ class Restorer:
         if suspected:  # whoever suspects something in this moment is served by this very look
             self._suspected = False
         for supervisor in self._hosts.all().values():
-            if supervisor.link is not None and self._sessions.on(supervisor.name):
+            if supervisor.link is not None and not supervisor.silent and self._sessions.on(supervisor.name):
                 self._patrol.ask(supervisor.name, again=suspected)
 
     def _visit(self, host: str) -> None:
         supervisor = self._hosts.known(host)
         link = supervisor.link if supervisor is not None else None
-        if supervisor is None or link is None:
+        if supervisor is None or link is None or supervisor.silent:
             return
         for live in self._sessions.on(supervisor.name):
             if live.state in {"starting", "exited"}:

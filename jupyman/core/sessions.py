@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 # A session whose link has been away for this long is `lost`: nobody knows any more whether its server lives.
 LOST_AFTER = 5.0
+# The same for a host that is silent, counted from its last sign of life, which is some seconds before that is noticed.
+SILENT_AFTER = 10.0
 
 
 @dataclass
@@ -126,7 +128,7 @@ class Live:
             link: the state of its host's link.
         """
         state = self.state
-        if state == "running" and self.down_since is not None and time.monotonic() - self.down_since > LOST_AFTER:
+        if state == "running" and self._unknown(link):
             state = "lost"
         running = self.running
         forwards = [] if self.listener is None else [forward(self.listener, up=self.verified and link.state == "up")]
@@ -141,6 +143,13 @@ class Live:
             problems=self._all_problems(gpus=state == "running"),
             gpu_use=self.gpu_use if state == "running" else [],
         )
+
+    def _unknown(self, link: LinkStatus) -> bool:
+        """Whether nothing has been heard of the host for so long that nobody knows whether the server lives."""
+        if link.silent_since is not None:
+            silent = (datetime.now(UTC) - datetime.fromisoformat(link.silent_since)).total_seconds()
+            return silent > SILENT_AFTER
+        return self.down_since is not None and time.monotonic() - self.down_since > LOST_AFTER
 
     def _all_problems(self, *, gpus: bool) -> list[Problem]:
         """Join what the server's record says and what this computer saw; one of each kind."""
@@ -172,6 +181,9 @@ def link_away(title: str, host: str, link: LinkStatus, *, again: str, seen: str 
         again: the command by which a person logs in again.
         seen: when the far end was last seen alive.
     """
+    if link.silent_since is not None:
+        text = "the host does not answer; its connection is kept for a while"
+        return away.Facts(title, host, text, since=_clock(link.silent_since), seen=_clock(seen), silent=True)
     words = {
         "up": "looking whether the server still runs",
         "needs-auth": "the host asks for a login",
@@ -320,7 +332,7 @@ class Sessions:
             entries = [entry for key, entry in self.tunnels.items() if host is None or key[0] == host]
         for spec, listener in entries:
             supervisor = hosts.known(spec.host)
-            up = supervisor is not None and supervisor.link is not None
+            up = supervisor is not None and supervisor.status.state == "up"
             link = supervisor.status if supervisor is not None else None
             if listener is not None:
                 shown = forward(listener, up=up)

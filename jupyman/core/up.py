@@ -76,7 +76,7 @@ class UpFlow:
                 self._sessions.live[spec.name] = live
         try:
             with step(operation, "connect", f"connecting to {spec.host}") as progress:
-                link = supervisor.acquire(operation)
+                link = supervisor.acquire(operation, renew=True)
                 progress.text = f"connected to {spec.host}"
             running = self._serve(link, supervisor, live, operation)
         except BaseException:

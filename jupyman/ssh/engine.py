@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal, Protocol
 
 from jupyman.ssh.link import Link
-from jupyman.ssh.stream import Respond
+from jupyman.ssh.owner import Respond
 from jupyman.ssh.transport import Address
 
 EngineName = Literal["native", "sshtunnel"]
@@ -57,6 +57,12 @@ class Engine(Protocol):
 
     def detach(self) -> None:
         """The link is gone: end its connections."""
+
+    def hold(self) -> None:
+        """The host is silent: what it carries stays; see `Forwarder.hold`."""
+
+    def resume(self) -> None:
+        """The host has answered."""
 
     def wake(self) -> None:
         """Look again at the connections that wait."""

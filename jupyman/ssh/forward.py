@@ -20,7 +20,8 @@ from jupyman.ssh import loop as loops
 from jupyman.ssh.channel import Address, Channel, Receiver
 from jupyman.ssh.localport import bind
 from jupyman.ssh.loop import READ, Loop, guard
-from jupyman.ssh.stream import Respond, Stream
+from jupyman.ssh.owner import Respond
+from jupyman.ssh.stream import HOLD, Stream
 from jupyman.ssh.transport import BROKEN, CHANNEL_TIMEOUT
 
 log = logging.getLogger(__name__)
@@ -109,6 +110,9 @@ class Forwarder:
 
     Args:
         name: the host, for the log.
+
+    Attributes:
+        held: the host is silent; the loop's to change.
     """
 
     hasty = False
@@ -124,6 +128,7 @@ class Forwarder:
         self._timed: set[Stream] = set()  # wait for a link, a gate, a channel, or for the end of a drain
         self._gated = False
         self._closing = False
+        self.held = False
 
     # --- from other threads -----------------------------------------------------------------------------------------
 
@@ -164,6 +169,14 @@ class Forwarder:
     def detach(self) -> None:
         """The link is gone: part its connections from it; listeners stay and new connections wait."""
         self._loop.post(self._detached)
+
+    def hold(self) -> None:
+        """The host is silent: nothing new is asked of it, and new connections wait; those that it carries stay."""
+        self._loop.post(self._hold)
+
+    def resume(self) -> None:
+        """The host has answered: carry on."""
+        self._loop.post(self._resume)
 
     def wake(self) -> None:
         """Look again at the connections that wait."""
@@ -209,8 +222,20 @@ class Forwarder:
             self._link = link
             self._retry()
 
+    def _hold(self) -> None:
+        self.held = self._link is not None
+        for stream in [one for one in self._timed if one.opening]:
+            guard(stream.withdraw)
+
+    def _resume(self) -> None:
+        self.held = False
+        self._retry()
+
     def _detached(self) -> None:
         self._link = None
+        if self.held:  # those that wait have waited for the host until now, and from now on for a link
+            self.held = False
+            self._prolong()
         for stream in [one for one in self._streams if one.channel is not None]:
             guard(stream.part)
 
@@ -219,9 +244,18 @@ class Forwarder:
         for stream in [one for one in self._timed if one.waits]:
             self._start(stream)
 
+    def _prolong(self) -> None:
+        """Let those that wait do so for another `HOLD` seconds."""
+        deadline = time.monotonic() + HOLD
+        for stream in self._timed:
+            if stream.waits:
+                stream.deadline = deadline
+
     def due(self) -> None:
         """Somebody's time may be over."""
         instant = time.monotonic()
+        if self.held:
+            self._prolong()
         self._end_all([one for one in self._timed if one.deadline <= instant])
         for stream in [one for one in self._timed if one.waits and one.answer_at <= instant]:
             guard(stream.answer)
@@ -274,7 +308,7 @@ class Forwarder:
         link = self._link
         listener = stream.origin
         assert isinstance(listener, Listener)  # noqa: S101 - they were all made above
-        if link is None:
+        if link is None or self.held:
             return
         if not listener.passes():
             self._gated = True

@@ -26,7 +26,7 @@ import sshtunnel
 from jupyman import errors
 from jupyman.ssh.link import Link
 from jupyman.ssh.localport import bind
-from jupyman.ssh.stream import Respond
+from jupyman.ssh.owner import Respond
 from jupyman.ssh.transport import BROKEN, Address
 
 log = logging.getLogger(__name__)
@@ -132,6 +132,12 @@ class TunnelForwarder:
             self._link = None
             for listener in self._listeners:
                 _stop(listener)
+
+    def hold(self) -> None:
+        """Go on: sshtunnel's connections stay, and new ones wait for their channel."""
+
+    def resume(self) -> None:
+        """Nothing was held."""
 
     def wake(self) -> None:
         """Nothing waits here."""

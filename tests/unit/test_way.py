@@ -34,6 +34,7 @@ class Host:
 
     name = "server1"
     status = UP
+    silent = False
 
     def __init__(self) -> None:
         self.link: Any = object()
