@@ -116,11 +116,15 @@ _LONG = 64 * 1024  # bytes behind which a ping and its answer may wait for secon
 _STOCK = 90000  # ms that jupyter_server itself waits for the answer (base/websocket.py)
 
 
-def _wait_behind_long_messages() -> None:
-    """Give a websocket Jupyter's own patience while a long message is on its way, in either direction.
+def _mend_pings() -> None:
+    """Change in three points how Jupyter tells from its pings that a websocket is dead.
 
-    A ping waits behind what the server sends, and its answer behind what the browser sends. What is on its way need not
-    be in this process any more, so what was sent since the last answer counts.
+    A ping waits behind a long message that the server sends, and its answer behind one that the browser sends: then
+    Jupyter's own patience holds. What is on its way need not be in this process any more, so what was sent since the last
+    answer counts. It looks once in an interval, a few milliseconds early or late, and would decide by chance about an
+    answer that is due at that moment: half an interval is added. And it closes a dead websocket by a handshake, which
+    takes five seconds (tornado/websocket.py) in which all output is lost: the connection is closed at once, and output
+    is kept from then on.
     """
     modules = ("notebook.base.zmqhandlers",)  # type: Tuple[str, ...]  # notebook 6
     if not _classic:  # jupyter_server 2, and 1
@@ -132,7 +136,7 @@ def _wait_behind_long_messages() -> None:
             break
         except ImportError:
             pass
-    _on_pong = mixin.on_pong
+    _on_pong, _send_ping = mixin.on_pong, mixin.send_ping
 
     def stream_of(handler: Any) -> Any:
         return getattr(getattr(handler, "ws_connection", None), "stream", None)
@@ -141,20 +145,29 @@ def _wait_behind_long_messages() -> None:
         stream = stream_of(self)
         sent = getattr(stream, "_total_write_index", 0) - getattr(self, "jupyman_answered", 0)
         coming = getattr(stream, "_read_buffer_size", 0)
-        return _STOCK if sent > _LONG or coming > _LONG else self.settings["ws_ping_timeout"]
+        if sent > _LONG or coming > _LONG:
+            return _STOCK
+        return self.settings["ws_ping_timeout"] + self.settings["ws_ping_interval"] / 2
 
     def on_pong(self: Any, data: Any) -> Any:
         self.jupyman_answered = getattr(stream_of(self), "_total_write_index", 0)
         return _on_pong(self, data)
 
+    def send_ping(self: Any) -> None:
+        connection = self.ws_connection
+        _send_ping(self)
+        if connection is not None and self.ws_connection is None:
+            connection._abort()
+
     mixin.ping_timeout = property(ping_timeout)
     mixin.on_pong = on_pong
+    mixin.send_ping = send_ping
 
 
 try:
-    _wait_behind_long_messages()
+    _mend_pings()
 except Exception as _error:  # noqa: BLE001 - another Jupyter than we know: it works without
-    sys.stderr.write("jupyman: long messages over slow lines may close a page's connection: {!r}\n".format(_error))
+    sys.stderr.write("jupyman: websockets are pinged as Jupyter does it: {!r}\n".format(_error))
 
 # systemd-tmpfiles leaves a directory alone while somebody holds this lock (tmpfiles.d(5), "Age"): the sockets and
 # connection files of a server that runs for weeks must not be tidied away.
