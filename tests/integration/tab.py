@@ -51,6 +51,8 @@ class Tab:
 
     def start(self, code: str) -> None:
         """Run a cell and collect what it prints, in a thread of its own."""
+        self.over.clear()
+        self.text = ""
         message = uuid.uuid4().hex
         header = {"msg_id": message, "msg_type": "execute_request", "username": "", "session": self._session}
         content = {"code": code, "silent": False, "store_history": False, "allow_stdin": False, "stop_on_error": True}
