@@ -96,6 +96,7 @@ class Forward(Noun, frozen=True, kw_only=True):
     open: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    share: bool = False  # other users of this computer may connect, too
 
 
 class HostForward(Forward, frozen=True, kw_only=True):
@@ -103,6 +104,7 @@ class HostForward(Forward, frozen=True, kw_only=True):
 
     host: str
     link: LinkStatus | None = None
+    problems: list[Problem] = []
 
 
 class Session(Noun, frozen=True, kw_only=True):
@@ -314,6 +316,7 @@ class TunnelSpec(Noun, frozen=True, kw_only=True):
     address: str
     port: int
     asked: int | None = None  # the local port that was asked for
+    share: bool = False  # other users of this computer may connect, too
 
 
 class LaunchSpec(Noun, frozen=True, kw_only=True):

@@ -54,6 +54,9 @@ def command(context: Context, hosts: tuple[str, ...], every: bool, as_json: bool
             if trouble and forward["host"] not in shown:
                 shown.add(forward["host"])
                 context.out(f"{forward['host']}: {trouble}")
+        for forward in forwards:
+            for problem in forward.get("problems") or []:
+                context.out(f"{forward['local']}: {problem['text']} ({problem['fix']})")
     if servers:
         if sessions or forwards:
             context.out()
@@ -92,7 +95,8 @@ def _session(one: dict[str, Any]) -> tuple[str, ...]:
 
 def _forward(one: dict[str, Any]) -> tuple[str, ...]:
     carried = (terminal.size(one["bytes_in"]), terminal.size(one["bytes_out"]))
-    return (one["local"], one["host"], one["remote"], one["state"], str(one["open"]), *carried)
+    state = one["state"] + (", shared" if one.get("share") else "")
+    return (one["local"], one["host"], one["remote"], state, str(one["open"]), *carried)
 
 
 def _trouble(link: dict[str, Any], again: str) -> str:

@@ -74,6 +74,7 @@ class Restorer:
                     log.warning("forward %s of %s: %s", spec.local_port, spec.host, error.message)
                     continue
                 tunnels.explain(bound, spec, supervisor)
+                bound.share = spec.share
                 with self._sessions.lock:
                     self._sessions.tunnels[(spec.host, spec.local_port)] = (spec, bound)
         for host in hosts:
@@ -126,6 +127,7 @@ class Restorer:
             ]
             return
         live.take(listener, lambda: supervisor.status, self.look)
+        listener.share = self._hosts.share(spec.host)
 
     def _tour(self) -> None:
         suspected = self._suspected

@@ -156,6 +156,8 @@ class Live:
         told = self.running.problems if self.running is not None else []
         codes = {problem.code for problem in told}
         seen = [problem for problem in self.problems if problem.code not in codes]
+        if self.listener is not None:
+            seen += strangers(self.listener, "share = true in config.toml")
         codes |= {problem.code for problem in seen}
         on_gpus = [problem for problem in self.gpu_problems if problem.code not in codes] if gpus else []
         return [*told, *seen, *on_gpus]
@@ -220,7 +222,27 @@ def forward(listener: Listening, *, up: bool) -> Forward:
         open=count,
         bytes_in=bytes_in,
         bytes_out=bytes_out,
+        share=listener.share,
     )
+
+
+def strangers(listener: Listening, how: str) -> list[Problem]:
+    """Say which other users of this computer were refused at a local port of late.
+
+    Args:
+        listener: of the forwarder.
+        how: what lets them in.
+    """
+    return [
+        Problem(
+            code="stranger-refused",
+            severity="warning",
+            text=f"{who} tried to connect to local port {listener.local_port} and was refused, "
+            f"last at {datetime.fromtimestamp(moment).astimezone():%H:%M:%S}",
+            fix=f"nothing to do: the forward is yours alone; {how} would open it to every user of this computer",
+        )
+        for who, moment in listener.strangers.seen()
+    ]
 
 
 def endpoint(target: tuple[str, int] | str) -> str:
@@ -345,7 +367,9 @@ class Sessions:
                         open=shown.open,
                         bytes_in=shown.bytes_in,
                         bytes_out=shown.bytes_out,
+                        share=shown.share,
                         link=link,
+                        problems=strangers(listener, "--share"),
                     )
                 )
             else:
@@ -356,6 +380,7 @@ class Sessions:
                         local=local,
                         remote=endpoint((spec.address, spec.port)),
                         state="waiting",
+                        share=spec.share,
                         link=link,
                     )
                 )

@@ -101,7 +101,8 @@ class UpFlow:
         running = self._resume(link, live, operation)
         self._proven = running is not None
         local, usual = self._request.local_port, self._spec.local_port
-        way = Way(supervisor, link, live, asked=local, usual=usual, suspect=self._suspect)
+        share = self._hosts.share(self._spec.host)
+        way = Way(supervisor, link, live, asked=local, usual=usual, share=share, suspect=self._suspect)
         state, listener = live.state, live.listener
         try:
             if running is None:

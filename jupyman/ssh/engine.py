@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 from jupyman.ssh.link import Link
 from jupyman.ssh.owner import Respond
 from jupyman.ssh.transport import Address
+from jupyman.strangers import Strangers
 
 EngineName = Literal["native", "sshtunnel"]
 
@@ -18,6 +19,8 @@ class Listening(Protocol):
     gate: Callable[[], bool] | None
     respond: Respond | None
     on_refused: Callable[[], None] | None
+    share: bool
+    strangers: Strangers
     holder_text: str
 
     @property

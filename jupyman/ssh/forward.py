@@ -23,6 +23,7 @@ from jupyman.ssh.loop import READ, Loop, guard
 from jupyman.ssh.owner import Respond
 from jupyman.ssh.stream import HOLD, Stream
 from jupyman.ssh.transport import BROKEN, CHANNEL_TIMEOUT
+from jupyman.strangers import Strangers
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ class Listener:
         respond: asked, in the loop's thread, what to say to a connection that has waited for a second or lost its link.
         on_refused: told, in the loop's thread, that the host did not take a connection; must not wait.
         refused: how many it did not take.
+        share: take connections of other users of this computer too; else they are closed unread.
+        strangers: which of them were.
     """
 
     # What a new connection asks of the host takes a round trip, in which the others have their turn.
@@ -64,6 +67,8 @@ class Listener:
         self.gate: Callable[[], bool] | None = None
         self.respond: Respond | None = None
         self.on_refused: Callable[[], None] | None = None
+        self.share = False
+        self.strangers = Strangers(f"{forwarder.name}: local port {self.local_port}")
         self.closed = False
         self.breathless = False  # no file descriptor was left for the last one, which the log says once
         self.turn = -1  # of the loop, in which somebody connected last
@@ -278,7 +283,7 @@ class Forwarder:
         listener.turn = self._loop.turn
         for _ in range(ACCEPTS if crowd else 1):
             try:
-                sock, _ = listener.sock.accept()
+                sock, far = listener.sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionError):
                 return
             except OSError as error:  # no file descriptor left: the connection stays in the backlog
@@ -294,6 +299,9 @@ class Forwarder:
                 self._loop.remind(self, self._breathless[listener])
                 return
             listener.breathless = False
+            if not listener.share and self._strange(listener, sock, far):
+                sock.close()
+                continue
             sock.setblocking(False)
             with contextlib.suppress(OSError):  # macOS, where it was reset already
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -302,6 +310,13 @@ class Forwarder:
             self._streams.add(stream)
             self.linger(stream)
             self._start(stream)
+
+    def _strange(self, listener: Listener, sock: socket.socket, far: tuple[str, int]) -> bool:
+        try:
+            near = sock.getsockname()
+        except OSError:  # macOS, where it was reset already
+            return False
+        return listener.strangers.refuse(far[:2], near[:2])
 
     def _start(self, stream: Stream) -> None:
         """Ask for a channel, where a link is there and the gate is open."""

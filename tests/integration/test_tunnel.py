@@ -92,7 +92,8 @@ def test_a_forward_carries_connections_and_their_half_closes(cli: Cli) -> None:
         [forward] = ran.json["forwards"]
         ends = {"host": "server1", "local": f"127.0.0.1:{here}", "remote": f"127.0.0.1:{remote}"}
         assert forward.pop("link")["state"] == "up"
-        assert forward == {**ends, "state": "up", "open": 0, "bytes_in": 0, "bytes_out": 0}
+        counts = {"open": 0, "bytes_in": 0, "bytes_out": 0}
+        assert forward == {**ends, **counts, "state": "up", "share": False, "problems": []}
         text = b"x" * 300_000
         # The answer comes only after our half is closed: it must travel to the far end, and not close the other half.
         assert spoken(here, text) == text.upper()

@@ -29,12 +29,13 @@ WALLS: dict[str, set[str]] = {
     "address": set(),
     "spawn": set(),
     "loopback": set(),
+    "strangers": {"loopback"},
     "client": {"api", "address", "loopback", "spawn"},
     "cli": {"client", "api", "address"},
-    "daemon": {"api", "address", "core", "loopback"},
-    "core": {"api", "tools", "ssh", "remote"},
+    "daemon": {"api", "address", "core", "strangers"},
+    "core": {"api", "tools", "ssh", "remote", "strangers"},
     "tools": set(),
-    "ssh": set(),
+    "ssh": {"strangers"},
     "remote": set(),
 }
 # The command `jupyman daemon run` is the daemon, and `jupyman demo` the demo: lazily, and only these two.
