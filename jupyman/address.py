@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -74,7 +75,7 @@ def holds(where: Address, here: tuple[str, int]) -> bool:
 
     try:
         process = psutil.Process(where.pid)
-        if os.name == "posix" and process.uids().effective != own_uid():
+        if sys.platform != "win32" and process.uids().effective != own_uid():
             return False
         ends = [(tuple(one.laddr), tuple(one.raddr)) for one in process.net_connections("tcp4")]
     except psutil.Error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -405,3 +406,32 @@ def test_an_account_without_a_shell_forwards_and_hears_that_nobody_can_be_seen(b
         assert ran.rc == 0, ran
         assert f"whose the program on port {remote} on server1 is cannot be seen" in ran.stderr
         assert spoken(here) == b"HELLO"
+
+
+# --- cookies ------------------------------------------------------------------------------------------------------
+
+
+def test_the_cookie_of_one_session_is_of_no_use_for_another(cli: Cli, user: User) -> None:
+    del user  # a home to start in
+    ports, jars = [], []
+    for name in ("one", "two"):
+        made = cli("up", "server1", "--name", name, "--no-browser", "--json", timeout=120)
+        assert made.rc == 0, made
+        ports.append(local_port(made.json))
+        _, headers = asked(ports[-1], f"/lab?token={token(made.json)}")
+        jars.append([value.split(";")[0] for value in headers if value.startswith("username-")])
+    [[first], [second]] = jars
+    assert first.partition("=")[0] != second.partition("=")[0]
+    assert asked(ports[0], "/api/kernels", f"{first}; {second}")[0] == 200
+    assert asked(ports[0], "/api/kernels", second)[0] == 403
+    # Not even under the name that the other one has: each signs with a secret of its own.
+    assert asked(ports[1], "/api/kernels", f"{second.partition('=')[0]}={first.partition('=')[2]}")[0] == 403
+
+
+def asked(port: int, path: str, cookie: str = "") -> tuple[int, list[str]]:
+    """GET; return the status and the cookies that are set."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        connection.request("GET", path, headers={"Cookie": cookie} if cookie else {})
+        response = connection.getresponse()
+        response.read()
+        return response.status, response.headers.get_all("Set-Cookie") or []
