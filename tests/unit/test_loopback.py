@@ -37,6 +37,8 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
             raise PermissionError
 
         monkeypatch.setattr(loopback, "_ask", forbidden)
+    # What is true of this system was found out as the user who runs this, not as the one who is played.
+    assert loopback._true(loopback._ask if request.param == "asked" else loopback._read)
     return str(request.param)
 
 
@@ -116,11 +118,25 @@ def test_a_connection_that_was_not_accepted_yet_has_no_holder(way: str) -> None:
 
 
 def test_where_the_kernel_finds_nothing_at_all_its_tables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loopback, "_finds", None)
+    monkeypatch.setattr(loopback, "_known", {})
     monkeypatch.setattr(loopback, "_ask", lambda *_: None)  # without the module tcp_diag: ENOENT of every socket
     with connected() as (_, far, near):
         assert loopback.stranger(far, near) is None
     assert loopback.stranger(far, near) == loopback.GONE
+
+
+@pytest.mark.parametrize(
+    "says", [None, (1, os.getuid(), 0), (1, os.getuid() + 1, 7)], ids=["nothing", "closed", "other"]
+)
+def test_what_does_not_know_our_own_connection_accuses_nobody(
+    says: tuple[int, int, int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loopback, "_known", {})
+    # As WSL 1, whose tables are empty; or as one that gives all sockets to somebody.
+    monkeypatch.setattr(loopback, "_ask", lambda *_: says)
+    monkeypatch.setattr(loopback, "_read", lambda *_: says)
+    with connected() as (_, far, near):
+        assert loopback.stranger(far, near) is None
 
 
 def test_where_nothing_is_told_nobody_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +149,21 @@ def test_where_nothing_is_told_nobody_is_refused(monkeypatch: pytest.MonkeyPatch
         others(monkeypatch, os.getuid() + 1)
         assert loopback.stranger(far, near) is None
         assert not loopback.foreign_listener(near[1])
+
+
+def test_without_a_free_descriptor_nobody_passes_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.socket
+
+    def none_left(family: int = socket.AF_INET, *rest: int) -> socket.socket:
+        if family == socket.AF_NETLINK:
+            raise OSError(errno.EMFILE, "no")
+        return real(family, *rest)
+
+    with connected() as (_, far, near):
+        monkeypatch.setattr(socket, "socket", none_left)
+        assert loopback.stranger(far, near) == loopback.GONE
+        monkeypatch.undo()
+        assert loopback.stranger(far, near) is None
 
 
 @pytest.mark.parametrize("address", LISTENERS)
