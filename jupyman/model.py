@@ -57,13 +57,18 @@ class Problem(Noun, frozen=True, kw_only=True):
 
 
 class LinkStatus(Noun, frozen=True, kw_only=True):
-    """State of the one SSH connection to a host."""
+    """State of the one SSH connection to a host.
+
+    `silent_since` is set while the connection still stands and the host gives no sign of life; `state` is
+    "reconnecting" then.
+    """
 
     state: LinkState = "idle"
     since: str | None = None
     reconnects: int = 0
     last_error: str | None = None
     next_attempt: str | None = None
+    silent_since: str | None = None
 
 
 class Server(Noun, frozen=True, kw_only=True):
@@ -91,6 +96,7 @@ class Forward(Noun, frozen=True, kw_only=True):
     open: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    share: bool = False  # other users of this computer may connect, too
 
 
 class HostForward(Forward, frozen=True, kw_only=True):
@@ -319,6 +325,7 @@ class TunnelSpec(Noun, frozen=True, kw_only=True):
     address: str
     port: int
     asked: int | None = None  # the local port that was asked for
+    share: bool = False  # other users of this computer may connect, too
 
 
 class LaunchSpec(Noun, frozen=True, kw_only=True):

@@ -103,7 +103,8 @@ def _session(one: dict[str, Any]) -> tuple[str, ...]:
 
 def _forward(one: dict[str, Any]) -> tuple[str, ...]:
     carried = (terminal.size(one["bytes_in"]), terminal.size(one["bytes_out"]))
-    return (one["local"], one["host"], one["remote"], one["state"], str(one["open"]), *carried)
+    state = one["state"] + (", shared" if one.get("share") else "")
+    return (one["local"], one["host"], one["remote"], state, str(one["open"]), *carried)
 
 
 def _trouble(link: dict[str, Any], again: str) -> str:
@@ -114,6 +115,10 @@ def _trouble(link: dict[str, Any], again: str) -> str:
     if state != "reconnecting" or not link["last_error"]:
         return ""
     from datetime import UTC, datetime
+
+    if link.get("silent_since"):
+        since = datetime.fromisoformat(link["silent_since"]).astimezone()
+        return f"no answer since {since:%H:%M:%S}; the connection is kept for a while"
 
     if (datetime.now(UTC) - datetime.fromisoformat(link["since"])).total_seconds() < BLIP:
         return ""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 
-from jupyman.model import Forward, Problem
+import msgspec
+
+from jupyman.model import Forward, HostForward, LinkStatus, Problem, TunnelSpec
 from jupyman.ssh import crowd
 from jupyman.ssh.engine import Listening
 
@@ -46,7 +49,43 @@ def forward(listener: Listening, *, up: bool) -> Forward:
         open=count,
         bytes_in=bytes_in,
         bytes_out=bytes_out,
+        share=listener.share,
     )
+
+
+def strangers(listener: Listening, how: str) -> list[Problem]:
+    """Say which other users of this computer were refused at a local port of late.
+
+    Args:
+        listener: of the forwarder.
+        how: what lets them in.
+    """
+    return [
+        Problem(
+            code="stranger-refused",
+            severity="warning",
+            text=f"{who} tried to connect to local port {listener.local_port} and was refused, "
+            f"last at {datetime.fromtimestamp(moment).astimezone():%H:%M:%S}",
+            fix=f"nothing to do: the forward is yours alone; {how} would open it to every user of this computer",
+        )
+        for who, moment in listener.strangers.seen()
+    ]
+
+
+def host_forward(spec: TunnelSpec, listener: Listening | None, link: LinkStatus | None) -> HostForward:
+    """Return a forward that belongs to no session as it is printed.
+
+    Args:
+        spec: what is wanted.
+        listener: None while its local port is not bound.
+        link: of its host; None: nothing was ever asked of it.
+    """
+    if listener is None:
+        local, remote = f"127.0.0.1:{spec.local_port}", endpoint((spec.address, spec.port))
+        return HostForward(host=spec.host, local=local, remote=remote, state="waiting", link=link)
+    shown = forward(listener, up=link is not None and link.state == "up")
+    problems = [*strangers(listener, "--share"), *crowded(listener)]
+    return HostForward(host=spec.host, link=link, problems=problems or msgspec.UNSET, **msgspec.structs.asdict(shown))
 
 
 def endpoint(target: tuple[str, int] | str) -> str:

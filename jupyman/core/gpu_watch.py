@@ -74,7 +74,7 @@ class GpuWatch:
         supervisor = self._hosts.known(host)
         link = supervisor.link if supervisor is not None else None
         lives = self._wanted().get(host)
-        if link is None or not lives:
+        if supervisor is None or link is None or supervisor.silent or not lives:
             return
         try:
             self._look(host, link, lives)

@@ -80,6 +80,11 @@ class Hosts:
         """Return the `[hosts.NAME]` table of a host; an empty one where there is none."""
         return self.config.hosts.get(host, configuration.HostEntry())
 
+    def share(self, host: str) -> bool:
+        """Tell whether a host's sessions take connections of other users of this computer, as config.toml says now."""
+        entry, defaults = self.entry(host), self.config.defaults
+        return bool(defaults.share if entry.share is None else entry.share)
+
     def resolve(self, host: str | None, busy: Iterable[str], known: Iterable[str]) -> str:
         """Find the host that a command means.
 

@@ -8,6 +8,9 @@ Rules, and everything that affects them lives in this file:
 3. An unreachable host is retried for ever while something is wanted on it, never otherwise.
 4. Whoever reaches `up` attaches the forwards; whoever leaves it detaches them.
 5. A nudge begins the waiting anew: after sleep, or in another network, what failed before says nothing.
+6. Silence is not an end. A host that does not answer makes the link `silent`: its connection and all streams on it
+   stay, nothing new is asked of it, and no login is tried. It ends when the connection does, or when the supervisor
+   gives it up (`lost`). `ps` shows `silent` as `reconnecting`.
 
 docs/architecture.md draws the table; `python -m jupyman.core.lifecycle` prints it in that form.
 """
@@ -20,10 +23,23 @@ from typing import Literal
 
 from jupyman.model import LinkState
 
+PolicyState = LinkState | Literal["silent"]
 EventName = Literal[
-    "begin", "connected", "unreachable", "auth", "hostkey", "lost", "due", "nudge", "want", "release", "abandoned"
+    "begin",
+    "connected",
+    "unreachable",
+    "auth",
+    "hostkey",
+    "lost",
+    "due",
+    "nudge",
+    "want",
+    "release",
+    "abandoned",
+    "silent",
+    "life",
 ]
-Action = Literal["login", "attach", "detach", "heartbeat", "schedule", "schedule-now", "disconnect"]
+Action = Literal["login", "attach", "detach", "heartbeat", "hold", "resume", "schedule", "schedule-now", "disconnect"]
 
 # begin       a foreground operation starts a login        connected   a login succeeded
 # unreachable a login failed: network                      auth        a login failed: credentials
@@ -31,6 +47,7 @@ Action = Literal["login", "attach", "detach", "heartbeat", "schedule", "schedule
 # due         the wait before a retry is over              nudge       woke up, or the network changed
 # want        something is wanted on the host              release     nothing is wanted any more
 # abandoned   a foreground login was cancelled
+# silent      the host has not answered in time          life        it has answered after all
 EVENTS: tuple[EventName, ...] = (
     "begin",
     "connected",
@@ -43,8 +60,10 @@ EVENTS: tuple[EventName, ...] = (
     "want",
     "release",
     "abandoned",
+    "silent",
+    "life",
 )
-STATES: tuple[LinkState, ...] = ("idle", "connecting", "up", "reconnecting", "needs-auth", "failed")
+STATES: tuple[PolicyState, ...] = ("idle", "connecting", "up", "silent", "reconnecting", "needs-auth", "failed")
 
 
 @dataclass(frozen=True)
@@ -52,14 +71,14 @@ class Link:
     """The link as the policy sees it.
 
     Attributes:
-        state: its name, as `ps` shows it.
+        state: its name; `ps` shows `silent` as `reconnecting`.
         wanted: a session or a forward wants this host.
         attempt: retries since the link was last up.
         reconnects: times it came back by itself.
         lost: it was up and was lost since; else to come up is no return.
     """
 
-    state: LinkState = "idle"
+    state: PolicyState = "idle"
     wanted: bool = False
     attempt: int = 0
     reconnects: int = 0
@@ -68,8 +87,8 @@ class Link:
 
 # (state, event) -> (state when wanted, actions, state when not wanted, actions). A pair that is missing changes
 # nothing and asks for nothing.
-_Row = tuple[LinkState, tuple[Action, ...], LinkState, tuple[Action, ...]]
-TABLE: dict[tuple[LinkState, EventName], _Row] = {
+_Row = tuple[PolicyState, tuple[Action, ...], PolicyState, tuple[Action, ...]]
+TABLE: dict[tuple[PolicyState, EventName], _Row] = {
     ("idle", "begin"): ("connecting", (), "connecting", ()),
     ("idle", "want"): ("reconnecting", ("schedule-now",), "idle", ()),
     ("connecting", "connected"): ("up", ("attach",), "up", ("attach",)),
@@ -80,6 +99,10 @@ TABLE: dict[tuple[LinkState, EventName], _Row] = {
     ("up", "lost"): ("reconnecting", ("detach", "schedule-now"), "idle", ("detach",)),
     ("up", "nudge"): ("up", ("heartbeat",), "up", ("heartbeat",)),
     ("up", "release"): ("idle", ("detach", "disconnect"), "idle", ("detach", "disconnect")),
+    ("up", "silent"): ("silent", ("hold",), "silent", ("hold",)),
+    ("silent", "life"): ("up", ("resume",), "up", ("resume",)),
+    ("silent", "lost"): ("reconnecting", ("detach", "schedule-now"), "idle", ("detach",)),
+    ("silent", "release"): ("idle", ("detach", "disconnect"), "idle", ("detach", "disconnect")),
     ("reconnecting", "begin"): ("connecting", (), "connecting", ()),
     ("reconnecting", "due"): ("reconnecting", ("login",), "idle", ()),
     ("reconnecting", "nudge"): ("reconnecting", ("schedule-now",), "idle", ()),
@@ -113,7 +136,7 @@ def step(link: Link, event: EventName) -> tuple[Link, tuple[Action, ...]]:
     state, actions = (row[0], row[1]) if link.wanted else (row[2], row[3])
     attempt, reconnects = link.attempt, link.reconnects
     lost = event == "lost" or (link.lost and state not in {"up", "idle"})
-    if state == "up" and link.state != "up":
+    if state == "up" and link.state not in {"up", "silent"}:
         reconnects += link.lost and link.state == "reconnecting"
         attempt = 0
     elif "schedule" in actions:
@@ -134,7 +157,7 @@ def diagram() -> Iterator[str]:
             yield f"    {_name(state)} --> {_name(unwanted)}: {event} [unwanted]"
 
 
-def _name(state: LinkState) -> str:
+def _name(state: PolicyState) -> str:
     return state.replace("-", "_")
 
 

@@ -135,6 +135,7 @@ class Restorer:
             ]
             return
         live.take(listener, lambda: supervisor.status, self.look)
+        listener.share = self._hosts.share(spec.host)
 
     def _bind_forward(self, spec: TunnelSpec) -> None:
         supervisor = self._hosts.supervisor(spec.host, self._client)
@@ -144,6 +145,7 @@ class Restorer:
             log.warning("forward %s of %s: %s", spec.local_port, spec.host, error.message)
             return
         tunnels.explain(bound, spec, supervisor)
+        bound.share = spec.share
         if not self._sessions.bind_forward(spec, bound):  # closed meanwhile, or opened by a request
             bound.close()
 
@@ -156,13 +158,13 @@ class Restorer:
         if suspected:  # whoever suspects something in this moment is served by this very look
             self._suspected = False
         for supervisor in self._hosts.all().values():
-            if supervisor.link is not None and self._sessions.on(supervisor.name):
+            if supervisor.link is not None and not supervisor.silent and self._sessions.on(supervisor.name):
                 self._patrol.ask(supervisor.name, again=suspected)
 
     def _visit(self, host: str) -> None:
         supervisor = self._hosts.known(host)
         link = supervisor.link if supervisor is not None else None
-        if supervisor is None or link is None:
+        if supervisor is None or link is None or supervisor.silent:
             return
         for live in self._sessions.on(supervisor.name):
             if live.state in {"starting", "exited"}:

@@ -14,7 +14,7 @@ import msgspec
 
 from jupyman import errors
 from jupyman.core import away
-from jupyman.core.forwards import crowded, endpoint, forward
+from jupyman.core.forwards import crowded, forward, host_forward, strangers
 from jupyman.core.launchers.liveness import ENDS
 from jupyman.core.store import Store
 from jupyman.model import (
@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 # A session whose link has been away for this long is `lost`: nobody knows any more whether its server lives.
 LOST_AFTER = 5.0
+# The same for a host that is silent, counted from its last sign of life, which is some seconds before that is noticed.
+SILENT_AFTER = 10.0
 
 
 @dataclass
@@ -126,7 +128,7 @@ class Live:
             link: the state of its host's link.
         """
         state = self.state
-        if state == "running" and self.down_since is not None and time.monotonic() - self.down_since > LOST_AFTER:
+        if state == "running" and self._unknown(link):
             state = "lost"
         running = self.running
         forwards = [] if self.listener is None else [forward(self.listener, up=self.verified and link.state == "up")]
@@ -142,11 +144,20 @@ class Live:
             gpu_use=self.gpu_use if state == "running" else [],
         )
 
+    def _unknown(self, link: LinkStatus) -> bool:
+        """Whether nothing has been heard of the host for so long that nobody knows whether the server lives."""
+        if link.silent_since is not None:
+            silent = (datetime.now(UTC) - datetime.fromisoformat(link.silent_since)).total_seconds()
+            return silent > SILENT_AFTER
+        return self.down_since is not None and time.monotonic() - self.down_since > LOST_AFTER
+
     def _all_problems(self, *, gpus: bool) -> list[Problem]:
         """Join what the server's record says and what this computer saw; one of each kind."""
         told = self.running.problems if self.running is not None else []
         codes = {problem.code for problem in told}
         seen = [problem for problem in self.problems if problem.code not in codes]
+        if self.listener is not None:
+            seen += strangers(self.listener, "share = true in config.toml")
         codes |= {problem.code for problem in seen}
         on_gpus = [problem for problem in self.gpu_problems if problem.code not in codes] if gpus else []
         return [*told, *seen, *on_gpus, *(crowded(self.listener) if self.listener is not None else [])]
@@ -172,6 +183,9 @@ def link_away(title: str, host: str, link: LinkStatus, *, again: str, seen: str 
         again: the command by which a person logs in again.
         seen: when the far end was last seen alive.
     """
+    if link.silent_since is not None:
+        text = "the host does not answer; its connection is kept for a while"
+        return away.Facts(title, host, text, since=_clock(link.silent_since), seen=_clock(seen), silent=True)
     words = {
         "up": "looking whether the server still runs",
         "needs-auth": "the host asks for a login",
@@ -291,6 +305,16 @@ class Sessions:
             self.tunnels[spec.host, spec.local_port] = (spec, listener)
             return True
 
+    def share_forward(self, spec: TunnelSpec, *, share: bool) -> None:
+        """Open a forward to the other users of this computer, or close it to them; nothing if it is gone meanwhile."""
+        with self.lock:
+            kept, listener = self.tunnels.get((spec.host, spec.local_port), (None, None))
+            if kept is None:
+                return
+            if listener is not None:
+                listener.share = share
+            self.tunnels[spec.host, spec.local_port] = (msgspec.structs.replace(kept, share=share), listener)
+
     def drop_forward(self, host: str, local_port: int) -> Listening | None:
         """Forget a forward; return its listener, which is still open."""
         with self.lock:
@@ -347,32 +371,5 @@ class Sessions:
         views = []
         for spec, listener in self.forwards(host):
             supervisor = hosts.known(spec.host)
-            up = supervisor is not None and supervisor.link is not None
-            link = supervisor.status if supervisor is not None else None
-            if listener is not None:
-                shown = forward(listener, up=up)
-                views.append(
-                    HostForward(
-                        host=spec.host,
-                        local=shown.local,
-                        remote=shown.remote,
-                        state=shown.state,
-                        open=shown.open,
-                        bytes_in=shown.bytes_in,
-                        bytes_out=shown.bytes_out,
-                        link=link,
-                        problems=crowded(listener) or msgspec.UNSET,
-                    )
-                )
-            else:
-                local = f"127.0.0.1:{spec.local_port}"
-                views.append(
-                    HostForward(
-                        host=spec.host,
-                        local=local,
-                        remote=endpoint((spec.address, spec.port)),
-                        state="waiting",
-                        link=link,
-                    )
-                )
+            views.append(host_forward(spec, listener, supervisor.status if supervisor is not None else None))
         return views

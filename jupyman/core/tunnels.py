@@ -9,7 +9,7 @@ import msgspec
 
 from jupyman import errors
 from jupyman.api import Operation, Tunnel
-from jupyman.core import away
+from jupyman.core import away, whose
 from jupyman.core.forwards import endpoint
 from jupyman.core.hosts import Hosts
 from jupyman.core.sessions import Sessions, link_away
@@ -72,7 +72,8 @@ def open_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions, opera
         JupymanError: no login, as `Supervisor.acquire`.
         ForwardingRefused: sshd does not allow it.
         PortInUse: no local port is free.
-        The last three only where there is no forward to return; all are tried.
+        NotOurs: another person listens there on the host, and the user does not say yes.
+        The last four only if there is no forward to return; all are tried.
     """
     specs = [parse(text, host) for text in request.specs]
     supervisor = hosts.supervisor(host, operation.client)
@@ -82,14 +83,17 @@ def open_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions, opera
         standing = next((kept for kept in _asked(spec, sessions) if _target(kept) == _target(spec)), None)
         if standing is not None and (standing, None) not in sessions.forwards(host):
             local = standing.local_port
+            _share(standing, request.share, sessions)
             if supervisor.status.state in {"needs-auth", "failed"}:  # only a person can go on, and here is one
                 with step(operation, "connect", f"connecting to {host}") as progress:
                     supervisor.acquire(operation)
                     progress.text = f"connected to {host}"
         else:
             try:
-                local = _open(spec, supervisor, sessions, operation)
-            except (errors.ForwardingRefused, errors.PortInUse, errors.UsageFault) as error:
+                share = standing is not None and standing.share if request.share is None else request.share
+                wanted = msgspec.structs.replace(spec, share=share)
+                local = _open(wanted, supervisor, sessions, operation, yes=request.yes)
+            except (errors.ForwardingRefused, errors.PortInUse, errors.UsageFault, errors.NotOurs) as error:
                 failed.append(error)
                 continue
             if standing is not None and standing.local_port != local:
@@ -112,12 +116,21 @@ def _asked(spec: TunnelSpec, sessions: Sessions) -> list[TunnelSpec]:
     return has + [one for one in kept if one.asked == spec.local_port and one not in has]
 
 
+def _share(standing: TunnelSpec, share: bool | None, sessions: Sessions) -> None:
+    """Open a forward that stands to the other users of this computer, or close it to them."""
+    if share is None or share == standing.share:
+        return
+    sessions.share_forward(standing, share=share)
+    sessions.save()
+
+
 def _target(spec: TunnelSpec) -> tuple[str, int]:
     return spec.address, spec.port
 
 
-def _open(spec: TunnelSpec, supervisor: Supervisor, sessions: Sessions, operation: Operation) -> int:
+def _open(spec: TunnelSpec, supervisor: Supervisor, sessions: Sessions, operation: Operation, *, yes: bool) -> int:
     target = _target(spec)
+    remarks = []
     with step(operation, "tunnel", f"forwarding {spec.local_port} to {endpoint(target)} on {spec.host}") as progress:
         link = supervisor.acquire(operation)
         free = False
@@ -127,15 +140,22 @@ def _open(spec: TunnelSpec, supervisor: Supervisor, sessions: Sessions, operatio
             # Nothing listens there yet: people open TensorBoard's tunnel first and start it afterwards.
             if not error.details.get("target_refused"):
                 raise
-            progress.warn(f"nothing listens on {endpoint(target)} on {spec.host} yet")
+            remarks.append(f"nothing listens on {endpoint(target)} on {spec.host} yet")
             free = True
+        else:
+            said = whose.consent(link, spec.host, *target, yes=yes, operation=operation)
+            if said is not None:
+                remarks.append(said)
         listener = _listen(spec, link, supervisor, free=free)
         local = listener.local_port
         if local != spec.local_port:
-            progress.warn(f"local port {spec.local_port} is taken{listener.holder_text}: using {local}")
-        elif progress.state == "done":
+            remarks.append(f"local port {spec.local_port} is taken{listener.holder_text}: using {local}")
+        if remarks:
+            progress.warn("; ".join(remarks))
+        else:
             progress.text = f"127.0.0.1:{local} leads to {endpoint(target)} on {spec.host}"
         explain(listener, spec, supervisor)
+        listener.share = spec.share
         kept = msgspec.structs.replace(spec, local_port=local, asked=spec.local_port)
         sessions.keep_forward(kept, listener)
     sessions.save()
@@ -162,6 +182,7 @@ def _listen(spec: TunnelSpec, link: Link, supervisor: Supervisor, *, free: bool)
         return False
 
     listener: Listening = supervisor.forwarder.listen(spec.local_port, _target(spec), gate=shut)
+    listener.share = True  # on the host that connection belongs to whoever logged in there; nothing passes the gate
     try:
         try:
             link.open_channel(_target(spec)).close()

@@ -71,7 +71,7 @@ class UpFlow:
         live, self._fresh = self._sessions.enter(spec)
         try:
             with step(operation, "connect", f"connecting to {spec.host}") as progress:
-                link = supervisor.acquire(operation)
+                link = supervisor.acquire(operation, renew=True)
                 progress.text = f"connected to {spec.host}"
                 if later := self._hosts.later(spec.host):
                     progress.warn(f"{progress.text}; of config.toml: {'; '.join(later)}")
@@ -98,7 +98,8 @@ class UpFlow:
         running = self._resume(link, live, operation)
         self._proven = running is not None
         local, usual = self._request.local_port, self._spec.local_port
-        way = Way(supervisor, link, live, asked=local, usual=usual, suspect=self._suspect)
+        share = self._hosts.share(self._spec.host)
+        way = Way(supervisor, link, live, asked=local, usual=usual, share=share, suspect=self._suspect)
         state, listener = live.state, live.listener
         try:
             if running is None:

@@ -20,7 +20,7 @@ from paramiko.message import Message
 from paramiko.packet import Packetizer as Theirs
 
 from jupyman.ssh.inbox import PATIENCE
-from jupyman.ssh.messages import CHANNEL_MESSAGES, FIRST_CHANNEL, Router, data_of, number_of
+from jupyman.ssh.messages import CHANNEL_MESSAGES, FIRST_CHANNEL, SIGNS_OF_LIFE, Router, data_of, number_of
 from jupyman.ssh.outbox import FLOOD, PIECE
 from jupyman.ssh.sealing import MAX_PACKET
 
@@ -110,7 +110,7 @@ class PlainPacketizer(Theirs):
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
         sock.settimeout(PATIENCE)
-        self.heard = time.monotonic()  # when a message came last
+        self.heard = time.monotonic()
         self.router: Router | None = None
         self.on_room: Callable[[], None] | None = None
         self.outbox = PlainOutbox(sock)
@@ -128,7 +128,8 @@ class PlainPacketizer(Theirs):
         """Read until a message comes that is not for the router; see `Packetizer.read_message`."""
         while True:
             kind, message = super().read_message()
-            self.heard = time.monotonic()
+            if kind in SIGNS_OF_LIFE:
+                self.heard = time.monotonic()
             if kind == MSG_KEXINIT:
                 self._exchanging = True
             elif kind == MSG_NEWKEYS:

@@ -27,8 +27,9 @@ from jupyman import errors
 from jupyman.ssh.crowd import Crowd
 from jupyman.ssh.link import Link
 from jupyman.ssh.localport import bind
-from jupyman.ssh.stream import Respond
+from jupyman.ssh.owner import Respond
 from jupyman.ssh.transport import BROKEN, Address
+from jupyman.strangers import Strangers
 
 log = logging.getLogger(__name__)
 # sshtunnel would add a handler of its own, to stderr, to a logger without one.
@@ -49,6 +50,8 @@ class TunnelListener:
         self.gate: Callable[[], bool] | None = None
         self.respond: Respond | None = None  # never asked: nothing waits here
         self.on_refused: Callable[[], None] | None = None
+        self.share = False
+        self.strangers = Strangers(f"{forwarder.name}: local port {port}")
         self.open = 0
         self.bytes_in = 0
         self.bytes_out = 0
@@ -135,6 +138,12 @@ class TunnelForwarder:
             for listener in self._listeners:
                 _stop(listener)
 
+    def hold(self) -> None:
+        """Go on: sshtunnel's connections stay, and new ones wait for their channel."""
+
+    def resume(self) -> None:
+        """Nothing was held."""
+
     def wake(self) -> None:
         """Nothing waits here."""
 
@@ -204,9 +213,12 @@ class _Shared:
         """Open a channel to the listener's present target.
 
         Raises:
-            SSHException: refused, the gate is shut, or too many are open.
+            SSHException: refused, the gate is shut, too many are open, or another user of this computer connects.
         """
         listener = self._listener
+        # sshtunnel asks for the channel before it reads; it has just accepted.
+        if not listener.share and listener.strangers.refuse(src_addr[:2], ("127.0.0.1", listener.local_port)):
+            raise paramiko.SSHException("a connection of another user")
         if listener.gate is not None and not listener.gate():
             raise paramiko.SSHException("the server's identity is not proven yet")
         with self._lock:

@@ -132,6 +132,19 @@ def local_port(desk: Desk) -> None:
     assert desk.wish(local_port=9002).local_port == 9002
 
 
+@shows("defaults.share", "hosts.NAME.share")
+def share(desk: Desk) -> None:
+    for text, shared in (
+        ("", False),
+        ("[defaults]\nshare = true", True),
+        ("[hosts.h]\nshare = true", True),
+        ("[hosts.other]\nshare = true", False),
+        ("[defaults]\nshare = true\n[hosts.h]\nshare = false", False),
+    ):
+        desk.write(text)
+        assert desk.manager.hosts.share("h") is shared  # what it opens: test_strangers.py
+
+
 @shows("default_host")
 def default_host(desk: Desk) -> None:
     with pytest.raises(errors.UsageFault, match="no host was named"):
@@ -213,7 +226,7 @@ def mirror(desk: Desk) -> None:
 
 
 def test_the_list_of_keys_is_the_files() -> None:
-    assert len(KEYS) == 24
+    assert len(KEYS) == 26
     assert {"default_host", "defaults.env", "hosts.NAME.slurm", "mirrors.NAME.torch"} <= set(KEYS)
 
 
