@@ -79,6 +79,8 @@ class Tunnel(Request, tag="tunnel", frozen=True, kw_only=True):
     specs: list[str]
     host: str | None = None
     close: bool = False
+    share: bool | None = None  # other users of this computer may connect; None: as it is
+    yes: bool = False  # also to a port that another person has on the host
 
 
 class Url(Request, tag="url", frozen=True, kw_only=True):

@@ -1,7 +1,13 @@
-"""The client of the daemon's API: finds it, starts it where needed, runs one request."""
+"""The client of the daemon's API: finds it, starts it where needed, runs one request.
+
+Nothing secret (the token, an answer to a question) leaves on a connection before the daemon has proven on this very
+connection that it is the one of daemon.json, and no connection is ever made anew in between: a daemon may end at any
+moment, and another user's program have its port in the next. docs/adr/0007-strangers.md says how, and why.
+"""
 
 from __future__ import annotations
 
+import hmac
 import http.client
 import os
 import socket
@@ -13,8 +19,8 @@ from typing import Any
 import msgspec
 
 from jupyman import __version__, address, errors
-from jupyman.api import Answer, AnyEvent, AnyRequest, Call, ClientContext, DaemonStop, Done, Failed, Prompt
-from jupyman.loopback import foreign_listener
+from jupyman.api import Answer, AnyEvent, AnyRequest, Call, ClientContext, DaemonStop, Done, Failed, OpenBrowser, Prompt
+from jupyman.loopback import foreign_caller, foreign_listener
 from jupyman.paths import Paths
 
 START_TIMEOUT = 15.0  # seconds for a daemon to answer; a cold disk can be slow
@@ -64,10 +70,10 @@ class Client:
             VersionMismatch: it is of another version.
             JupymanError: what the daemon says.
         """
-        where = self._find(start=start)
-        self.base = f"http://127.0.0.1:{where.port}"
+        daemon = self._find(start=start)
+        self.base = f"http://127.0.0.1:{daemon.where.port}"
         body = msgspec.json.encode(Call(request=request, client=self._context))
-        with _post(where, "/v1/run", body) as response:
+        with daemon.post("/v1/run", body) as response:
             theirs = response.getheader("X-Jupyman-Version")
             if not any_version and theirs != __version__:
                 raise errors.VersionMismatch(f"the daemon is jupyman {theirs or 'unknown'}, this is {__version__}")
@@ -80,21 +86,24 @@ class Client:
                     return event.result
                 if isinstance(event, Failed):
                     raise errors.from_info(event.error)
+                if isinstance(event, OpenBrowser) and event.url.startswith("/"):
+                    _again(daemon.where).close()  # the browser will ask whoever has the port
                 said = on_event(event)
                 if isinstance(event, Prompt):
-                    with _post(where, "/v1/answer", msgspec.json.encode(Answer(id=event.id, value=said))) as taken:
+                    again = _again(daemon.where)
+                    with again.post("/v1/answer", msgspec.json.encode(Answer(id=event.id, value=said))) as taken:
                         taken.read()
         raise errors.DaemonUnavailable("the daemon ended while it worked", "jupyman daemon logs")
 
-    def _find(self, *, start: bool) -> address.Address:
-        """Return the running daemon's address."""
+    def _find(self, *, start: bool) -> _Daemon:
+        """Return the running daemon, proven."""
         found = address.read(self._paths.daemon_file)
-        hello = _hello(found) if found is not None else None
-        if found is not None and hello is not None:
-            if not start or not _newer(__version__, found.version) or hello.get("busy"):
-                return found
+        daemon = _reach(found) if found is not None else None
+        if daemon is not None:
+            if not start or not _newer(__version__, daemon.where.version) or daemon.busy:
+                return daemon
             # After an upgrade: the old one gives way to this version; servers and ports stay as they are.
-            self._retire(found)
+            self._retire(daemon)
         if not start:
             raise errors.DaemonUnavailable("no daemon runs", "jupyman daemon start; every other command starts it too")
         from jupyman.spawn import spawn
@@ -105,9 +114,10 @@ class Client:
             deadline = time.monotonic() + START_TIMEOUT
             while time.monotonic() < deadline:
                 fresh = address.read(self._paths.daemon_file)
-                if fresh is not None and (fresh != found or lost) and _hello(fresh) is not None:
+                daemon = _reach(fresh) if fresh is not None and (fresh != found or lost) else None
+                if daemon is not None:
                     process.returncode = 0  # it is a daemon now: nobody waits for its end
-                    return fresh
+                    return daemon
                 status = process.poll()
                 if status == errors.VersionMismatch.status:
                     raise errors.VersionMismatch(
@@ -130,13 +140,13 @@ class Client:
             f"the daemon did not answer in {START_TIMEOUT:.0f} s", "jupyman daemon restart; jupyman daemon logs"
         )
 
-    def _retire(self, old: address.Address) -> None:
+    def _retire(self, old: _Daemon) -> None:
         """End a daemon of an older version; its lock goes with its process."""
         body = msgspec.json.encode(Call(request=DaemonStop(), client=self._context))
-        with _post(old, "/v1/run", body) as response:
+        with old.post("/v1/run", body) as response:
             response.read()
         deadline = time.monotonic() + START_TIMEOUT
-        while address.read(self._paths.daemon_file) == old and time.monotonic() < deadline:
+        while address.read(self._paths.daemon_file) == old.where and time.monotonic() < deadline:
             time.sleep(_STEP)
 
 
@@ -151,25 +161,112 @@ def _newer(ours: str, theirs: str) -> bool:
     return mine is not None and its is not None and mine > its
 
 
-def _hello(where: address.Address) -> dict[str, Any] | None:
-    """Ask the daemon of a file who it is; None where it does not live, or its port is another program's by now."""
+class _Daemon:
+    """A connection whose other end is the daemon of daemon.json: that was proven on it. It carries one request.
+
+    Args:
+        where: what daemon.json says.
+        connection: open; it never connects anew.
+        busy: whether other clients wait for the daemon.
+    """
+
+    def __init__(self, where: address.Address, connection: _Connection, busy: object) -> None:
+        self.where = where
+        self.busy = bool(busy)
+        self._connection = connection
+
+    @contextmanager
+    def post(self, path: str, body: bytes) -> Iterator[http.client.HTTPResponse]:
+        """Send a body; closing the connection, however it comes to that, cancels what it asked for."""
+        headers = {**_bearer(self.where), "Content-Type": "application/json"}
+        try:
+            with _daemon_went():
+                if self._connection.sock is not None:
+                    self._connection.sock.settimeout(SILENCE)
+                self._connection.request("POST", path, body, headers)
+                response = self._connection.getresponse()
+            yield response
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+def _reach(where: address.Address) -> _Daemon | None:
+    """Connect to the daemon of a file; None where it does not live, or its port is another program's by now."""
     if not _lives(where.pid) or foreign_listener(where.port):
-        return None  # and the token is not shown to whoever has the port now, nor any of his questions to the user
+        return None  # he need not even hear that somebody looks for a daemon
     connection = _Connection("127.0.0.1", where.port, timeout=HELLO_TIMEOUT)
     try:
-        connection.request("GET", "/v1/hello", headers={"Authorization": f"Bearer {where.token}"})
-        response = connection.getresponse()
-        said = msgspec.json.decode(response.read(4096), type=dict[str, Any])
+        connection.connect()
+        said = _proven(where, connection)
     except (OSError, http.client.HTTPException, msgspec.MsgspecError, UnicodeError):
-        return None
-    else:
-        return said if response.status == 200 and said.get("pid") == where.pid else None
-    finally:
+        said = None
+    except BaseException:
         connection.close()
+        raise
+    if said is None or said.get("pid") != where.pid:
+        connection.close()
+        return None
+    return _Daemon(where, connection, said.get("busy"))
+
+
+def _again(where: address.Address) -> _Daemon:
+    """Reach the daemon that works for us once more.
+
+    Raises:
+        DaemonUnavailable: it has ended meanwhile, and nothing was sent to whoever has its port.
+    """
+    daemon = _reach(where)
+    if daemon is None:
+        raise errors.DaemonUnavailable("the daemon ended while it worked", "jupyman daemon logs")
+    return daemon
+
+
+def _proven(where: address.Address, connection: _Connection) -> dict[str, Any] | None:
+    """Let the other end prove that it is the daemon; None where it does not. Nothing secret is sent before it has."""
+    nonce = os.urandom(16).hex()
+    connection.request("GET", f"/v1/prove?nonce={nonce}")
+    here = connection.here
+    response = connection.getresponse()
+    said = response.read(4096)
+    if not response.isclosed():  # more than a daemon says
+        return None
+    # It has answered, so it has taken the connection, and its end has an owner.
+    if foreign_caller(("127.0.0.1", where.port), here):
+        return None
+    if response.status == 200:
+        shown = response.getheader("X-Jupyman-Proof") or ""
+        wanted = address.proof(where.token, nonce, here[1], where.port, said)
+        if not hmac.compare_digest(shown.encode(), wanted.encode()):
+            return None
+    elif response.status == 401 and address.holds(where, here):
+        # A daemon of 0.1.0 knows no proof. The kernel says that the process of daemon.json, which is ours, has the
+        # other end; any process of ours could read the token in daemon.json as well.
+        connection.request("GET", "/v1/hello", headers=_bearer(where))
+        response = connection.getresponse()
+        said = response.read(4096)
+        if response.status != 200:
+            return None
+    else:
+        return None
+    return msgspec.json.decode(said, type=dict[str, Any])
+
+
+def _bearer(where: address.Address) -> dict[str, str]:
+    return {"Authorization": f"Bearer {where.token}"}
 
 
 class _Connection(http.client.HTTPConnection):
-    """To an address, without the look-up of names: that would import the tables of international ones."""
+    """To an address, without the look-up of names: that would import the tables of international ones.
+
+    It connects when it is told to, and never by itself: whoever has the port then may be somebody else.
+    """
+
+    auto_open = 0
+    here = ("", 0)  # our end
 
     def connect(self) -> None:
         """Connect."""
@@ -177,6 +274,7 @@ class _Connection(http.client.HTTPConnection):
         self.sock.settimeout(self.timeout)
         self.sock.connect((self.host, self.port))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.here = self.sock.getsockname()
 
 
 def _lives(pid: int) -> bool:
@@ -188,20 +286,6 @@ def _lives(pid: int) -> bool:
     except (OSError, OverflowError):
         return False
     return True
-
-
-@contextmanager
-def _post(where: address.Address, path: str, body: bytes) -> Iterator[http.client.HTTPResponse]:
-    """Send a body; closing the connection, however it comes to that, cancels what it asked for."""
-    connection = _Connection("127.0.0.1", where.port, timeout=SILENCE)
-    headers = {"Authorization": f"Bearer {where.token}", "Content-Type": "application/json"}
-    try:
-        with _daemon_went():
-            connection.request("POST", path, body, headers)
-            response = connection.getresponse()
-        yield response
-    finally:
-        connection.close()
 
 
 @contextmanager

@@ -37,6 +37,7 @@ class Defaults(Table, frozen=True, kw_only=True):
     port: int | None = None
     on_conflict: OnConflict | None = None
     restart: Restart | None = None
+    share: bool | None = None
 
 
 class HostEntry(Table, frozen=True, kw_only=True):
@@ -51,9 +52,10 @@ class HostEntry(Table, frozen=True, kw_only=True):
     local_port: int | None = None
     on_conflict: OnConflict | None = None
     restart: Restart | None = None
+    share: bool | None = None
     engine: Literal["native", "sshtunnel"] = "native"
     launcher: Literal["nohup", "slurm"] = "nohup"
-    slurm: dict[str, Any] = {}
+    slurm: dict[str, Any] | None = None
 
 
 class MirrorEntry(Table, frozen=True, kw_only=True):

@@ -275,8 +275,10 @@ def table() -> str:
     lines = [
         "# Errors",
         "",
-        "Every error is two lines on stderr, `error:` and `hint:`, or with `--json` one object on stdout. The table is",
-        "made by `python -m jupyman.errors > docs/errors.md`; a test compares it.",
+        "Every error is two lines on stderr, `error:` and `hint:`, or with `--json` one object on stdout. Where a",
+        "command has several hosts, sessions or ports, all are tried: what was done is on stdout, the first failure is",
+        "the error, and its status counts; with `--json` one object holds the results and `error`. The table is made",
+        "by `python -m jupyman.errors > docs/errors.md`; a test compares it.",
         "",
         "| status | code | when | what to do |",
         "|---|---|---|---|",

@@ -57,13 +57,18 @@ class Problem(Noun, frozen=True, kw_only=True):
 
 
 class LinkStatus(Noun, frozen=True, kw_only=True):
-    """State of the one SSH connection to a host."""
+    """State of the one SSH connection to a host.
+
+    `silent_since` is set while the connection still stands and the host gives no sign of life; `state` is
+    "reconnecting" then.
+    """
 
     state: LinkState = "idle"
     since: str | None = None
     reconnects: int = 0
     last_error: str | None = None
     next_attempt: str | None = None
+    silent_since: str | None = None
 
 
 class Server(Noun, frozen=True, kw_only=True):
@@ -91,6 +96,7 @@ class Forward(Noun, frozen=True, kw_only=True):
     open: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    share: bool = False  # other users of this computer may connect, too
 
 
 class HostForward(Forward, frozen=True, kw_only=True):
@@ -98,6 +104,7 @@ class HostForward(Forward, frozen=True, kw_only=True):
 
     host: str
     link: LinkStatus | None = None
+    problems: list[Problem] | msgspec.UnsetType = msgspec.UNSET  # not there where there is none
 
 
 class Session(Noun, frozen=True, kw_only=True):
@@ -131,12 +138,20 @@ class FoundServer(Noun, frozen=True, kw_only=True):
     problems: list[Problem] = []
 
 
+class Unreachable(Noun, frozen=True, kw_only=True):
+    """A host that could not be asked for its servers (`ps --all`), or that nobody knows."""
+
+    host: str
+    error: ErrorInfo
+
+
 class Ps(Noun, frozen=True, kw_only=True):
     """The answer of `ps`."""
 
     sessions: list[Session] = []
     forwards: list[HostForward] = []
     servers: list[FoundServer] = []
+    unreachable: list[Unreachable] | msgspec.UnsetType = msgspec.UNSET  # not there where there is none
 
 
 # --- the host report ----------------------------------------------------------------------------------------------
@@ -299,6 +314,7 @@ class SessionSpec(Noun, frozen=True, kw_only=True):
     pid: int | None = None  # the server we last knew: to tell `exited` from "never started"
     node: str | None = None  # the machine on which it runs: an alias may lead to several with the same home
     adopted: bool = False  # that server was taken over, not launched
+    said: list[str] | None = None  # the fields that a command line named; None: 0.1.0 did not note it
 
 
 class TunnelSpec(Noun, frozen=True, kw_only=True):
@@ -309,6 +325,7 @@ class TunnelSpec(Noun, frozen=True, kw_only=True):
     address: str
     port: int
     asked: int | None = None  # the local port that was asked for
+    share: bool = False  # other users of this computer may connect, too
 
 
 class LaunchSpec(Noun, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ import click
 from jupyman import errors, paths
 from jupyman.api import AnyEvent, AnyRequest, ClientContext, OpenBrowser, Output, Prompt, Step
 from jupyman.cli import terminal
+from jupyman.model import ErrorInfo
 
 if TYPE_CHECKING:
     from jupyman.config import Config
@@ -225,6 +226,22 @@ class Context:
             self.opened = False
         if not self.opened:
             self.note("no browser could be opened here")
+
+    def partly(self, result: dict[str, Any]) -> int:
+        """Print what failed of a command that did the rest; its results, and with ``--json`` all of it, are printed.
+
+        Args:
+            result: what the daemon said; `error` is there where something failed.
+
+        Returns:
+            The exit status: that of the first failure.
+        """
+        if not result.get("error"):
+            return 0
+        import msgspec
+
+        error = errors.from_info(msgspec.convert(result["error"], ErrorInfo))
+        return error.status if self.json else self.fail(error)
 
     def fail(self, error: errors.JupymanError) -> int:
         """Print an error in its two lines, or as JSON on stdout.

@@ -16,7 +16,7 @@ _REST = {"exited": "had exited already", "lost": "was left as it is"}
 @click.argument("sessions", nargs=-1, required=True, type=SessionName(), metavar="SESSION...")
 @json_option
 @click.pass_obj
-def command(context: Context, sessions: tuple[str, ...], as_json: bool) -> None:
+def command(context: Context, sessions: tuple[str, ...], as_json: bool) -> int:
     """Close the forwards of sessions. Their servers run on; `jupyman up` forwards them again."""
     result = context.call(api.Down(sessions=list(sessions)))
     if as_json:
@@ -25,3 +25,4 @@ def command(context: Context, sessions: tuple[str, ...], as_json: bool) -> None:
         for session in result["sessions"]:
             rest = _REST.get(session["state"], "runs on")
             context.out(f"{session['name']}: forwards closed, the server on {session['host']} {rest}")
+    return context.partly(result)

@@ -54,9 +54,10 @@ def command(
     yes: bool,
     force: bool,
     as_json: bool,
-) -> None:
+) -> int:
     """Stop a session's server with its kernels, or what listens on a port of the host.
 
+    A session whose kernels are at work is asked about first; without a terminal say -y.
     Only your own processes, and only after their identity was checked again right before the signal.
     """
     if orphans is not None and (targets or host is not None):
@@ -74,3 +75,4 @@ def command(
                 continue
             what = f"session {one['session']}" if one["session"] else f"port {one['port']} of {one['host']}"
             context.out(f"stopped {what}" + (f" (pid {one['pid']})" if one["pid"] else ": no server was left"))
+    return context.partly(result)

@@ -20,12 +20,15 @@ BLIP = 5.0
 @click.option("-a", "--all", "every", is_flag=True, help="also servers that jupyman did not start")
 @json_option
 @click.pass_obj
-def command(context: Context, hosts: tuple[str, ...], every: bool, as_json: bool) -> None:
+def command(context: Context, hosts: tuple[str, ...], every: bool, as_json: bool) -> int:
     """List sessions and forwards."""
     result = context.call(api.PsRequest(hosts=list(hosts), all=every), quiet=as_json)
+    missed = result.get("unreachable", [])
+    if missed:
+        result["error"] = missed[0]["error"]
     if as_json:
         context.dump(result)
-        return
+        return context.partly(result)
     sessions, forwards, servers = result["sessions"], result["forwards"], result["servers"]
     if sessions:
         heads = ("NAME", "HOST", "STATE", "LINK", "URL", "ENV", "GPU", "PORT", "UPTIME")
@@ -49,6 +52,8 @@ def command(context: Context, hosts: tuple[str, ...], every: bool, as_json: bool
         context.out(terminal.table(columns, [_forward(one) for one in forwards]))
         shown = {one["host"] for one in sessions}
         for forward in forwards:
+            for problem in forward.get("problems", []):
+                context.out(f"{forward['local']}: {problem['text']} ({problem['fix']})")
             again = f"jupyman tunnel {forward['local'].rpartition(':')[2]} --host {forward['host']}"
             trouble = _trouble(forward.get("link") or {}, again)
             if trouble and forward["host"] not in shown:
@@ -65,9 +70,15 @@ def command(context: Context, hosts: tuple[str, ...], every: bool, as_json: bool
         for server in servers:
             for problem in server["problems"]:
                 context.out(f"{server['host']}: {problem['text']} ({problem['fix']})")
-    if not (sessions or forwards or servers):
+    if missed:
+        if sessions or forwards or servers:
+            context.out()
+        rows = [(one["host"], one["error"]["message"]) for one in missed]
+        context.out(terminal.table(("NOT REACHED", "WHY"), rows))
+    if not (sessions or forwards or servers or missed):
         where = f" on {', '.join(hosts)}" if hosts else ""
         context.note(f"no sessions{where}; make one with jupyman up {hosts[0] if hosts else 'HOST'}")
+    return context.partly(result)
 
 
 def _session(one: dict[str, Any]) -> tuple[str, ...]:
@@ -92,7 +103,8 @@ def _session(one: dict[str, Any]) -> tuple[str, ...]:
 
 def _forward(one: dict[str, Any]) -> tuple[str, ...]:
     carried = (terminal.size(one["bytes_in"]), terminal.size(one["bytes_out"]))
-    return (one["local"], one["host"], one["remote"], one["state"], str(one["open"]), *carried)
+    state = one["state"] + (", shared" if one.get("share") else "")
+    return (one["local"], one["host"], one["remote"], state, str(one["open"]), *carried)
 
 
 def _trouble(link: dict[str, Any], again: str) -> str:
@@ -103,6 +115,10 @@ def _trouble(link: dict[str, Any], again: str) -> str:
     if state != "reconnecting" or not link["last_error"]:
         return ""
     from datetime import UTC, datetime
+
+    if link.get("silent_since"):
+        since = datetime.fromisoformat(link["silent_since"]).astimezone()
+        return f"no answer since {since:%H:%M:%S}; the connection is kept for a while"
 
     if (datetime.now(UTC) - datetime.fromisoformat(link["since"])).total_seconds() < BLIP:
         return ""

@@ -25,9 +25,21 @@ Examples:
 @click.argument("specs", nargs=-1, required=True, metavar="PORT[:[ADDR:]REMOTE_PORT]... [HOST]")
 @host_option
 @click.option("--close", is_flag=True, help="close these forwards")
+@click.option(
+    "--share/--no-share", default=None, help="let other users of this computer connect too; default: only you and root"
+)
+@click.option("-y", "--yes", is_flag=True, help="also to a port that another person has on the host")
 @json_option
 @click.pass_obj
-def command(context: Context, specs: tuple[str, ...], host: str | None, close: bool, as_json: bool) -> None:
+def command(
+    context: Context,
+    specs: tuple[str, ...],
+    host: str | None,
+    close: bool,
+    share: bool | None,
+    yes: bool,
+    as_json: bool,
+) -> int:
     """Forward further ports, as `ssh -L` does, but kept alive and remembered."""
     words = list(specs)
     positional = None
@@ -36,13 +48,15 @@ def command(context: Context, specs: tuple[str, ...], host: str | None, close: b
         positional = Host().convert(words.pop(), None, None)
     for word in words:
         _check(word)
-    result = context.call(api.Tunnel(specs=words, host=chosen_host(host, positional), close=close))
+    request = api.Tunnel(specs=words, host=chosen_host(host, positional), close=close, share=share, yes=yes)
+    result = context.call(request)
     if as_json:
         context.dump(result)
-        return
+        return context.partly(result)
     heads = ("FORWARD", "HOST", "REMOTE", "STATE")
     rows = [(f["local"], f["host"], f["remote"], "closed" if close else f["state"]) for f in result["forwards"]]
     context.out(terminal.table(heads, rows))
+    return context.partly(result)
 
 
 def _check(word: str) -> None:

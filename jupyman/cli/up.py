@@ -49,8 +49,6 @@ def command(context: Context, /, as_json: bool, no_browser: bool, directory: str
 
     Run again, it finds the same server. HOST may also be the name of a session.
     """
-    if options["on_conflict"] is None and context.interactive and not _policy(context, options["host"]):
-        options["on_conflict"] = "ask"
     session = context.call(api.Up(dir=directory, open_browser=not (no_browser or as_json), **options))
     for problem in session["problems"]:
         context.note(f"{problem['severity']}: {problem['text']}")
@@ -59,12 +57,3 @@ def command(context: Context, /, as_json: bool, no_browser: bool, directory: str
         context.dump(session)
     elif session["url"]:
         context.out(session["url"])
-
-
-def _policy(context: Context, host: str | None) -> str | None:
-    """What config.toml says about a taken port."""
-    config = context.config()
-    if config is None:
-        return None
-    entry = config.hosts.get(host or config.default_host or "")
-    return (entry.on_conflict if entry is not None else None) or config.defaults.on_conflict

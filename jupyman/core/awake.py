@@ -12,6 +12,11 @@ from jupyman.core.clock import Clock
 # still during sleep on Linux, the wall clock does not.
 LATE = 3.0
 TICK = 1.0  # seconds
+# A connection of a computer that slept for longer is not expected to live; the other end may have given it up.
+LONG = 30.0
+# Without a way to the host for this long, seconds, a connection is given up: when there is a network again, a new login
+# is there at once. A cable that is in again sooner keeps its connections.
+CUT_OFF = 5.0
 # An address that is nobody's (RFC 5737): packets to it would go the default way.
 ANYWHERE = "192.0.2.1"
 
@@ -46,8 +51,15 @@ class Sleeper(Protocol):
     def peer(self) -> str | None:
         """The host's IP address, None where it is not known."""
 
-    def disturbed(self) -> None:
+    @property
+    def source(self) -> str | None:
+        """The address of this computer to which the link is bound, None without one or where it is not known."""
+
+    def disturbed(self, *, doubtful: bool) -> None:
         """This computer slept, or its network changed: look at the link, or for it, now. Must not wait."""
+
+    def cut_off(self) -> None:
+        """Nothing has led to the host for `CUT_OFF` seconds. Must not wait."""
 
 
 class Awake:
@@ -64,6 +76,7 @@ class Awake:
         self._sleepers = sleepers
         self._clock = clock or Clock()
         self._addresses: dict[str | None, str | None] = {}
+        self._nowhere: dict[str | None, float] = {}  # peers to which nothing leads, and since when, monotonic
         self.wait_begins()
         self._ahead = self._wall - self._mono  # of the wall clock: it goes on during sleep
 
@@ -75,24 +88,32 @@ class Awake:
         """Tell after a wait everyone whom it concerns what happened to this computer.
 
         After sleep that is everyone; where packets to a host now leave from another address, or from one again,
-        those whose host it is.
+        those whose host it is. A link that is bound to another address than that from which packets leave now, or whose
+        computer slept for long, is in doubt. A computer that has no way to a host tells its links after a while.
 
         Args:
             asked: seconds that the wait was meant to last at most.
         """
         mono, wall = self._clock.monotonic(), self._clock.wall()
-        late = max(mono - self._mono, wall - self._wall) - asked > LATE
+        late = max(mono - self._mono, wall - self._wall) - asked
         # Between two waits: in the middle of what we did.
-        slept, self._ahead = wall - mono - self._ahead > LATE, wall - mono
+        ahead, self._ahead = wall - mono - self._ahead, wall - mono
+        slept = max(late, ahead)
         waiting = [(one, one.peer) for one in self._sleepers() if one.awaited]
         moved = self._moved({peer for _, peer in waiting})
         for one, peer in waiting:
-            if late or slept or peer in moved:
-                one.disturbed()
+            if slept > LATE or peer in moved:
+                bound, leaves = one.source, self._addresses[peer]
+                one.disturbed(doubtful=slept > LONG or (peer in moved and bound is not None and bound != leaves))
+            elif peer is not None and mono - self._nowhere.get(peer, mono) >= CUT_OFF:
+                one.cut_off()
         self.wait_begins()
 
     def _moved(self, peers: set[str | None]) -> set[str | None]:
         before, self._addresses = self._addresses, {peer: source_address(peer) for peer in peers}
+        instant = self._clock.monotonic()
+        nowhere = [peer for peer, address in self._addresses.items() if address is None]
+        self._nowhere = {peer: self._nowhere.get(peer, instant) for peer in nowhere}
         # An address that vanishes is no reason to look: the answer would be "unreachable" anyway.
         return {
             peer

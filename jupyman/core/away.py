@@ -3,6 +3,9 @@
 A page gets our own small page, which loads itself again; everything else (API calls, websockets) gets 503 with
 Retry-After. What is no HTTP gets nothing: it may wait for the link.
 
+While the connection stands and the host is only silent, everything but a page waits for it, as behind `ssh -L`, and
+nothing is lost.
+
 Two exceptions for requests that a page of JupyterLab makes, read in its source (4.6, services/kernel/default.ts and
 services/*/manager.ts) and seen in a browser. For its lists of what runs, 503 or a closed connection is a reason to
 cover the page with a dialog that stays: they get 504. Of one kernel's model, which it asks for when the websocket has
@@ -39,6 +42,7 @@ class Facts:
         seen: local time at which the server was last seen alive.
         next_attempt: local time of the next login, None where none is due.
         command: what the user can do about it, None where only waiting helps.
+        silent: the connection stands, and the host may answer again over it.
     """
 
     title: str
@@ -48,6 +52,7 @@ class Facts:
     seen: str | None = None
     next_attempt: str | None = None
     command: str | None = None
+    silent: bool = False
 
 
 def answer(head: bytes, facts: Facts, waited: float | None = math.inf) -> bytes | None:
@@ -73,6 +78,8 @@ def answer(head: bytes, facts: Facts, waited: float | None = math.inf) -> bytes 
         return _response("application/json", json.dumps({"message": "the server is away"}))
     if navigation:
         return _response("text/html; charset=utf-8", _page(facts))
+    if facts.silent:
+        return None
     status = "503 Service Unavailable"
     if request[1] == b"GET" and ("sec-fetch-mode" in fields or "sec-websocket-key" in fields):
         path = request[2].decode("latin-1").partition("?")[0]

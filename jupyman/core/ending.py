@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 
+import msgspec
+
 from jupyman import errors
 from jupyman.api import Kill, Operation, Prompt
-from jupyman.core import orphans, ports
+from jupyman.core import notebooks, orphans, ports
 from jupyman.core.hosts import Hosts
 from jupyman.core.launchers import nohup
 from jupyman.core.sessions import Live, Sessions
 from jupyman.core.steps import step
-from jupyman.model import Noun
+from jupyman.model import ErrorInfo, Noun, Running
+from jupyman.ssh.link import Link
+
+NAMED = 5  # busy kernels that a question names
 
 _PORT = re.compile(r"^(?:(?P<host>.+):)?(?P<port>[0-9]+)$")
 
@@ -33,14 +38,15 @@ class KilledKernel(Killed, frozen=True, kw_only=True):
     memory: int | None
 
 
-class Kills(Noun, frozen=True, kw_only=True):
-    """The answer of `kill`."""
+class Kills(Noun, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer of `kill`; `error` is there only where a part of it failed."""
 
     killed: list[Killed]
+    error: ErrorInfo | None = None
 
 
 def kill(request: Kill, hosts: Hosts, sessions: Sessions, operation: Operation) -> Kills:
-    """Stop each target; all are tried, the first failure is raised at the end.
+    """Stop each target; all are tried.
 
     Args:
         request: the verb's arguments.
@@ -49,12 +55,13 @@ def kill(request: Kill, hosts: Hosts, sessions: Sessions, operation: Operation) 
         operation: whom to ask.
 
     Returns:
-        What was stopped.
+        What was stopped, and the first failure.
 
     Raises:
-        UsageFault: no such target, or which one is not clear.
+        UsageFault: no such target, or which one is not clear; or a question must be answered, and there is no terminal.
         NotOurs: the process belongs to another user.
         Interrupted: the question was answered with no.
+        All of these only where nothing was stopped.
     """
     if request.orphans is not None:
         return _orphans(request, request.orphans, hosts, operation)
@@ -64,16 +71,16 @@ def kill(request: Kill, hosts: Hosts, sessions: Sessions, operation: Operation) 
     for target in targets:
         try:
             killed.append(_one(target, request, hosts, sessions, operation))
-        except errors.Interrupted:
-            raise
         except errors.JupymanError as error:
+            if isinstance(error, errors.Interrupted) and not error.details.get("declined"):
+                raise  # Ctrl-C ends all, a "no" only what was asked about
             if len(targets) > 1:
                 with step(operation, f"kill {target}", target) as progress:
                     progress.warn(f"{target}: {error.message}")
             first = first or error
-    if first is not None:
+    if first is not None and not killed:
         raise first
-    return Kills(killed=killed)
+    return Kills(killed=killed, error=first.info() if first is not None else None)
 
 
 def _orphans(request: Kill, host: str, hosts: Hosts, operation: Operation) -> Kills:
@@ -87,19 +94,19 @@ def _orphans(request: Kill, host: str, hosts: Hosts, operation: Operation) -> Ki
 
 
 def _only(sessions: Sessions) -> str:
-    names = sorted(sessions.live)
+    names = sorted(live.spec.name for live in sessions.all())
     if len(names) == 1:
         return names[0]
     raise errors.UsageFault("kill what?", f"name a session or a port; sessions here: {', '.join(names) or 'none'}")
 
 
 def _one(target: str, request: Kill, hosts: Hosts, sessions: Sessions, operation: Operation) -> Killed:
-    live = sessions.live.get(target)
+    live = sessions.find(target)
     if live is not None:
         # A session that the user named is not asked about; the bare `kill` is.
         if not request.targets:
             _confirm(request, operation, f"Stop session {target} with its kernels on {live.spec.host}?")
-        return _session(live, request, hosts, sessions, operation)
+        return _session(live, request, hosts, sessions, operation, asked=not request.targets)
     match = _PORT.match(target)
     if match is None:
         sessions.get(target)  # raises, naming the sessions
@@ -107,13 +114,23 @@ def _one(target: str, request: Kill, hosts: Hosts, sessions: Sessions, operation
     port = int(match["port"])
     if not 1 <= port <= 65535:
         raise errors.UsageFault(f"port {port} is not between 1 and 65535", "name a session or a port; see jupyman ps")
-    known = [live.spec.host for live in sessions.live.values()]
-    busy = [live.spec.host for live in sessions.live.values() if live.state == "running"]
-    host = hosts.resolve(match["host"] or request.host, busy, [*known, *(key[0] for key in sessions.tunnels)])
+    host = hosts.resolve(match["host"] or request.host, sessions.busy(), sessions.hosts())
     return _port(target, port, host, request, hosts, sessions, operation)
 
 
-def _session(live: Live, request: Kill, hosts: Hosts, sessions: Sessions, operation: Operation) -> Killed:
+def _session(
+    live: Live, request: Kill, hosts: Hosts, sessions: Sessions, operation: Operation, *, asked: bool
+) -> Killed:
+    """Stop a session's server and forget the session.
+
+    Args:
+        live: the session.
+        request: the verb's arguments.
+        hosts: to reach its host.
+        sessions: whose record is removed.
+        operation: whom to ask.
+        asked: the user said yes to its end already.
+    """
     name, host = live.spec.name, live.spec.host
     with step(operation, f"kill {name}", f"stopping {name} on {host}") as progress:
         try:
@@ -134,7 +151,10 @@ def _session(live: Live, request: Kill, hosts: Hosts, sessions: Sessions, operat
                 )
             record = next((one for one in found.records if one.name == name), None)
             running = nohup.adopt(link, record) if record is not None else None
-        lives = running is not None and not nohup.verify(link, running).dead
+        seen = nohup.verify(link, running) if running is not None else None
+        lives = seen is not None and not seen.dead
+        if running is not None and seen is not None and lives and not asked:
+            _mind_kernels(name, link, running, request, operation, proven=seen.ok)
         progress.text = f"{name}: no server runs on {host} any more"
         if running is not None:
             # Also where it is dead: its kernels and files may be there still.
@@ -156,6 +176,43 @@ def _session(live: Live, request: Kill, hosts: Hosts, sessions: Sessions, operat
     pid = running.server.pid if running is not None and lives else None
     port = running.server.port if running is not None and lives else None
     return Killed(target=name, session=name, host=host, pid=pid, port=port)
+
+
+def _mind_kernels(
+    name: str, link: Link, running: Running, request: Kill, operation: Operation, *, proven: bool
+) -> None:
+    """Ask before kernels that are at work are ended.
+
+    Args:
+        name: of the session.
+        link: to its host.
+        running: its server, which runs.
+        request: the verb's arguments.
+        operation: whom to ask.
+        proven: the server was seen a moment ago to be the session's: its token may go there.
+
+    Raises:
+        UsageFault: there are some, and nobody can be asked.
+        Interrupted: the answer was no.
+    """
+    if request.yes or request.force:
+        return
+    busy = notebooks.busy(link, running) if proven else None
+    if busy is None:
+        with step(operation, f"kernels {name}", f"asking the server of {name} for its kernels") as asking:
+            asking.warn(f"{name}: its server does not say whether kernels are at work")
+    if not busy:
+        return
+    told = ", ".join(one.text for one in busy[:NAMED])
+    if len(busy) > NAMED:
+        told += f" and {len(busy) - NAMED} more"
+    if not operation.client.interactive:
+        raise errors.UsageFault(
+            f"kernels of session {name} are at work: {told}; it was not stopped",
+            "say -y to stop it all the same",
+            busy=msgspec.to_builtins(busy),
+        )
+    _confirm(request, operation, f"Kernels of session {name} are at work: {told}. Stop it all the same?")
 
 
 def _forget(live: Live, hosts: Hosts, sessions: Sessions) -> Killed:
@@ -183,7 +240,7 @@ def _port(
     for live in sessions.on(host):
         if live.running is not None and live.running.server.pid == holder.pid:
             _confirm(request, operation, f"Port {port} is the server of session {live.spec.name}. Stop it?")
-            return _session(live, request, hosts, sessions, operation)
+            return _session(live, request, hosts, sessions, operation, asked=True)
     _confirm(request, operation, f"End {what} on {host}?")
     with step(operation, f"end {target}", f"ending pid {holder.pid}") as progress:
         found = nohup.find(link)
@@ -205,4 +262,4 @@ def _confirm(request: Kill, operation: Operation, question: str) -> None:
     if not operation.client.interactive:
         raise errors.UsageFault("a question must be answered, and stdin is no terminal", "say -y to answer yes")
     if operation.ask(Prompt(id="", kind="confirm", text=question, default="n")).lower() not in {"y", "yes"}:
-        raise errors.Interrupted("nothing was stopped")
+        raise errors.Interrupted("nothing was stopped", declined=True)

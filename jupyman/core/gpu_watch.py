@@ -60,10 +60,9 @@ class GpuWatch:
     def _wanted(self) -> dict[str, list[Live]]:
         """Return the running sessions with GPUs, by host."""
         found: dict[str, list[Live]] = {}
-        with self._sessions.lock:
-            for live in self._sessions.live.values():
-                if live.state == "running" and live.running is not None and live.running.server.gpus:
-                    found.setdefault(live.spec.host, []).append(live)
+        for live in self._sessions.all():
+            if live.state == "running" and live.running is not None and live.running.server.gpus:
+                found.setdefault(live.spec.host, []).append(live)
         return found
 
     def _tour(self) -> None:
@@ -75,7 +74,7 @@ class GpuWatch:
         supervisor = self._hosts.known(host)
         link = supervisor.link if supervisor is not None else None
         lives = self._wanted().get(host)
-        if link is None or not lives:
+        if supervisor is None or link is None or supervisor.silent or not lives:
             return
         try:
             self._look(host, link, lives)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
+
+import msgspec
 
 from jupyman import config as configuration
 from jupyman import errors
@@ -12,10 +15,15 @@ from jupyman.api import ClientContext
 from jupyman.core.awake import Awake
 from jupyman.core.supervisor import Supervisor
 from jupyman.ssh.auth import Keyring
+from jupyman.ssh.link import Link
 
 
 class Hosts:
     """Knows config.toml (read anew when it changes) and owns one supervisor per host.
+
+    A changed `ssh` or `ssh_config` counts for the next login, also for one in the background (`refresh`); a link that
+    is up is not ended for it. A changed `engine` counts for the next daemon: the listeners are the engine's. `later`
+    says so to the user.
 
     Args:
         config_file: the user's config.toml; it may be absent.
@@ -32,6 +40,12 @@ class Hosts:
         self._keyring = Keyring()
         self._lock = threading.Lock()
         self._supervisors: dict[str, Supervisor] = {}
+        # All by host: what the last request brought, the engine that was taken, and where a link leads that was made
+        # before `ssh` was changed.
+        self._clients: dict[str, ClientContext] = {}
+        self._engines: dict[str, str] = {}
+        self._old: dict[str, tuple[Link, str]] = {}
+        self._refreshed: configuration.Config | None = None
         self._stamp: tuple[int, int] | None = None
         self._config: configuration.Config | None = None
         self.awake = Awake(lambda: self.all().values())
@@ -54,9 +68,22 @@ class Hosts:
                 self._stamp = stamp
             return self._config
 
+    @property
+    def ssh_config(self) -> str | None:
+        """The file that config.toml names as `ssh_config`; a relative path begins in config.toml's folder."""
+        named = self.config.ssh_config
+        if named is None or named == "none":  # a word of `ssh -F`
+            return named
+        return str(self._file.parent / os.path.expanduser(named))  # noqa: PTH111 - Path's own raises for ~nobody
+
     def entry(self, host: str) -> configuration.HostEntry:
         """Return the `[hosts.NAME]` table of a host; an empty one where there is none."""
         return self.config.hosts.get(host, configuration.HostEntry())
+
+    def share(self, host: str) -> bool:
+        """Tell whether a host's sessions take connections of other users of this computer, as config.toml says now."""
+        entry, defaults = self.entry(host), self.config.defaults
+        return bool(defaults.share if entry.share is None else entry.share)
 
     def resolve(self, host: str | None, busy: Iterable[str], known: Iterable[str]) -> str:
         """Find the host that a command means.
@@ -96,21 +123,70 @@ class Hosts:
             host: its name.
             client: how to log in; the newest wins, because a daemon of weeks has an old environment.
         """
-        config = self.config
-        if client.ssh_config is None and config.ssh_config is not None:
-            client = ClientContext(
-                ssh_auth_sock=client.ssh_auth_sock, ssh_config=config.ssh_config, interactive=client.interactive
-            )
-        entry = self.entry(host)
-        destination = entry.ssh or host
+        engine = self.entry(host).engine
+        destination, complete = self._way(host, client)
         with self._lock:
             found = self._supervisors.get(host)
             if found is None:
-                found = Supervisor(host, destination, self._keyring, self._on_up, self._on_down, client, entry.engine)
+                found = Supervisor(host, destination, self._keyring, self._on_up, self._on_down, complete, engine)
                 self._supervisors[host] = found
-        found.client = client
-        found.destination = destination
+                self._engines[host] = engine
+            self._clients[host] = client
+        self._lead(found, destination)
+        found.client = complete
         return found
+
+    def refresh(self) -> None:
+        """Where config.toml has changed, let the next logins go by it; those that wait are tried at once.
+
+        A file that cannot be read changes nothing: it is being edited, perhaps.
+        """
+        try:
+            config = self.config
+        except errors.JupymanError:
+            return
+        if config is self._refreshed:
+            return
+        self._refreshed = config
+        for host, supervisor in self.all().items():
+            destination, client = self._way(host, self._clients[host])
+            if (destination, client.ssh_config) == (supervisor.destination, supervisor.client.ssh_config):
+                continue
+            self._lead(supervisor, destination)
+            if supervisor.status.state == "reconnecting":
+                supervisor.nudge(client)
+            else:
+                supervisor.client = client
+
+    def later(self, host: str) -> list[str]:
+        """Say which changes of config.toml do not count yet for a host that is in use."""
+        entry = self.entry(host)
+        found = []
+        with self._lock:
+            engine, old, supervisor = self._engines.get(host), self._old.get(host), self._supervisors.get(host)
+        if engine is not None and engine != entry.engine:
+            found.append(f'engine = "{entry.engine}" counts when the daemon starts again (jupyman daemon restart)')
+        if supervisor is not None and old is not None and old[0] is supervisor.link and old[1] != (entry.ssh or host):
+            text = f"the link was made before ssh was changed and leads to {old[1]}; the next one leads to"
+            found.append(f"{text} {entry.ssh or host} (jupyman daemon restart makes it now)")
+        return found
+
+    def _way(self, host: str, client: ClientContext) -> tuple[str, ClientContext]:
+        """Return what `ssh` would be given for a host, and how to log in there."""
+        if client.ssh_config is None:
+            client = msgspec.structs.replace(client, ssh_config=self.ssh_config)
+        return self.entry(host).ssh or host, client
+
+    def _lead(self, supervisor: Supervisor, destination: str) -> None:
+        """Let the next login of a host go there."""
+        link = supervisor.link
+        with self._lock:
+            known = self._old.get(supervisor.name)
+            if link is None:
+                self._old.pop(supervisor.name, None)
+            elif destination != supervisor.destination and (known is None or known[0] is not link):
+                self._old[supervisor.name] = (link, supervisor.destination)
+            supervisor.destination = destination
 
     def known(self, host: str) -> Supervisor | None:
         """Return the host's supervisor where one was made."""

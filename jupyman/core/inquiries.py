@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,11 +13,13 @@ from jupyman.api import Operation, Output, Prompt
 from jupyman.core.hosts import Hosts
 from jupyman.core.launchers import nohup
 from jupyman.core.sessions import Sessions
-from jupyman.core.steps import step
-from jupyman.model import FoundServer, HostReport, KnownHost, KnownHosts, LinkStatus
+from jupyman.core.steps import go_on, step
+from jupyman.model import FoundServer, HostReport, KnownHost, KnownHosts, LinkStatus, Unreachable
 from jupyman.ssh import config as ssh_config
 from jupyman.ssh import hostkeys
 from jupyman.ssh.link import Link, scan
+
+log = logging.getLogger(__name__)
 
 
 def link_status(hosts: Hosts, host: str) -> LinkStatus:
@@ -54,15 +57,33 @@ def logs(request: api.Logs, hosts: Hosts, sessions: Sessions, operation: Operati
     return {"name": live.spec.name}
 
 
-def servers(hosts_wanted: list[str], hosts: Hosts, sessions: Sessions, operation: Operation) -> list[FoundServer]:
-    """Find the servers that no session owns, on several hosts at once."""
+def servers(
+    hosts_wanted: list[str], hosts: Hosts, sessions: Sessions, operation: Operation
+) -> tuple[list[FoundServer], list[Unreachable]]:
+    """Find the servers that no session owns, on several hosts at once; one that cannot be asked holds up no other.
 
-    def one(host: str) -> list[FoundServer]:
-        link = hosts.supervisor(host, operation.client).acquire(operation)
-        return _unowned(host, nohup.find(link), sessions)
+    Returns:
+        They, and the hosts that could not be asked, both in the order of the hosts.
+
+    Raises:
+        Interrupted: the operation was cancelled.
+    """
+
+    def one(host: str) -> list[FoundServer] | Unreachable:
+        try:
+            link = hosts.supervisor(host, operation.client).acquire(operation)
+            return _unowned(host, nohup.find(link), sessions)
+        except errors.JupymanError as error:
+            return Unreachable(host=host, error=error.info())
+        except Exception:
+            log.exception("%s could not be asked for its servers", host)
+            return Unreachable(host=host, error=errors.InternalError("jupyman has a bug").info())
 
     with ThreadPoolExecutor(8) as pool:
-        return [server for found in pool.map(one, hosts_wanted) for server in found]
+        found = list(pool.map(one, dict.fromkeys(hosts_wanted)))
+    go_on(operation)
+    reached = [server for servers in found if not isinstance(servers, Unreachable) for server in servers]
+    return reached, [one for one in found if isinstance(one, Unreachable)]
 
 
 def host_ls(hosts: Hosts, sessions: Sessions, operation: Operation) -> KnownHosts:
@@ -72,9 +93,7 @@ def host_ls(hosts: Hosts, sessions: Sessions, operation: Operation) -> KnownHost
         rows[name] = KnownHost(name=name, ssh=entry.ssh or name, source="config", link=link_status(hosts, name))
     for name in _aliases(hosts, operation):
         rows.setdefault(name, KnownHost(name=name, ssh=name, source="ssh_config", link=link_status(hosts, name)))
-    with sessions.lock:
-        used = [live.spec.host for live in sessions.live.values()] + [key[0] for key in sessions.tunnels]
-    for name in used:
+    for name in sessions.hosts():
         rows.setdefault(name, KnownHost(name=name, ssh=name, source="session", link=link_status(hosts, name)))
     return KnownHosts(hosts=[rows[name] for name in sorted(rows)])
 
@@ -115,7 +134,7 @@ def in_ssh_config(host: str, hosts: Hosts, operation: Operation) -> bool:
 
 def _aliases(hosts: Hosts, operation: Operation) -> list[str]:
     """Names on `Host` lines without patterns; included files are not read (ssh -G cannot list)."""
-    named = operation.client.ssh_config or hosts.config.ssh_config
+    named = operation.client.ssh_config or hosts.ssh_config
     path = Path(named or "~/.ssh/config").expanduser()
     try:
         text = path.read_text(encoding="utf-8", errors="replace")

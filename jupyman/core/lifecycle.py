@@ -10,6 +10,9 @@ Rules, and everything that affects them lives in this file:
 5. A nudge begins the waiting anew: after sleep, or in another network, what failed before says nothing.
 6. While the state is `reconnecting`, a login is scheduled or under way, whatever comes in whatever order: each result
    of a login has a row that schedules the next one or leaves the state.
+7. Silence is not an end. A host that does not answer makes the link `silent`: its connection and all streams on it
+   stay, nothing new is asked of it, and no login is tried. It ends when the connection does, or when the supervisor
+   gives it up (`lost`). `ps` shows `silent` as `reconnecting`.
 
 docs/architecture.md draws the table; `python -m jupyman.core.lifecycle` prints it in that form.
 """
@@ -22,10 +25,23 @@ from typing import Literal
 
 from jupyman.model import LinkState
 
+PolicyState = LinkState | Literal["silent"]
 EventName = Literal[
-    "begin", "connected", "unreachable", "auth", "hostkey", "lost", "due", "nudge", "want", "release", "abandoned"
+    "begin",
+    "connected",
+    "unreachable",
+    "auth",
+    "hostkey",
+    "lost",
+    "due",
+    "nudge",
+    "want",
+    "release",
+    "abandoned",
+    "silent",
+    "life",
 ]
-Action = Literal["login", "attach", "detach", "heartbeat", "schedule", "schedule-now", "disconnect"]
+Action = Literal["login", "attach", "detach", "heartbeat", "hold", "resume", "schedule", "schedule-now", "disconnect"]
 
 # begin       a foreground operation starts a login        connected   a login succeeded
 # unreachable a login failed: network                      auth        a login failed: credentials
@@ -33,6 +49,7 @@ Action = Literal["login", "attach", "detach", "heartbeat", "schedule", "schedule
 # due         the wait before a retry is over              nudge       woke up, or the network changed
 # want        something is wanted on the host              release     nothing is wanted any more
 # abandoned   a login ended without a result: it was cancelled, or something of ours broke
+# silent      the host has not answered in time          life        it has answered after all
 EVENTS: tuple[EventName, ...] = (
     "begin",
     "connected",
@@ -45,8 +62,10 @@ EVENTS: tuple[EventName, ...] = (
     "want",
     "release",
     "abandoned",
+    "silent",
+    "life",
 )
-STATES: tuple[LinkState, ...] = ("idle", "connecting", "up", "reconnecting", "needs-auth", "failed")
+STATES: tuple[PolicyState, ...] = ("idle", "connecting", "up", "silent", "reconnecting", "needs-auth", "failed")
 
 
 @dataclass(frozen=True)
@@ -54,14 +73,14 @@ class Link:
     """The link as the policy sees it.
 
     Attributes:
-        state: its name, as `ps` shows it.
+        state: its name; `ps` shows `silent` as `reconnecting`.
         wanted: a session or a forward wants this host.
         attempt: retries since the link was last up.
         reconnects: times it came back by itself.
         lost: it was up and was lost since; else to come up is no return.
     """
 
-    state: LinkState = "idle"
+    state: PolicyState = "idle"
     wanted: bool = False
     attempt: int = 0
     reconnects: int = 0
@@ -69,8 +88,8 @@ class Link:
 
 
 # (state, event) -> (state when wanted, actions, state when not wanted, actions). Every pair has a row.
-_Row = tuple[LinkState, tuple[Action, ...], LinkState, tuple[Action, ...]]
-TABLE: dict[tuple[LinkState, EventName], _Row] = {
+_Row = tuple[PolicyState, tuple[Action, ...], PolicyState, tuple[Action, ...]]
+TABLE: dict[tuple[PolicyState, EventName], _Row] = {
     ("idle", "begin"): ("connecting", (), "connecting", ()),
     ("idle", "want"): ("reconnecting", ("schedule-now",), "idle", ()),
     ("connecting", "connected"): ("up", ("attach",), "up", ("attach",)),
@@ -81,6 +100,10 @@ TABLE: dict[tuple[LinkState, EventName], _Row] = {
     ("up", "lost"): ("reconnecting", ("detach", "schedule-now"), "idle", ("detach",)),
     ("up", "nudge"): ("up", ("heartbeat",), "up", ("heartbeat",)),
     ("up", "release"): ("idle", ("detach", "disconnect"), "idle", ("detach", "disconnect")),
+    ("up", "silent"): ("silent", ("hold",), "silent", ("hold",)),
+    ("silent", "life"): ("up", ("resume",), "up", ("resume",)),
+    ("silent", "lost"): ("reconnecting", ("detach", "schedule-now"), "idle", ("detach",)),
+    ("silent", "release"): ("idle", ("detach", "disconnect"), "idle", ("detach", "disconnect")),
     ("reconnecting", "begin"): ("connecting", (), "connecting", ()),
     ("reconnecting", "due"): ("reconnecting", ("login",), "idle", ()),
     ("reconnecting", "nudge"): ("reconnecting", ("schedule-now",), "idle", ()),
@@ -97,13 +120,16 @@ TABLE: dict[tuple[LinkState, EventName], _Row] = {
 }
 # The other pairs: the event comes too late, twice, or says nothing new. `want` and `release` are noted in `Link.wanted`
 # all the same.
-_STILL: dict[LinkState, tuple[EventName, ...]] = {
-    "idle": ("connected", "unreachable", "auth", "hostkey", "lost", "due", "nudge", "release", "abandoned"),
-    "connecting": ("begin", "lost", "due", "nudge", "want", "release"),
-    "up": ("begin", "connected", "unreachable", "auth", "hostkey", "due", "want", "abandoned"),
-    "reconnecting": ("lost", "want"),
-    "needs-auth": ("connected", "unreachable", "auth", "hostkey", "lost", "due", "nudge", "want", "abandoned"),
-    "failed": ("connected", "unreachable", "auth", "hostkey", "lost", "due", "nudge", "want", "abandoned"),
+_LATE: tuple[EventName, ...] = ("silent", "life")
+_STILL: dict[PolicyState, tuple[EventName, ...]] = {
+    "idle": ("connected", "unreachable", "auth", "hostkey", "lost", "due", "nudge", "release", "abandoned", *_LATE),
+    "connecting": ("begin", "lost", "due", "nudge", "want", "release", *_LATE),
+    "up": ("begin", "connected", "unreachable", "auth", "hostkey", "due", "want", "abandoned", "life"),
+    # A login beside a silent link is not known here before it has taken its place.
+    "silent": ("begin", "connected", "unreachable", "auth", "hostkey", "due", "nudge", "want", "abandoned", "silent"),
+    "reconnecting": ("lost", "want", *_LATE),
+    "needs-auth": ("connected", "unreachable", "auth", "hostkey", "lost", "due", "nudge", "want", "abandoned", *_LATE),
+    "failed": ("connected", "unreachable", "auth", "hostkey", "lost", "due", "nudge", "want", "abandoned", *_LATE),
 }
 TABLE |= {(state, event): (state, (), state, ()) for state, events in _STILL.items() for event in events}
 
@@ -126,7 +152,7 @@ def step(link: Link, event: EventName) -> tuple[Link, tuple[Action, ...]]:
         return link, ()
     attempt, reconnects = link.attempt, link.reconnects
     lost = event == "lost" or (link.lost and state not in {"up", "idle"})
-    if state == "up" and link.state != "up":
+    if state == "up" and link.state not in {"up", "silent"}:
         reconnects += link.lost and link.state == "reconnecting"
         attempt = 0
     elif "schedule" in actions:
@@ -149,7 +175,7 @@ def diagram() -> Iterator[str]:
             yield f"    {_name(state)} --> {_name(unwanted)}: {event} [unwanted]"
 
 
-def _name(state: LinkState) -> str:
+def _name(state: PolicyState) -> str:
     return state.replace("-", "_")
 
 

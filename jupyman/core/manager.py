@@ -14,7 +14,7 @@ import msgspec
 
 from jupyman import api, config, errors
 from jupyman.api import ClientContext, Operation
-from jupyman.core import checkup, ending, inquiries, kernel_verbs, tunnels
+from jupyman.core import checkup, ending, inquiries, kernel_verbs, merge, tunnels
 from jupyman.core.awake import TICK
 from jupyman.core.background import Background
 from jupyman.core.gpu_watch import GpuWatch
@@ -26,7 +26,7 @@ from jupyman.core.store import Store
 from jupyman.core.supervisor import Supervisor
 from jupyman.core.ticker import Ticker
 from jupyman.core.up import UpFlow
-from jupyman.model import FoundServer, Problem, Ps, SessionSpec
+from jupyman.model import FoundServer, Problem, Ps, SessionSpec, Unreachable
 from jupyman.paths import Paths
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ class Manager:
             entry = self._codes.pop(code, None)
         if entry is None or time.monotonic() > entry[1]:
             return None
-        live = self.sessions.live.get(entry[0])
+        live = self.sessions.find(entry[0])
         return live.url if live is not None else None
 
     def every(self, seconds: float, call: Callable[[], None]) -> None:
@@ -137,7 +137,7 @@ class Manager:
     # --- verbs ----------------------------------------------------------------------------------------------------
 
     def _up(self, request: api.Up, operation: Operation) -> Any:
-        spec = self._wish(request)
+        spec = self._wish(request, interactive=operation.client.interactive)
         with self.sessions.lock:
             same = msgspec.structs.replace(request, open_browser=False)
             work = self._works.get(spec.name)
@@ -179,15 +179,14 @@ class Manager:
 
         threading.Thread(target=work, name=f"restart {name}", daemon=True).start()
 
-    def _wish(self, request: api.Up) -> SessionSpec:
+    def _wish(self, request: api.Up, *, interactive: bool = False) -> SessionSpec:
         """Merge what was said, the stored session, and config.toml."""
-        with self.sessions.lock:
-            stored = self.sessions.live.get(request.name or request.host or "")
-            names = {name: live.spec.host for name, live in self.sessions.live.items()}
+        stored = self.sessions.find(request.name or request.host or "")
+        names = {live.spec.name: live.spec.host for live in self.sessions.all()}
         if stored is not None and (request.host is None or request.host in {stored.spec.name, stored.spec.host}):
             host = stored.spec.host
         else:
-            host = self.hosts.resolve(request.host, self._busy(), names.values())
+            host = self.hosts.resolve(request.host, self.sessions.busy(), names.values())
         name = request.name
         if name is None and stored is not None:
             name = stored.spec.name
@@ -199,32 +198,30 @@ class Manager:
                 )
             name = here[0] if here else _session_name(host)
         config.check_name(name, "session")
-        live = self.sessions.live.get(name)
+        live = self.sessions.find(name)
         if live is not None and live.spec.host != host:
             raise errors.UsageFault(
                 f"session {name} is on {live.spec.host}, not on {host}", "choose another name with --name"
             )
-        entry, defaults = self.hosts.entry(host), self.hosts.config.defaults
-        old = live.spec if live is not None else None
-        return SessionSpec(
-            name=name,
-            host=host,
-            env=_first(request.env, old and old.env, entry.env, defaults.env),
-            dir=_first(request.dir, old and old.dir, entry.dir, defaults.dir),
-            app=_first(request.app, old and old.app, entry.app, defaults.app) or "lab",
-            gpu=_first(request.gpu, old and old.gpu, entry.gpu, defaults.gpu),
-            port=_first(request.port, old and old.port, entry.port, defaults.port),
-            local_port=_first(old and old.local_port, request.local_port, entry.local_port),
-            on_conflict=_first(request.on_conflict, entry.on_conflict, defaults.on_conflict) or "next",
-            restart=_first(request.restart, old and old.restart, defaults.restart) or "never",
-            timeout=request.timeout,
-            pid=old.pid if old is not None else None,
-            node=old.node if old is not None else None,
-            adopted=old is not None and old.adopted,
-        )
+        entry = self.hosts.entry(host)
+        for table, said in self.hosts.config.hosts.items():
+            if host in {table, said.ssh}:  # also where the user says the address instead of the name
+                merge.refuse_slurm(table, said)
+        old, ended = (live.spec, live.state == "exited") if live is not None else (None, False)
+        defaults = self.hosts.config.defaults
+        return merge.merge(request, name, host, old, entry, defaults, ended=ended, interactive=interactive)
 
     def _down(self, request: api.Down, operation: Operation) -> Any:
-        lives = [self.sessions.get(name) for name in request.sessions]
+        lives: list[Live] = []
+        first: errors.JupymanError | None = None
+        for name in request.sessions:
+            try:
+                lives.append(self.sessions.get(name))
+            except errors.UnknownSession as error:
+                operation.emit(api.Step(key=f"down {name}", text=error.message, state="warn"))
+                first = first or error
+        if first is not None and not lives:
+            raise first
         for live in lives:
             with self.sessions.lock:
                 live.spec = msgspec.structs.replace(live.spec, wanted=False)
@@ -237,21 +234,26 @@ class Manager:
             supervisor = self.hosts.known(live.spec.host)
             if supervisor is not None:
                 supervisor.want(wanted=self.sessions.wanted(live.spec.host))
-        del operation
-        return {"sessions": [self._view(live) for live in lives]}
+        failed = {"error": first.info()} if first is not None else {}
+        return {"sessions": [self._view(live) for live in lives], **failed}
 
     def _ps(self, request: api.PsRequest, operation: Operation) -> Ps:
         self._gpus.soon()
-        with self.sessions.lock:
-            lives = list(self.sessions.live.values())
+        lives = self.sessions.all()
         for live in lives:
             # A question that needs no network is answered from memory: only a daemon just started has to wait, and not
             # for ever where a host is away.
             if live.spec.wanted and live.state != "starting" and not live.settled.is_set():
                 live.settled.wait(max(0.0, self._settled_by - time.monotonic()))
+        missed: list[Unreachable] = []
         for host in [] if request.all else request.hosts:  # with --all a host is asked, and need not be known
             if not any(live.spec.host == host for live in lives) and self.hosts.known(host) is None:
-                self._know(host, operation)
+                try:
+                    self._know(host, operation)
+                except errors.UnknownHost as error:
+                    if len(request.hosts) == 1:
+                        raise
+                    missed.append(Unreachable(host=host, error=error.info()))
         chosen = [live for live in lives if not request.hosts or live.spec.host in request.hosts]
         forwards = [v for v in self.sessions.tunnel_views(self.hosts) if not request.hosts or v.host in request.hosts]
         servers: list[FoundServer] = []
@@ -259,8 +261,9 @@ class Manager:
             hosts = request.hosts or sorted({*(live.spec.host for live in lives), *(f.host for f in forwards)})
             if not hosts:
                 hosts = [self.hosts.resolve(None, (), ())]
-            servers = inquiries.servers(hosts, self.hosts, self.sessions, operation)
-        return Ps(sessions=[self._view(live) for live in chosen], forwards=forwards, servers=servers)
+            servers, missed = inquiries.servers(hosts, self.hosts, self.sessions, operation)
+        shown = [self._view(live) for live in chosen]
+        return Ps(sessions=shown, forwards=forwards, servers=servers, unreachable=missed or msgspec.UNSET)
 
     def _tunnel(self, request: api.Tunnel, operation: Operation) -> Any:
         for text in request.specs:
@@ -268,10 +271,10 @@ class Manager:
         meant = request.host
         if meant is None and request.close:
             meant = tunnels.owner(request, self.sessions)
-        host = self.hosts.resolve(meant, self._busy(), self._known_hosts())
+        host = self.hosts.resolve(meant, self.sessions.busy(), self.sessions.hosts())
         if request.close:
-            return {"forwards": tunnels.close_all(request, host, self.hosts, self.sessions)}
-        return {"forwards": tunnels.open_all(request, host, self.hosts, self.sessions, operation)}
+            return tunnels.close_all(request, host, self.hosts, self.sessions)
+        return tunnels.open_all(request, host, self.hosts, self.sessions, operation)
 
     def _url(self, request: api.Url, operation: Operation) -> Any:
         live = self._forwarded(request.session)
@@ -301,26 +304,15 @@ class Manager:
         """Wrap a verb that works on one host over its link."""
 
         def call(request: Any, operation: Operation) -> Any:
-            host = self.hosts.resolve(request.host, self._busy(), self._known_hosts())
+            host = self.hosts.resolve(request.host, self.sessions.busy(), self.sessions.hosts())
             return verb(request, host, self.hosts, self.sessions, operation)
 
         return call
 
-    def _busy(self) -> list[str]:
-        with self.sessions.lock:
-            return [live.spec.host for live in self.sessions.live.values() if live.state == "running"]
-
-    def _known_hosts(self) -> list[str]:
-        with self.sessions.lock:
-            return [
-                *(live.spec.host for live in self.sessions.live.values()),
-                *(key[0] for key in self.sessions.tunnels),
-            ]
-
     def _kernel_check(self, request: api.KernelCheck, operation: Operation) -> Any:
         """Check kernels; one word may be a kernel's name or, as with `kernel ls`, a host's."""
         word = request.name if request.host is None else None
-        if word is not None and (word in self._known_hosts() or self._configured(word, operation)):
+        if word is not None and (word in self.sessions.hosts() or self._configured(word, operation)):
             request = msgspec.structs.replace(request, host=word)
         return self._on_host(kernel_verbs.check)(request, operation)
 
@@ -365,10 +357,6 @@ def _after(previous: Shared | None, work: Callable[[Operation], Any]) -> Callabl
         return work(operation)
 
     return wait_then_work
-
-
-def _first(*values: Any) -> Any:
-    return next((value for value in values if value is not None), None)
 
 
 def _session_name(host: str) -> str:

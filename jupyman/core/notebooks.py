@@ -1,17 +1,47 @@
-"""Which notebook a kernel belongs to: asked of its Jupyter server, through the link."""
+"""Which notebook a kernel belongs to, and which kernels are at work: asked of a Jupyter server, through the link."""
 
 from __future__ import annotations
 
 import http.client
 import json
+from datetime import datetime
 from typing import Any, Protocol
 
 from jupyman import errors
-from jupyman.model import Running
+from jupyman.model import Noun, Running
 from jupyman.tools.text import clean
 
 TIMEOUT = 5.0  # seconds for each read
 _LIMIT = 1024 * 1024  # bytes of an answer; a session takes some 500
+
+
+class Busy(Noun, frozen=True, kw_only=True):
+    """A kernel at work.
+
+    Attributes:
+        kernel: its id.
+        notebook: the path from the server's root directory; None where it belongs to none.
+        since: its server's ``last_activity``, RFC 3339: it was at work then, and may have been before.
+    """
+
+    kernel: str
+    notebook: str | None
+    since: str | None
+
+    @property
+    def text(self) -> str:
+        """What a person is told."""
+        what = self.notebook or f"kernel {self.kernel[:8]}"
+        try:
+            moment = datetime.fromisoformat(self.since or "").astimezone()
+        except (ValueError, OverflowError):
+            return what
+        today = moment.date() == datetime.now().astimezone().date()
+        return (
+            f"{what} (since {moment:%H:%M:%S} or before)"
+            if today
+            else f"{what} (since {moment:%Y-%m-%d %H:%M} or before)"
+        )
 
 
 class Streams(Protocol):
@@ -45,27 +75,51 @@ def paths(link: Streams, running: Running, timeout: float = TIMEOUT) -> dict[str
     Returns:
         Paths of notebooks and consoles, from the server's root directory, by kernel id. Empty where it did not answer.
     """
+    return read(_get(link, running, "/api/sessions", timeout))
+
+
+def busy(link: Streams, running: Running, timeout: float = TIMEOUT) -> list[Busy] | None:
+    """Ask a server which of its kernels are at work; its identity must have been proven a moment ago, as for `paths`.
+
+    Args:
+        link: to its host.
+        running: the server.
+        timeout: seconds for each read.
+
+    Returns:
+        Those that are; None where it did not say.
+    """
+    kernels = _get(link, running, "/api/kernels", timeout)
+    if not isinstance(kernels, list):
+        return None
+    found = read_busy(kernels, {})
+    if not found:
+        return []
+    return read_busy(kernels, paths(link, running, timeout))
+
+
+def _get(link: Streams, running: Running, path: str, timeout: float) -> Any:
+    """GET something of a server's API; None where it did not answer with JSON."""
     if running.endpoint is None:
-        return {}
+        return None
     try:
         channel = link.open_channel(running.endpoint, timeout)
     except errors.JupymanError:
-        return {}
+        return None
     channel.settimeout(timeout)
     connection = _Through(channel)
     try:
         # no_track_activity (jupyter_server, base/handlers.py): our look is no activity that keeps the server from an
         # idle shutdown.
-        target = f"{running.base_url.rstrip('/')}/api/sessions?no_track_activity=1"
+        target = f"{running.base_url.rstrip('/')}{path}?no_track_activity=1"
         headers = {"Authorization": f"token {running.token}"} if running.token else {}
         connection.request("GET", target, headers={**headers, "Connection": "close"})
         response = connection.getresponse()
-        body = json.loads(response.read(_LIMIT)) if response.status == 200 else None
+        return json.loads(response.read(_LIMIT)) if response.status == 200 else None
     except (OSError, EOFError, http.client.HTTPException, ValueError, RecursionError):  # the last: "[" a million times
-        return {}
+        return None
     finally:
         connection.close()
-    return read(body)
 
 
 def read(body: Any) -> dict[str, str]:
@@ -83,4 +137,22 @@ def read(body: Any) -> dict[str, str]:
         identity = kernel.get("id") if isinstance(kernel, dict) else None
         if isinstance(identity, str) and isinstance(path, str) and path:
             found[identity] = clean(path)
+    return found
+
+
+def read_busy(kernels: list[Any], notebooks: dict[str, str]) -> list[Busy]:
+    """Read which kernels are at work. Pure.
+
+    Args:
+        kernels: what ``/api/kernels`` gave, or whatever came.
+        notebooks: paths by kernel id, as `read` returns them.
+    """
+    found = []
+    for kernel in kernels:
+        if not isinstance(kernel, dict) or kernel.get("execution_state") != "busy":
+            continue
+        identity, last = kernel.get("id"), kernel.get("last_activity")
+        if isinstance(identity, str):
+            since = clean(last, 40) if isinstance(last, str) else None
+            found.append(Busy(kernel=clean(identity, 40), notebook=notebooks.get(identity), since=since))
     return found

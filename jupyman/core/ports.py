@@ -53,7 +53,9 @@ def read(facts: Facts) -> list[PortHolder]:
         if re.fullmatch(r"[0-9]{1,18} [0-9]{1,18}", line):
             pids.setdefault(int(inode), []).append(int(pid))
     by_port: dict[int, list[sockets.Socket]] = {}
-    for socket in _seen(facts):
+    for socket in listening(facts):
+        if not sockets.blocks_loopback(socket.address):
+            continue
         by_port.setdefault(socket.port, []).append(socket)
         if socket.inode is not None and socket.pid is not None:
             pids.setdefault(socket.inode, []).append(socket.pid)
@@ -88,8 +90,8 @@ def read(facts: Facts) -> list[PortHolder]:
     return found
 
 
-def _seen(facts: Facts) -> Iterator[sockets.Socket]:
-    """Yield each sight of a socket that takes its port from 127.0.0.1."""
+def listening(facts: Facts) -> Iterator[sockets.Socket]:
+    """Yield each sight of a listening socket."""
     table = list(sockets.proc_net(facts.all("tcp")))
     known = {(socket.inode, socket.port): socket for socket in table}
     told = [sockets.Socket(o.address, o.port, o.uid, o.inode, o.pid, o.command) for o in lsof.parse(facts.all("lsof"))]
@@ -98,8 +100,7 @@ def _seen(facts: Facts) -> Iterator[sockets.Socket]:
         # not in it is none: what lsof calls a device is the inode on Linux only.
         same = known.get((one.inode, one.port))
         address, uid, inode = (same.address, same.uid, same.inode) if same is not None else (one.address, one.uid, None)
-        if sockets.blocks_loopback(address):
-            yield sockets.Socket(address, one.port, uid, inode, one.pid, one.command)
+        yield sockets.Socket(address, one.port, uid, inode, one.pid, one.command)
 
 
 def describe(holder: PortHolder, *, jupyter: bool = False) -> str:

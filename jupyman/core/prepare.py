@@ -64,7 +64,9 @@ class Preparation:
         self._found = found
         self._operation = operation
         # Who names a port, or what to do when it is taken, wants a port. ("ask" is what a terminal says by itself.)
-        self._socket = sockets and spec.port is None and request.on_conflict in {None, "ask"}
+        said = request.on_conflict not in {None, "ask"}
+        said |= spec.on_conflict in {"kill", "fail"}  # also by config.toml
+        self._socket = sockets and spec.port is None and not said
         # A person with a Jupyter of their own where ours would have been is asked whether to take that over.
         met = any(server.port == DEFAULT_PORT for server in found.servers)
         if met and spec.on_conflict == "ask" and operation.client.interactive:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from jupyman import errors
 from jupyman.api import ClientContext
@@ -17,13 +19,15 @@ from jupyman.core.patrol import Patrol
 from jupyman.core.sessions import Live, Sessions
 from jupyman.core.supervisor import Supervisor
 from jupyman.core.ticker import Ticker
-from jupyman.model import Problem, Running
+from jupyman.model import Problem, Running, TunnelSpec
 from jupyman.ssh.link import Link
 
 log = logging.getLogger(__name__)
 
 # How often the servers of a host are looked at while its link is up, seconds: a server that died is noticed.
 LOOK = 10.0
+# What could not be restored is tried again after so many seconds, then after twice as many, at most LOOK.
+AGAIN = 1.0
 # Hosts that are looked at at the same time. A look ends after 30 s, whatever hangs on the host.
 AT_ONCE = 16
 
@@ -45,39 +49,43 @@ class Restorer:
         self._suspected = False
         self._client = ClientContext()
         self._patrol = Patrol(self._visit, AT_ONCE)
+        self._ended = threading.Event()
         self._soon = ticker.every(LOOK, self._tour)
 
     def start(self, client: ClientContext) -> None:
         """Bind the listeners of all wanted sessions and forwards, and ask for their links.
 
+        Requests are served meanwhile, and may change what is wanted. One session or host that cannot be had (its
+        config.toml is being edited, no file or thread is left) holds up no other, and is tried again.
+
         Args:
             client: how to log in.
+
+        Returns:
+            When everything was restored, or on `close`.
         """
         self._client = client
-        hosts: set[str] = set()
-        with self._sessions.lock:
-            lives = [live for live in self._sessions.live.values() if live.spec.wanted]
-            wanted = list(self._sessions.tunnels.values())
-        for live in self._sessions.live.values():
-            if not live.spec.wanted:
+        wait = AGAIN
+        while not self._restore() and not self._ended.wait(wait):
+            wait = min(2 * wait, LOOK)
+
+    def _restore(self) -> bool:
+        """Restore what is wanted and not there yet; False where something is left to be tried again."""
+        done = True
+        hosts: dict[str, None] = {}
+        for live in self._sessions.all():
+            if live.spec.wanted:
+                hosts[live.spec.host] = None
+                done &= _tried(f"session {live.spec.name}", partial(self._bind, live))
+            else:
                 live.settled.set()
-        for live in lives:
-            hosts.add(live.spec.host)
-            self._bind(live)
-        for spec, listener in wanted:
-            hosts.add(spec.host)
+        for spec, listener in self._sessions.forwards():
+            hosts[spec.host] = None
             if listener is None:
-                supervisor = self._hosts.supervisor(spec.host, client)
-                try:
-                    bound = supervisor.forwarder.listen(spec.local_port, (spec.address, spec.port), strict=True)
-                except errors.JupymanError as error:
-                    log.warning("forward %s of %s: %s", spec.local_port, spec.host, error.message)
-                    continue
-                tunnels.explain(bound, spec, supervisor)
-                with self._sessions.lock:
-                    self._sessions.tunnels[(spec.host, spec.local_port)] = (spec, bound)
+                done &= _tried(f"forward {spec.local_port} of {spec.host}", partial(self._bind_forward, spec))
         for host in hosts:
-            self._hosts.supervisor(host, client).want(wanted=True)
+            done &= _tried(f"the link to {host}", partial(self._want, host))
+        return done
 
     def fresh_client(self, client: ClientContext) -> None:
         """Use the newest way to log in; where it differs, waiting hosts try again at once."""
@@ -101,6 +109,7 @@ class Restorer:
 
     def close(self) -> None:
         """End the watching."""
+        self._ended.set()
         self._patrol.close()
 
     def _bind(self, live: Live) -> None:
@@ -126,19 +135,36 @@ class Restorer:
             ]
             return
         live.take(listener, lambda: supervisor.status, self.look)
+        listener.share = self._hosts.share(spec.host)
+
+    def _bind_forward(self, spec: TunnelSpec) -> None:
+        supervisor = self._hosts.supervisor(spec.host, self._client)
+        try:
+            bound = supervisor.forwarder.listen(spec.local_port, (spec.address, spec.port), strict=True)
+        except errors.PortInUse as error:
+            log.warning("forward %s of %s: %s", spec.local_port, spec.host, error.message)
+            return
+        tunnels.explain(bound, spec, supervisor)
+        bound.share = spec.share
+        if not self._sessions.bind_forward(spec, bound):  # closed meanwhile, or opened by a request
+            bound.close()
+
+    def _want(self, host: str) -> None:
+        self._hosts.supervisor(host, self._client).want(wanted=self._sessions.wanted(host))
 
     def _tour(self) -> None:
+        self._hosts.refresh()
         suspected = self._suspected
         if suspected:  # whoever suspects something in this moment is served by this very look
             self._suspected = False
         for supervisor in self._hosts.all().values():
-            if supervisor.link is not None and self._sessions.on(supervisor.name):
+            if supervisor.link is not None and not supervisor.silent and self._sessions.on(supervisor.name):
                 self._patrol.ask(supervisor.name, again=suspected)
 
     def _visit(self, host: str) -> None:
         supervisor = self._hosts.known(host)
         link = supervisor.link if supervisor is not None else None
-        if supervisor is None or link is None:
+        if supervisor is None or link is None or supervisor.silent:
             return
         for live in self._sessions.on(supervisor.name):
             if live.state in {"starting", "exited"}:
@@ -213,6 +239,19 @@ class Restorer:
             self._restart(live, seen.text)
         else:
             supervisor.want(wanted=self._sessions.wanted(live.spec.host))
+
+
+def _tried(what: str, work: Callable[[], None]) -> bool:
+    """Do a part of the restoring; False where it broke, which the log tells."""
+    try:
+        work()
+    except errors.JupymanError as error:
+        log.warning("%s is not restored yet: %s", what, error.message)
+        return False
+    except Exception:  # no thread or file is left, perhaps: the rest is restored all the same
+        log.exception("%s is not restored yet", what)
+        return False
+    return True
 
 
 def overtaken(live: Live, before: Running | None) -> bool:

@@ -14,10 +14,10 @@ import msgspec
 
 from jupyman import errors
 from jupyman.core import away
+from jupyman.core.forwards import crowded, forward, host_forward, strangers
 from jupyman.core.launchers.liveness import ENDS
 from jupyman.core.store import Store
 from jupyman.model import (
-    Forward,
     GpuUse,
     HostForward,
     LinkStatus,
@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 # A session whose link has been away for this long is `lost`: nobody knows any more whether its server lives.
 LOST_AFTER = 5.0
+# The same for a host that is silent, counted from its last sign of life, which is some seconds before that is noticed.
+SILENT_AFTER = 10.0
 
 
 @dataclass
@@ -126,7 +128,7 @@ class Live:
             link: the state of its host's link.
         """
         state = self.state
-        if state == "running" and self.down_since is not None and time.monotonic() - self.down_since > LOST_AFTER:
+        if state == "running" and self._unknown(link):
             state = "lost"
         running = self.running
         forwards = [] if self.listener is None else [forward(self.listener, up=self.verified and link.state == "up")]
@@ -142,14 +144,23 @@ class Live:
             gpu_use=self.gpu_use if state == "running" else [],
         )
 
+    def _unknown(self, link: LinkStatus) -> bool:
+        """Whether nothing has been heard of the host for so long that nobody knows whether the server lives."""
+        if link.silent_since is not None:
+            silent = (datetime.now(UTC) - datetime.fromisoformat(link.silent_since)).total_seconds()
+            return silent > SILENT_AFTER
+        return self.down_since is not None and time.monotonic() - self.down_since > LOST_AFTER
+
     def _all_problems(self, *, gpus: bool) -> list[Problem]:
         """Join what the server's record says and what this computer saw; one of each kind."""
         told = self.running.problems if self.running is not None else []
         codes = {problem.code for problem in told}
         seen = [problem for problem in self.problems if problem.code not in codes]
+        if self.listener is not None:
+            seen += strangers(self.listener, "share = true in config.toml")
         codes |= {problem.code for problem in seen}
         on_gpus = [problem for problem in self.gpu_problems if problem.code not in codes] if gpus else []
-        return [*told, *seen, *on_gpus]
+        return [*told, *seen, *on_gpus, *(crowded(self.listener) if self.listener is not None else [])]
 
     @property
     def url(self) -> str | None:
@@ -172,6 +183,9 @@ def link_away(title: str, host: str, link: LinkStatus, *, again: str, seen: str 
         again: the command by which a person logs in again.
         seen: when the far end was last seen alive.
     """
+    if link.silent_since is not None:
+        text = "the host does not answer; its connection is kept for a while"
+        return away.Facts(title, host, text, since=_clock(link.silent_since), seen=_clock(seen), silent=True)
     words = {
         "up": "looking whether the server still runs",
         "needs-auth": "the host asks for a login",
@@ -193,34 +207,12 @@ def _clock(moment: str | None) -> str | None:
     return datetime.fromisoformat(moment).astimezone().strftime("%H:%M:%S") if moment else None
 
 
-def forward(listener: Listening, *, up: bool) -> Forward:
-    """Return a listener as it is printed.
-
-    Args:
-        listener: of the forwarder.
-        up: whether connections are carried now.
-    """
-    count, bytes_in, bytes_out = listener.stats()
-    return Forward(
-        local=f"127.0.0.1:{listener.local_port}",
-        remote=endpoint(listener.target),
-        state="up" if up else "waiting",
-        open=count,
-        bytes_in=bytes_in,
-        bytes_out=bytes_out,
-    )
-
-
-def endpoint(target: tuple[str, int] | str) -> str:
-    """Return a remote endpoint as text: ``ADDR:PORT``, ``[IPV6]:PORT`` or ``unix:PATH``."""
-    if isinstance(target, str):
-        return f"unix:{target}"
-    address, port = target
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
 class Sessions:
     """The registry. Its lock guards the dictionaries, never a network wait.
+
+    Requests, the restorer and the looks at hosts run in threads of their own and add and remove entries at any moment.
+    `live` and `tunnels` are therefore read and changed in this class only; everybody else gets copies, or names one
+    change that is made under the lock. A test walks the source for it.
 
     Args:
         store: what is on disk.
@@ -242,11 +234,30 @@ class Sessions:
             UnknownSession: there is none of that name.
         """
         with self.lock:
-            found = self.live.get(name)
+            found, names = self.live.get(name), sorted(self.live)
         if found is None:
-            names = ", ".join(sorted(self.live)) or "none"
-            raise errors.UnknownSession(f"no session is called {name!r}", f"sessions here: {names}; see jupyman ps")
+            known = ", ".join(names) or "none"
+            raise errors.UnknownSession(f"no session is called {name!r}", f"sessions here: {known}; see jupyman ps")
         return found
+
+    def find(self, name: str) -> Live | None:
+        """Return a session, None where there is none of that name."""
+        with self.lock:
+            return self.live.get(name)
+
+    def all(self) -> list[Live]:
+        """Return every session, as of now."""
+        with self.lock:
+            return list(self.live.values())
+
+    def enter(self, spec: SessionSpec) -> tuple[Live, bool]:
+        """Return the session of that name, and whether it was made of `spec` just now."""
+        with self.lock:
+            found = self.live.get(spec.name)
+            if found is not None:
+                return found, False
+            made = self.live[spec.name] = Live(spec=spec, state="starting")
+            return made, True
 
     def only(self, name: str | None) -> Live:
         """Return the session of that name, or the only one where none was named.
@@ -256,8 +267,7 @@ class Sessions:
         """
         if name is not None:
             return self.get(name)
-        with self.lock:
-            sessions = list(self.live.values())
+        sessions = self.all()
         if len(sessions) == 1:
             return sessions[0]
         names = ", ".join(sorted(live.spec.name for live in sessions)) or "none"
@@ -267,6 +277,49 @@ class Sessions:
         """Return the sessions of a host."""
         with self.lock:
             return [live for live in self.live.values() if live.spec.host == host]
+
+    def hosts(self) -> list[str]:
+        """Return the hosts of all sessions and forwards; one may come several times."""
+        with self.lock:
+            return [*(live.spec.host for live in self.live.values()), *(host for host, _ in self.tunnels)]
+
+    def busy(self) -> list[str]:
+        """Return the hosts of the sessions that run."""
+        return [live.spec.host for live in self.all() if live.state == "running"]
+
+    def forwards(self, host: str | None = None) -> list[tuple[TunnelSpec, Listening | None]]:
+        """Return the forwards of a host that belong to no session, as of now; None: those of every host."""
+        with self.lock:
+            return [entry for key, entry in self.tunnels.items() if host is None or key[0] == host]
+
+    def keep_forward(self, spec: TunnelSpec, listener: Listening | None) -> None:
+        """Note a forward; it replaces the one that has its local port."""
+        with self.lock:
+            self.tunnels[spec.host, spec.local_port] = (spec, listener)
+
+    def bind_forward(self, spec: TunnelSpec, listener: Listening) -> bool:
+        """Give a forward its listener; False where it was closed, or got another listener, meanwhile."""
+        with self.lock:
+            if self.tunnels.get((spec.host, spec.local_port)) != (spec, None):
+                return False
+            self.tunnels[spec.host, spec.local_port] = (spec, listener)
+            return True
+
+    def share_forward(self, spec: TunnelSpec, *, share: bool) -> None:
+        """Open a forward to the other users of this computer, or close it to them; nothing if it is gone meanwhile."""
+        with self.lock:
+            kept, listener = self.tunnels.get((spec.host, spec.local_port), (None, None))
+            if kept is None:
+                return
+            if listener is not None:
+                listener.share = share
+            self.tunnels[spec.host, spec.local_port] = (msgspec.structs.replace(kept, share=share), listener)
+
+    def drop_forward(self, host: str, local_port: int) -> Listening | None:
+        """Forget a forward; return its listener, which is still open."""
+        with self.lock:
+            _, listener = self.tunnels.pop((host, local_port), (None, None))
+        return listener
 
     def wanted(self, host: str) -> bool:
         """Tell whether a session or a forward wants the host's link."""
@@ -316,35 +369,7 @@ class Sessions:
             host: only those of this one; None: all.
         """
         views = []
-        with self.lock:
-            entries = [entry for key, entry in self.tunnels.items() if host is None or key[0] == host]
-        for spec, listener in entries:
+        for spec, listener in self.forwards(host):
             supervisor = hosts.known(spec.host)
-            up = supervisor is not None and supervisor.link is not None
-            link = supervisor.status if supervisor is not None else None
-            if listener is not None:
-                shown = forward(listener, up=up)
-                views.append(
-                    HostForward(
-                        host=spec.host,
-                        local=shown.local,
-                        remote=shown.remote,
-                        state=shown.state,
-                        open=shown.open,
-                        bytes_in=shown.bytes_in,
-                        bytes_out=shown.bytes_out,
-                        link=link,
-                    )
-                )
-            else:
-                local = f"127.0.0.1:{spec.local_port}"
-                views.append(
-                    HostForward(
-                        host=spec.host,
-                        local=local,
-                        remote=endpoint((spec.address, spec.port)),
-                        state="waiting",
-                        link=link,
-                    )
-                )
+            views.append(host_forward(spec, listener, supervisor.status if supervisor is not None else None))
         return views

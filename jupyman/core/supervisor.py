@@ -1,4 +1,14 @@
-"""One per host: owns the link, does what lifecycle.py asks, feeds back what happened."""
+"""One per host: owns the link, does what lifecycle.py asks, feeds back what happened.
+
+Threads: the supervisor's own (`_run`) beats, listens to a silent host and makes background logins; a command's thread
+makes foreground logins (`acquire`); paramiko's thread, through one of its own, tells the end of a connection (`_lost`).
+Locks: `_login` is held during a login, by one thread at a time; `_mutex` (also the condition `_wake`) guards all other
+fields, and nobody waits for the network while holding it. Order: `_login`, then `_mutex`.
+States: those of lifecycle.py, changed by `_feed` alone. `_link` is set in "up" and "silent" only, but for the moment
+between a connection's end and its notice; `_silence` is set exactly in "silent".
+
+Over 400 lines because logins, heartbeats and waiting act on the same state under the same two locks.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +20,19 @@ from dataclasses import replace
 from typing import Literal
 
 from jupyman import errors
-from jupyman.api import ClientContext, Operation, Prompt
-from jupyman.core import backoff, lifecycle, visit
+from jupyman.api import ClientContext, Operation, Prompt, Step
+from jupyman.core import backoff, lifecycle, silence, visit
 from jupyman.core.clock import Clock
 from jupyman.core.login import Ask, LogIn, log_in, named
+from jupyman.core.silence import Silence
 from jupyman.model import LinkStatus
 from jupyman.ssh import engine
 from jupyman.ssh.auth import Keyring
-from jupyman.ssh.link import Link
+from jupyman.ssh.link import Link, NoAnswer
 
 log = logging.getLogger(__name__)
 
-# Detection of a black hole takes at most INTERVAL + DEADLINE = 5.5 s, and shall take less than 6 on a busy computer.
-HEARTBEAT_INTERVAL = 2.5
-HEARTBEAT_DEADLINE = 3.0
+LISTEN = 0.25  # seconds between looks for a sign of life of a silent host
 # A turn that broke, or that somebody else's login holds up, comes again after this, seconds.
 AGAIN = 1.0
 # An idle link that nothing wants is kept for the next command for this long, seconds.
@@ -78,6 +87,9 @@ class Supervisor:
         self._peer: str | None = None
         self._visit: visit.Visit | None = None  # what the last link is, or was, on the host
         self._visitor: Link | None = None  # the link that has asked
+        self._silence: Silence | None = None  # while the policy's state is "silent"
+        self._silent_since: str | None = None  # likewise
+        self._doubted = False  # the link is not expected to live, and has not answered since
         self._due: float | None = None
         self._due_at: str | None = None
         self._used = self._beat = self._clock.monotonic()
@@ -94,19 +106,27 @@ class Supervisor:
     def status(self) -> LinkStatus:
         """The link's state as `ps` shows it."""
         with self._mutex:
+            state = self._policy.state
             return LinkStatus(
-                state=self._policy.state,
+                state="reconnecting" if state == "silent" else state,
                 since=self._since,
                 reconnects=self._policy.reconnects,
                 last_error=self._error,
-                next_attempt=self._due_at if self._policy.state == "reconnecting" else None,
+                next_attempt=self._due_at if state == "reconnecting" else None,
+                silent_since=self._silent_since,
             )
 
     @property
     def link(self) -> Link | None:
-        """The link, None while it is not up."""
+        """The link, None while it is not up; one whose host is silent may answer again."""
         with self._mutex:
-            return self._link if self._policy.state == "up" else None
+            return self._link if self._policy.state in {"up", "silent"} else None
+
+    @property
+    def silent(self) -> bool:
+        """Whether the link stands and its host gives no sign of life: nothing should be asked of it now."""
+        with self._mutex:
+            return self._policy.state == "silent"
 
     def want(self, wanted: bool) -> None:
         """Say whether a session or a forward wants this host; a wanted link is kept and restored."""
@@ -122,11 +142,13 @@ class Supervisor:
                         self._feed("release")
             self._wake.notify_all()
 
-    def acquire(self, operation: Operation) -> Link:
-        """Return the link, logging in first where it is not up; prompts go to the operation's client.
+    def acquire(self, operation: Operation, *, renew: bool = False) -> Link:
+        """Return the link, logging in first if it is not up; prompts go to the operation's client.
 
         Args:
             operation: who asks; its cancellation ends the login.
+            renew: if the host is silent, log in anew; else wait until it answers or is given up. The silent connection
+                stays until the new one is logged in, and is kept instead of it if the host has answered by then.
 
         Returns:
             A link that was alive a moment ago.
@@ -134,24 +156,50 @@ class Supervisor:
         Raises:
             JupymanError: as `Link.open`.
         """
-        while not self._login.acquire(timeout=0.1):
-            if operation.cancelled.is_set():
-                raise errors.Interrupted("interrupted while waiting for a login that is under way")
+        self._enter(operation, renew=renew)
         try:
             with self._mutex:
                 self._used = self._clock.monotonic()
-                if self._policy.state == "up" and self._link is not None and self._link.alive:
-                    return self._link
-                if self._link is not None:  # it ended a moment ago and its notice is still under way
-                    self._lost(self._link, "the connection ended")
-                self._feed("begin")
+                standing = self._link
+                if standing is not None and not standing.alive:  # it ended a moment ago; the notice is under way
+                    self._lost(standing, "the connection ended")
+                    standing = None
+                if standing is not None and self._policy.state == "up":
+                    return standing
+                if standing is None:
+                    self._feed("begin")
 
             def ask(kind: str, text: str) -> str:
                 return operation.ask(Prompt(id="", kind=_KINDS.get(kind, "text"), text=text))
 
-            return self._open(ask if operation.client.interactive else None, operation.cancelled)
+            return self._open(ask if operation.client.interactive else None, operation.cancelled, instead_of=standing)
         finally:
             self._login.release()
+
+    def _enter(self, operation: Operation, *, renew: bool) -> None:
+        """Take `_login`, without `renew` not before a silent host has answered or was given up.
+
+        Raises:
+            Interrupted: the operation was cancelled.
+        """
+        while True:
+            if not renew and self.silent:
+                self._wait_for_life(operation)
+            if self._login.acquire(timeout=0.1):
+                if renew or not self.silent:
+                    return
+                self._login.release()
+            elif operation.cancelled.is_set():
+                raise errors.Interrupted("interrupted while waiting for a login that is under way")
+
+    def _wait_for_life(self, operation: Operation) -> None:
+        text = f"{self.name} does not answer: waiting for it (jupyman up logs in anew)"
+        operation.emit(Step(key="connect", text=text, state="run"))
+        with self._wake:
+            while self._policy.state == "silent" and not self._closed:
+                if operation.cancelled.is_set():
+                    raise errors.Interrupted(f"interrupted while waiting for an answer from {self.name}")
+                self._wake.wait(LISTEN)
 
     def nudge(self, client: ClientContext) -> None:
         """Try now instead of later: a client with fresh credentials is here."""
@@ -163,18 +211,40 @@ class Supervisor:
     def awaited(self) -> bool:
         """Whether the link is up, or to come back."""
         with self._mutex:
-            return self._policy.state in {"up", "reconnecting"}
+            return self._policy.state in {"up", "silent", "reconnecting"}
 
     @property
     def peer(self) -> str | None:
         """The address of the host's last link."""
         return self._peer
 
-    def disturbed(self) -> None:
-        """This computer slept, or its network changed: look at the link, or for it, now."""
+    @property
+    def source(self) -> str | None:
+        """The address of this computer to which the link is bound; None without a link, or if it is not known."""
         with self._mutex:
+            return self._link.source if self._link is not None else None
+
+    def disturbed(self, *, doubtful: bool) -> None:
+        """This computer slept, or its network changed: look at the link, or for it, now.
+
+        Args:
+            doubtful: a connection hardly lives through that. If it does not answer within `silence.DEADLINE`, it is
+                given up, and not only after `silence.PATIENCE`.
+        """
+        with self._mutex:
+            if doubtful and self._policy.state in {"up", "silent"}:
+                self._doubted = True
+                if self._silence is not None:
+                    self._silence = self._silence.doubted(self._clock.monotonic())
             if self.awaited:
                 self._feed("nudge")
+
+    def cut_off(self) -> None:
+        """This computer has had no way to the host for a while, and its link cannot live on: give it up."""
+        with self._mutex:
+            link = self._link if self._policy.state in {"up", "silent"} else None
+        if link is not None:
+            self._lost(link, "this computer has no network that leads there")
 
     def close(self) -> None:
         """End the link and the listeners; servers on the host run on."""
@@ -188,8 +258,28 @@ class Supervisor:
 
     # --- the machine ----------------------------------------------------------------------------------------------
 
-    def _open(self, ask: Ask | None, cancelled: threading.Event | None) -> Link:
-        """Log in; the caller holds `_login`."""
+    def _open(self, ask: Ask | None, cancelled: threading.Event | None, *, instead_of: Link | None = None) -> Link:
+        """Log in; the caller holds `_login`.
+
+        Args:
+            ask: the user's terminal, if there is one.
+            cancelled: ends the attempt.
+            instead_of: a link whose host is silent. The policy hears of this login only once it has succeeded.
+        """
+        if instead_of is not None:
+            link = self._log_in(self.destination, self.client, self._keyring, ask, cancelled)
+            with self._mutex:
+                if self._link is instead_of and instead_of.alive and self._policy.state == "up":
+                    kept: Link | None = instead_of  # it has answered meanwhile, and nothing of it is lost
+                else:
+                    kept = None
+                    if self._link is instead_of:
+                        self._lost(instead_of, "a new login took its place")
+                    self._feed("begin")
+            if kept is not None:
+                link.close()
+                return kept
+            return self._opened(link)
         self._began, self._reached = self._clock.monotonic(), True
         try:
             link = self._log_in(self.destination, self.client, self._keyring, ask, cancelled)
@@ -211,9 +301,14 @@ class Supervisor:
         except BaseException:
             self._feed("abandoned")
             raise
+        return self._opened(link)
+
+    def _opened(self, link: Link) -> Link:
+        """Take a link into use; the caller holds `_login`."""
         with self._mutex:
             self._link = link
             self._peer = link.peer
+            self._doubted = False
             self._beat = self._used = self._clock.monotonic()
             self._feed("connected")
             unwanted = self._closed or self._policy.state != "up"
@@ -239,12 +334,15 @@ class Supervisor:
         with self._mutex:
             before = self._policy
             self._policy, actions = lifecycle.step(before, event)
+            if self._policy.state != "silent":
+                self._silence = self._silent_since = None
             if self._policy.state != "reconnecting":
                 self._away_since = None
             elif event == "nudge" or self._away_since is None:
                 self._away_since = self._clock.monotonic()
             if self._policy.state != before.state:
-                self._since = self._clock.stamp()
+                if {self._policy.state, before.state} != {"silent", "reconnecting"}:  # both are shown as the latter
+                    self._since = self._clock.stamp()
                 log.info(
                     "%s: %s -> %s (%s%s)",
                     self.name,
@@ -272,6 +370,11 @@ class Supervisor:
             link, self._link = self._link, None
             if link is not None:
                 threading.Thread(target=link.close, name=f"close {self.name}", daemon=True).start()
+        elif action == "hold":
+            self.forwarder.hold()
+        elif action == "resume":
+            self.forwarder.resume()
+            threading.Thread(target=self._on_up, args=(self,), name=f"up {self.name}", daemon=True).start()
         elif action == "heartbeat":
             self._beat = 0.0
         elif action in {"schedule", "schedule-now"}:
@@ -304,6 +407,7 @@ class Supervisor:
 
     def _turn(self) -> None:
         self._heartbeat_if_due()
+        self._listen()
         self._login_if_due()
         with self._mutex:
             if self._link is not None and self._link.busy > LOOKS:
@@ -314,7 +418,9 @@ class Supervisor:
 
     def _pause(self) -> float:
         if self._policy.state == "up":
-            due = self._beat + HEARTBEAT_INTERVAL
+            due = self._beat + silence.INTERVAL
+        elif self._policy.state == "silent":
+            return LISTEN
         elif self._due is not None:
             due = self._due
         else:
@@ -324,18 +430,49 @@ class Supervisor:
     def _heartbeat_if_due(self) -> None:
         with self._mutex:
             link = self._link if self._policy.state == "up" else None
-            if link is None or self._clock.monotonic() < self._beat + HEARTBEAT_INTERVAL:
+            if link is None or self._clock.monotonic() < self._beat + silence.INTERVAL:
                 return
         try:
-            link.heartbeat(HEARTBEAT_DEADLINE)
+            link.heartbeat(silence.DEADLINE)
+        except NoAnswer as error:
+            self._fell_silent(link, error.message)
+            return
         except errors.JupymanError as error:
             self._lost(link, error.message)
-        else:
-            if link is not self._visitor:  # not as soon as it is up: others wait for their commands
-                self._visitor = link
-                threading.Thread(target=self._arrive, args=(link,), name=f"visit {self.name}", daemon=True).start()
+            return
+        if link is not self._visitor:  # not as soon as it is up: others wait for their commands
+            self._visitor = link
+            threading.Thread(target=self._arrive, args=(link,), name=f"visit {self.name}", daemon=True).start()
         with self._mutex:
             self._beat = self._clock.monotonic()
+            self._doubted = False
+
+    def _fell_silent(self, link: Link, reason: str) -> None:
+        """The host has not answered in time: its connection stands, and may deliver everything later."""
+        with self._mutex:
+            if self._link is not link or self._policy.state != "up":
+                return
+            if not self._doubted:
+                instant = self._clock.monotonic()
+                self._silence = Silence(heard=link.heard, since=instant - silence.DEADLINE)
+                self._silent_since = self._clock.stamp(link.heard - instant)
+                self._feed("silent", reason)
+                return
+        self._lost(link, reason)
+
+    def _listen(self) -> None:
+        """Look whether a silent host has given a sign of life, or is to be given up."""
+        with self._mutex:
+            link, quiet = self._link, self._silence
+            if self._policy.state != "silent" or link is None or quiet is None:
+                return
+            instant, acknowledged = self._clock.monotonic(), link.acknowledged
+            verdict = quiet.judge(heard=link.heard, acknowledged=acknowledged, instant=instant)
+            if verdict == "life":
+                self._beat, self._doubted = instant, False
+                self._feed("life")
+        if verdict == "over":
+            self._lost(link, f"{self.name}: no sign of life for {quiet.lasts(acknowledged, instant):.0f} s")
 
     def _arrive(self, link: Link) -> None:
         try:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import re
+import threading
 
 import msgspec
 
 from jupyman import errors
 from jupyman.api import Operation, Tunnel
-from jupyman.core import away
+from jupyman.core import away, whose
+from jupyman.core.forwards import endpoint
 from jupyman.core.hosts import Hosts
-from jupyman.core.sessions import Sessions, endpoint, link_away
+from jupyman.core.sessions import Sessions, link_away
 from jupyman.core.steps import step
 from jupyman.core.supervisor import Supervisor
-from jupyman.model import HostForward, TunnelSpec
+from jupyman.model import ErrorInfo, HostForward, Noun, TunnelSpec
 from jupyman.ssh.engine import Listening
+from jupyman.ssh.link import Link
 
 _SPEC = re.compile(r"^(?P<local>[0-9]+)(?::(?:(?P<address>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):)?(?P<remote>[0-9]+))?$")
+
+
+KNOCK = 2.0  # seconds for a connection that the host has made to this computer to be seen by our listener
 
 
 def parse(text: str, host: str) -> TunnelSpec:
@@ -41,7 +47,14 @@ def parse(text: str, host: str) -> TunnelSpec:
     return TunnelSpec(host=host, local_port=local, address=address, port=remote)
 
 
-def open_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions, operation: Operation) -> list[HostForward]:
+class Forwards(Noun, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer of `tunnel`; `error` is there only where a part of it failed."""
+
+    forwards: list[HostForward]
+    error: ErrorInfo | None = None
+
+
+def open_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions, operation: Operation) -> Forwards:
     """Open the forwards that are asked for; each that stands already is returned as it is, and all are tried.
 
     Args:
@@ -52,14 +65,15 @@ def open_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions, opera
         operation: whom to show it.
 
     Returns:
-        The forwards, in the order asked for.
+        The forwards, in the order asked for, and the first failure.
 
     Raises:
-        UsageFault: a forward cannot be read.
+        UsageFault: a forward cannot be read, or would lead to itself.
         JupymanError: no login, as `Supervisor.acquire`.
         ForwardingRefused: sshd does not allow it.
         PortInUse: no local port is free.
-        Both of the first forward for which they are true, after the others were tried.
+        NotOurs: another person listens there on the host, and the user does not say yes.
+        The last four only if there is no forward to return; all are tried.
     """
     specs = [parse(text, host) for text in request.specs]
     supervisor = hosts.supervisor(host, operation.client)
@@ -67,64 +81,125 @@ def open_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions, opera
     failed: list[errors.JupymanError] = []
     for spec in specs:
         standing = next((kept for kept in _asked(spec, sessions) if _target(kept) == _target(spec)), None)
-        if standing is not None and sessions.tunnels[host, standing.local_port][1] is not None:
+        if standing is not None and (standing, None) not in sessions.forwards(host):
             local = standing.local_port
+            _share(standing, request.share, sessions)
             if supervisor.status.state in {"needs-auth", "failed"}:  # only a person can go on, and here is one
                 with step(operation, "connect", f"connecting to {host}") as progress:
                     supervisor.acquire(operation)
                     progress.text = f"connected to {host}"
         else:
             try:
-                local = _open(spec, supervisor, sessions, operation)
-            except (errors.ForwardingRefused, errors.PortInUse) as error:
+                share = standing is not None and standing.share if request.share is None else request.share
+                wanted = msgspec.structs.replace(spec, share=share)
+                local = _open(wanted, supervisor, sessions, operation, yes=request.yes)
+            except (errors.ForwardingRefused, errors.PortInUse, errors.UsageFault, errors.NotOurs) as error:
                 failed.append(error)
                 continue
             if standing is not None and standing.local_port != local:
                 # It waited for its port, which somebody else has had since the daemon's start.
-                sessions.tunnels.pop((host, standing.local_port), None)
+                sessions.drop_forward(host, standing.local_port)
                 sessions.save()
-        result.append(next(v for v in sessions.tunnel_views(hosts, host) if v.local.endswith(f":{local}")))
-    if failed:
+        view = next((v for v in sessions.tunnel_views(hosts, host) if v.local.endswith(f":{local}")), None)
+        if view is None:
+            raise errors.Interrupted(f"the forward of local port {local} was closed meanwhile")
+        result.append(view)
+    if failed and not result:
         raise failed[0]
-    return result
+    return Forwards(forwards=result, error=failed[0].info() if failed else None)
 
 
 def _asked(spec: TunnelSpec, sessions: Sessions) -> list[TunnelSpec]:
     """Find the forwards that a local port means: the one that has it, then those that got another in its place."""
-    with sessions.lock:
-        kept = [one for one, _ in sessions.tunnels.values() if one.host == spec.host]
+    kept = [one for one, _ in sessions.forwards(spec.host)]
     has = [one for one in kept if one.local_port == spec.local_port]
     return has + [one for one in kept if one.asked == spec.local_port and one not in has]
+
+
+def _share(standing: TunnelSpec, share: bool | None, sessions: Sessions) -> None:
+    """Open a forward that stands to the other users of this computer, or close it to them."""
+    if share is None or share == standing.share:
+        return
+    sessions.share_forward(standing, share=share)
+    sessions.save()
 
 
 def _target(spec: TunnelSpec) -> tuple[str, int]:
     return spec.address, spec.port
 
 
-def _open(spec: TunnelSpec, supervisor: Supervisor, sessions: Sessions, operation: Operation) -> int:
+def _open(spec: TunnelSpec, supervisor: Supervisor, sessions: Sessions, operation: Operation, *, yes: bool) -> int:
     target = _target(spec)
+    remarks = []
     with step(operation, "tunnel", f"forwarding {spec.local_port} to {endpoint(target)} on {spec.host}") as progress:
         link = supervisor.acquire(operation)
+        free = False
         try:
             link.open_channel(target).close()
         except errors.ForwardingRefused as error:
             # Nothing listens there yet: people open TensorBoard's tunnel first and start it afterwards.
             if not error.details.get("target_refused"):
                 raise
-            progress.warn(f"nothing listens on {endpoint(target)} on {spec.host} yet")
-        listener = supervisor.forwarder.listen(spec.local_port, target)
+            remarks.append(f"nothing listens on {endpoint(target)} on {spec.host} yet")
+            free = True
+        else:
+            said = whose.consent(link, spec.host, *target, yes=yes, operation=operation)
+            if said is not None:
+                remarks.append(said)
+        listener = _listen(spec, link, supervisor, free=free)
         local = listener.local_port
         if local != spec.local_port:
-            progress.warn(f"local port {spec.local_port} is taken{listener.holder_text}: using {local}")
-        elif progress.state == "done":
+            remarks.append(f"local port {spec.local_port} is taken{listener.holder_text}: using {local}")
+        if remarks:
+            progress.warn("; ".join(remarks))
+        else:
             progress.text = f"127.0.0.1:{local} leads to {endpoint(target)} on {spec.host}"
         explain(listener, spec, supervisor)
+        listener.share = spec.share
         kept = msgspec.structs.replace(spec, local_port=local, asked=spec.local_port)
-        with sessions.lock:
-            sessions.tunnels[(spec.host, local)] = (kept, listener)
+        sessions.keep_forward(kept, listener)
     sessions.save()
     supervisor.want(wanted=True)
     return local
+
+
+def _listen(spec: TunnelSpec, link: Link, supervisor: Supervisor, *, free: bool) -> Listening:
+    """Bind the local port; refuse one that is the very port to which it leads, where the host is this computer.
+
+    Args:
+        spec: the forward.
+        link: to the host.
+        supervisor: of it.
+        free: nothing listened at the far end a moment ago. If our own listener comes to listen there, and hears of a
+            connection that the host makes, the forward leads to itself.
+    """
+    if not free:
+        return supervisor.forwarder.listen(spec.local_port, _target(spec))
+    knocked = threading.Event()
+
+    def shut() -> bool:
+        knocked.set()
+        return False
+
+    listener: Listening = supervisor.forwarder.listen(spec.local_port, _target(spec), gate=shut)
+    listener.share = True  # on the host that connection belongs to whoever logged in there; nothing passes the gate
+    try:
+        try:
+            link.open_channel(_target(spec)).close()
+        except errors.ForwardingRefused:
+            pass
+        else:
+            if knocked.wait(KNOCK):
+                raise errors.UsageFault(
+                    f"{endpoint(_target(spec))} on {spec.host} is this forward itself: {spec.host} is this computer",
+                    "it needs no forward; start the program there, and open its port",
+                )
+    except BaseException:
+        listener.close()
+        raise
+    listener.gate = None
+    supervisor.forwarder.wake()
+    return listener
 
 
 def explain(listener: Listening, spec: TunnelSpec, supervisor: Supervisor) -> None:
@@ -139,15 +214,14 @@ def explain(listener: Listening, spec: TunnelSpec, supervisor: Supervisor) -> No
 
 def owner(request: Tunnel, sessions: Sessions) -> str | None:
     """Find the one host that has the forwards which are to be closed; None: none has one, or it cannot be told."""
-    with sessions.lock:
-        hosts = {host for host, _ in sessions.tunnels}
+    hosts = {spec.host for spec, _ in sessions.forwards()}
     count = {host: sum(bool(_asked(parse(text, host), sessions)) for text in request.specs) for host in hosts}
     most = max(count.values(), default=0)
     has = [host for host in hosts if most and count[host] == most]
     return has[0] if len(has) == 1 else None
 
 
-def close_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions) -> list[HostForward]:
+def close_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions) -> Forwards:
     """Close the forwards that are named by their local port, or by the one that was asked for and taken.
 
     Args:
@@ -157,10 +231,10 @@ def close_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions) -> l
         sessions: where the forwards are kept.
 
     Returns:
-        The forwards that were closed.
+        The forwards that were closed, and what is to be said of those that do not exist.
 
     Raises:
-        UsageFault: one of them does not exist; the others are closed then.
+        UsageFault: none of them exists.
     """
     specs = [parse(text, host) for text in request.specs]
     views = {view.local: view for view in sessions.tunnel_views(hosts, host)}
@@ -174,11 +248,14 @@ def close_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions) -> l
             unknown.append(str(spec.local_port))
     closed = []
     for local in chosen:
-        with sessions.lock:
-            _, listener = sessions.tunnels.pop((host, local))
+        view = views.get(f"127.0.0.1:{local}")
+        if view is None:  # it was opened a moment ago, after we looked
+            unknown.append(str(local))
+            continue
+        listener = sessions.drop_forward(host, local)
         if listener is not None:
             listener.close()
-        closed.append(views[f"127.0.0.1:{local}"])
+        closed.append(view)
     sessions.save()
     supervisor = hosts.known(host)
     if supervisor is not None:
@@ -187,5 +264,8 @@ def close_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions) -> l
         done = [view.local for view in closed]
         rest = f"; closed: {', '.join(done)}" if done else ""
         text = f"no forward of {host} has local port {' or '.join(unknown)}{rest}"
-        raise errors.UsageFault(text, "see jupyman ps", closed=done)
-    return closed
+        fault = errors.UsageFault(text, "see jupyman ps", closed=done)
+        if not closed:
+            raise fault
+        return Forwards(forwards=closed, error=fault.info())
+    return Forwards(forwards=closed)

@@ -68,16 +68,13 @@ class UpFlow:
         """
         spec = self._spec
         supervisor = self._hosts.supervisor(spec.host, operation.client)
-        with self._sessions.lock:
-            live = self._sessions.live.get(spec.name)
-            self._fresh = live is None
-            if live is None:
-                live = Live(spec=spec, state="starting")
-                self._sessions.live[spec.name] = live
+        live, self._fresh = self._sessions.enter(spec)
         try:
             with step(operation, "connect", f"connecting to {spec.host}") as progress:
-                link = supervisor.acquire(operation)
+                link = supervisor.acquire(operation, renew=True)
                 progress.text = f"connected to {spec.host}"
+                if later := self._hosts.later(spec.host):
+                    progress.warn(f"{progress.text}; of config.toml: {'; '.join(later)}")
             running = self._serve(link, supervisor, live, operation)
         except BaseException:
             if self._fresh:
@@ -101,7 +98,8 @@ class UpFlow:
         running = self._resume(link, live, operation)
         self._proven = running is not None
         local, usual = self._request.local_port, self._spec.local_port
-        way = Way(supervisor, link, live, asked=local, usual=usual, suspect=self._suspect)
+        share = self._hosts.share(self._spec.host)
+        way = Way(supervisor, link, live, asked=local, usual=usual, share=share, suspect=self._suspect)
         state, listener = live.state, live.listener
         try:
             if running is None:
@@ -339,7 +337,7 @@ class UpFlow:
         return True
 
     def _not_killed(self, live: Live) -> None:
-        if self._sessions.live.get(live.spec.name) is not live:
+        if self._sessions.find(live.spec.name) is not live:
             raise errors.Interrupted(f"session {live.spec.name} was killed meanwhile")
 
     def _undo(self, link: Link, running: Running) -> None:

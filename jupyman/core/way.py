@@ -26,6 +26,7 @@ class Way:
         live: the session; its listener is kept where it has one.
         asked: the local port that the user says now.
         usual: the session's own; without it, the server's.
+        share: other users of this computer may connect, too.
         suspect: told later that the host refused a connection to the server; must not wait.
     """
 
@@ -37,6 +38,7 @@ class Way:
         *,
         asked: int | None,
         usual: int | None,
+        share: bool,
         suspect: Callable[[], None],
     ) -> None:
         self._supervisor = supervisor
@@ -44,6 +46,7 @@ class Way:
         self._live = live
         self._asked = asked
         self._usual = usual
+        self._share = share
         self._suspect = suspect
         self._asking: answer.Asking | None = None
         self._asked_by: Listening | None = None  # whose port that is connected to
@@ -148,6 +151,7 @@ class Way:
             self._ours = True
         else:
             live.listener.retarget(target)
+        self._bound().share = self._share
 
     def _bound(self) -> Listening:
         if self._live.listener is None:  # `down` at the same moment

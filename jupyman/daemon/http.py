@@ -1,4 +1,4 @@
-"""The HTTP server under the API: uvicorn, lean, with a limit on how long a connection may say nothing."""
+"""The HTTP server under the API: uvicorn, lean, for this user only, and not for who says nothing for long."""
 
 from __future__ import annotations
 
@@ -8,20 +8,27 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from jupyman.strangers import Strangers
+
 # Seconds for a request's head to come: uvicorn itself waits for ever, and any local process can connect.
 HEAD_TIMEOUT = 10.0
 KEEP_ALIVE = 30  # seconds between two requests on one connection
 
 
 class Protocol(H11Protocol):
-    """Closes a connection whose request head does not come."""
+    """Closes a connection of another user, and one whose request head does not come."""
 
+    strangers = Strangers("the daemon's own port")  # there is one daemon in a process
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
-        """Start to wait for the first request."""
+        """Look whose it is, before anything is read from it; start to wait for the first request."""
         super().connection_made(transport)
-        self._watch()
+        far, near = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        if far and near and self.strangers.refuse(far[:2], near[:2]):
+            transport.abort()
+        else:
+            self._watch()
 
     def data_received(self, data: bytes) -> None:
         """Wait on for the rest of a head; a request under way has its own limits."""

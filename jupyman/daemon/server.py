@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -20,10 +21,9 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from jupyman import __version__
+from jupyman import __version__, address
 from jupyman.api import Answer, Backend, Call, DaemonStatus, DaemonStop, Done
 from jupyman.daemon.operation import Questions, StreamOperation
-from jupyman.loopback import foreign_caller
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +31,17 @@ BODY_LIMIT = 1024 * 1024
 BODY_TIMEOUT = 10.0  # seconds for a request's body to come
 # An empty line this often shows a client that has vanished without closing.
 BREATH = 10.0
+# What needs no token: a browser has none, and a client shows it only to whoever has proven to be the daemon.
+_OPEN = frozenset({"/go", "/v1/prove"})
+_NONCE = re.compile(r"[0-9a-f]{32,64}")
 
 
 class Guard:
     """Refuses what is not the user's own client, before any route is looked at.
 
     A page in the browser can send requests to 127.0.0.1 too (DNS rebinding gives it any name): so Host must be ours,
-    a foreign Origin is refused, and every call but the one-time redirect carries the token.
+    a foreign Origin is refused, and every call but the one-time redirect and the daemon's own proof carries the token.
+    Connections of other users end before (http.py).
     """
 
     def __init__(self, app: ASGIApp, token: str, port: Callable[[], int]) -> None:
@@ -61,7 +65,7 @@ class Guard:
             await _refuse(403, "this is jupyman's daemon, under another name", scope, receive, signed)
         elif b"origin" in headers and headers[b"origin"] not in {b"http://" + name for name in own}:
             await _refuse(403, "requests of other origins are refused", scope, receive, signed)
-        elif scope["path"] != "/go" and not self._let_in(headers.get(b"authorization", b"")):
+        elif scope["path"] not in _OPEN and not self._let_in(headers.get(b"authorization", b"")):
             await _refuse(401, "the token of daemon.json is missing or wrong", scope, receive, signed)
         else:
             await self._app(scope, receive, signed)
@@ -90,6 +94,7 @@ class Service:
         self, backend: Backend, token: str, port: Callable[[], int], stop: Callable[[], None], log_file: Path
     ) -> None:
         self._backend = backend
+        self._token = token
         self._stop = stop
         self._log_file = log_file
         self._port = port
@@ -97,6 +102,7 @@ class Service:
         self._started = time.time()
         self._busy = 0  # operations that a client waits for
         routes = [
+            Route("/v1/prove", self._prove, methods=["GET"]),
             Route("/v1/hello", self._hello, methods=["GET"]),
             Route("/v1/run", self._run, methods=["POST"]),
             Route("/v1/answer", self._answer, methods=["POST"]),
@@ -104,9 +110,21 @@ class Service:
         ]
         self.app: ASGIApp = Guard(Starlette(routes=routes), token, port)
 
+    async def _prove(self, request: Request) -> Response:
+        """Show that we are the daemon of daemon.json, before the client shows anything."""
+        nonce = request.query_params.get("nonce", "")
+        if not _NONCE.fullmatch(nonce) or request.client is None:
+            return self._json({"error": "a nonce is missing: 32 to 64 hexadecimal digits"}, 400)
+        said = msgspec.json.encode(self._self())
+        shown = address.proof(self._token, nonce, request.client.port, self._port(), said)
+        return Response(said, media_type="application/json", headers={"X-Jupyman-Proof": shown})
+
     async def _hello(self, request: Request) -> Response:
         del request
-        return self._json({"version": __version__, "pid": os.getpid(), "busy": self._busy})
+        return self._json(self._self())
+
+    def _self(self) -> dict[str, Any]:
+        return {"version": __version__, "pid": os.getpid(), "busy": self._busy}
 
     async def _run(self, request: Request) -> Response:
         body = await self._body(request)
@@ -160,10 +178,7 @@ class Service:
         headers = {"Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
         if request.method != "GET":  # a HEAD would use the code up
             return Response(status_code=405, headers=headers)
-        # The address stood on the browser's command line for everybody to read: the first to come may be another user.
-        caller = request.client
-        if caller is not None and foreign_caller((caller.host, caller.port), ("127.0.0.1", self._port())):
-            return HTMLResponse("<title>jupyman</title><p>This address is for another user.", 403, headers=headers)
+        # The address stood on the browser's command line for everybody to read; http.py lets this user in, nobody else.
         loop = asyncio.get_running_loop()
         target = await loop.run_in_executor(None, self._backend.redeem, request.query_params.get("code", ""))
         if target is None:

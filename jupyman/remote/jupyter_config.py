@@ -7,11 +7,12 @@ and 2, JupyterLab 3 and 4.
 """
 
 import fcntl
+import importlib
 import logging
 import os
 import signal
 import sys
-from typing import Set, Tuple
+from typing import Any, Set, Tuple
 
 from jupyter_core.paths import jupyter_config_path
 from traitlets.config.loader import ConfigFileNotFound, JSONFileConfigLoader, PyFileConfigLoader
@@ -108,7 +109,65 @@ if _two:
         c[_section].token = _token
     c.PasswordIdentityProvider.hashed_password = ""
     c.PasswordIdentityProvider.password_required = False
-_app.tornado_settings.update({"ws_ping_interval": 2000, "ws_ping_timeout": 5000})  # ms; a dead link is noticed in 7 s
+# Milliseconds. jupyter_server closes a healthy websocket if both are equal, so the timeout is more than twice the interval.
+_app.tornado_settings.update({"ws_ping_interval": 10000, "ws_ping_timeout": 30000})
+
+_LONG = 64 * 1024  # bytes behind which a ping and its answer may wait for seconds, on a slow line
+_STOCK = 90000  # ms that jupyter_server itself waits for the answer (base/websocket.py)
+
+
+def _mend_pings() -> None:
+    """Change in three points how Jupyter tells from its pings that a websocket is dead.
+
+    A ping waits behind a long message that the server sends, and its answer behind one that the browser sends: then
+    Jupyter's own patience holds. What is on its way need not be in this process any more, so what was sent since the last
+    answer counts. It looks once in an interval, a few milliseconds early or late, and would decide by chance about an
+    answer that is due at that moment: half an interval is added. And it closes a dead websocket by a handshake, which
+    takes five seconds (tornado/websocket.py) in which all output is lost: the connection is closed at once, and output
+    is kept from then on.
+    """
+    modules = ("notebook.base.zmqhandlers",)  # type: Tuple[str, ...]  # notebook 6
+    if not _classic:  # jupyter_server 2, and 1
+        modules = ("jupyter_server.base.websocket", "jupyter_server.base.zmqhandlers")
+    mixin = None  # type: Any
+    for name in modules:
+        try:
+            mixin = importlib.import_module(name).WebSocketMixin
+            break
+        except ImportError:
+            pass
+    _on_pong, _send_ping = mixin.on_pong, mixin.send_ping
+
+    def stream_of(handler: Any) -> Any:
+        return getattr(getattr(handler, "ws_connection", None), "stream", None)
+
+    def ping_timeout(self: Any) -> Any:
+        stream = stream_of(self)
+        sent = getattr(stream, "_total_write_index", 0) - getattr(self, "jupyman_answered", 0)
+        coming = getattr(stream, "_read_buffer_size", 0)
+        if sent > _LONG or coming > _LONG:
+            return _STOCK
+        return self.settings["ws_ping_timeout"] + self.settings["ws_ping_interval"] / 2
+
+    def on_pong(self: Any, data: Any) -> Any:
+        self.jupyman_answered = getattr(stream_of(self), "_total_write_index", 0)
+        return _on_pong(self, data)
+
+    def send_ping(self: Any) -> None:
+        connection = self.ws_connection
+        _send_ping(self)
+        if connection is not None and self.ws_connection is None:
+            connection._abort()
+
+    mixin.ping_timeout = property(ping_timeout)
+    mixin.on_pong = on_pong
+    mixin.send_ping = send_ping
+
+
+try:
+    _mend_pings()
+except Exception as _error:  # noqa: BLE001 - another Jupyter than we know: it works without
+    sys.stderr.write("jupyman: websockets are pinged as Jupyter does it: {!r}\n".format(_error))
 
 # systemd-tmpfiles leaves a directory alone while somebody holds this lock (tmpfiles.d(5), "Age"): the sockets and
 # connection files of a server that runs for weeks must not be tidied away.

@@ -13,7 +13,8 @@ from jupyman.ssh import loop as loops
 from jupyman.ssh.channel import Address, Channel
 from jupyman.ssh.channels import Channels
 from jupyman.ssh.connect import pair
-from jupyman.ssh.stream import Respond, Stream
+from jupyman.ssh.owner import Respond
+from jupyman.ssh.stream import Stream
 
 
 def connect(channels: Channels, target: Address, timeout: float) -> socket.socket:
@@ -45,6 +46,7 @@ class _Bridge:
 
     respond: Respond | None = None
     hasty = True
+    held = False
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, Protocol
 
+from jupyman.ssh.crowd import Crowd
 from jupyman.ssh.link import Link
-from jupyman.ssh.stream import Respond
+from jupyman.ssh.owner import Respond
 from jupyman.ssh.transport import Address
+from jupyman.strangers import Strangers
 
 EngineName = Literal["native", "sshtunnel"]
 
@@ -18,7 +20,10 @@ class Listening(Protocol):
     gate: Callable[[], bool] | None
     respond: Respond | None
     on_refused: Callable[[], None] | None
+    share: bool
+    strangers: Strangers
     holder_text: str
+    crowd: Crowd
 
     @property
     def local_port(self) -> int:
@@ -57,6 +62,12 @@ class Engine(Protocol):
 
     def detach(self) -> None:
         """The link is gone: end its connections."""
+
+    def hold(self) -> None:
+        """The host is silent: what it carries stays; see `Forwarder.hold`."""
+
+    def resume(self) -> None:
+        """The host has answered."""
 
     def wake(self) -> None:
         """Look again at the connections that wait."""

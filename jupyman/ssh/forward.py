@@ -18,10 +18,13 @@ import paramiko
 
 from jupyman.ssh import loop as loops
 from jupyman.ssh.channel import Address, Channel, Receiver
+from jupyman.ssh.crowd import Crowd
 from jupyman.ssh.localport import bind
 from jupyman.ssh.loop import READ, Loop, guard
-from jupyman.ssh.stream import Respond, Stream
+from jupyman.ssh.owner import Respond
+from jupyman.ssh.stream import HOLD, Stream
 from jupyman.ssh.transport import BROKEN, CHANNEL_TIMEOUT
+from jupyman.strangers import Strangers
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +52,9 @@ class Listener:
         respond: asked, in the loop's thread, what to say to a connection that has waited for a second or lost its link.
         on_refused: told, in the loop's thread, that the host did not take a connection; must not wait.
         refused: how many it did not take.
+        crowd: how many were refused here because too many are open.
+        share: take connections of other users of this computer too; else they are closed unread.
+        strangers: which of them were.
     """
 
     # What a new connection asks of the host takes a round trip, in which the others have their turn.
@@ -63,6 +69,8 @@ class Listener:
         self.gate: Callable[[], bool] | None = None
         self.respond: Respond | None = None
         self.on_refused: Callable[[], None] | None = None
+        self.share = False
+        self.strangers = Strangers(f"{forwarder.name}: local port {self.local_port}")
         self.closed = False
         self.breathless = False  # no file descriptor was left for the last one, which the log says once
         self.turn = -1  # of the loop, in which somebody connected last
@@ -70,6 +78,7 @@ class Listener:
         self.bytes_in = 0
         self.bytes_out = 0
         self.refused = 0
+        self.crowd = Crowd()
         self._forwarder = forwarder
         self._lock = threading.Lock()
 
@@ -109,6 +118,9 @@ class Forwarder:
 
     Args:
         name: the host, for the log.
+
+    Attributes:
+        held: the host is silent; the loop's to change.
     """
 
     hasty = False
@@ -124,6 +136,7 @@ class Forwarder:
         self._timed: set[Stream] = set()  # wait for a link, a gate, a channel, or for the end of a drain
         self._gated = False
         self._closing = False
+        self.held = False
 
     # --- from other threads -----------------------------------------------------------------------------------------
 
@@ -164,6 +177,14 @@ class Forwarder:
     def detach(self) -> None:
         """The link is gone: part its connections from it; listeners stay and new connections wait."""
         self._loop.post(self._detached)
+
+    def hold(self) -> None:
+        """The host is silent: nothing new is asked of it, and new connections wait; those that it carries stay."""
+        self._loop.post(self._hold)
+
+    def resume(self) -> None:
+        """The host has answered: carry on."""
+        self._loop.post(self._resume)
 
     def wake(self) -> None:
         """Look again at the connections that wait."""
@@ -209,8 +230,20 @@ class Forwarder:
             self._link = link
             self._retry()
 
+    def _hold(self) -> None:
+        self.held = self._link is not None
+        for stream in [one for one in self._timed if one.opening]:
+            guard(stream.withdraw)
+
+    def _resume(self) -> None:
+        self.held = False
+        self._retry()
+
     def _detached(self) -> None:
         self._link = None
+        if self.held:  # those that wait have waited for the host until now, and from now on for a link
+            self.held = False
+            self._prolong()
         for stream in [one for one in self._streams if one.channel is not None]:
             guard(stream.part)
 
@@ -219,9 +252,18 @@ class Forwarder:
         for stream in [one for one in self._timed if one.waits]:
             self._start(stream)
 
+    def _prolong(self) -> None:
+        """Let those that wait do so for another `HOLD` seconds."""
+        deadline = time.monotonic() + HOLD
+        for stream in self._timed:
+            if stream.waits:
+                stream.deadline = deadline
+
     def due(self) -> None:
         """Somebody's time may be over."""
         instant = time.monotonic()
+        if self.held:
+            self._prolong()
         self._end_all([one for one in self._timed if one.deadline <= instant])
         for stream in [one for one in self._timed if one.waits and one.answer_at <= instant]:
             guard(stream.answer)
@@ -244,7 +286,7 @@ class Forwarder:
         listener.turn = self._loop.turn
         for _ in range(ACCEPTS if crowd else 1):
             try:
-                sock, _ = listener.sock.accept()
+                sock, far = listener.sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionError):
                 return
             except OSError as error:  # no file descriptor left: the connection stays in the backlog
@@ -260,6 +302,13 @@ class Forwarder:
                 self._loop.remind(self, self._breathless[listener])
                 return
             listener.breathless = False
+            if not listener.share and self._strange(listener, sock, far):
+                sock.close()
+                continue
+            if listener.crowd.full(listener.open):
+                sock.close()
+                listener.crowd.refuse(listener.local_port)
+                continue
             sock.setblocking(False)
             with contextlib.suppress(OSError):  # macOS, where it was reset already
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -269,12 +318,19 @@ class Forwarder:
             self.linger(stream)
             self._start(stream)
 
+    def _strange(self, listener: Listener, sock: socket.socket, far: tuple[str, int]) -> bool:
+        try:
+            near = sock.getsockname()
+        except OSError:  # macOS, where it was reset already
+            return False
+        return listener.strangers.refuse(far[:2], near[:2])
+
     def _start(self, stream: Stream) -> None:
         """Ask for a channel, where a link is there and the gate is open."""
         link = self._link
         listener = stream.origin
         assert isinstance(listener, Listener)  # noqa: S101 - they were all made above
-        if link is None:
+        if link is None or self.held:
             return
         if not listener.passes():
             self._gated = True

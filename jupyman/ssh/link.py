@@ -44,6 +44,10 @@ class TargetRefused(errors.ForwardingRefused):
     default_hint = "start the program there first"
 
 
+class NoAnswer(errors.LinkLost):
+    """The host does not answer over a connection that stands."""
+
+
 class _Client(paramiko.SSHClient):
     """A client whose transport is already verified and logged in: fabric's `open` finds it so."""
 
@@ -56,7 +60,14 @@ class _Client(paramiko.SSHClient):
 
 
 class Link:
-    """An SSH connection that is up, or was. Made by `open`."""
+    """An SSH connection that is up, or was. Made by `open`.
+
+    Attributes:
+        config: of the host.
+        transport: to the host itself.
+        peer: IP address of the first machine on the way; None: it is reached by a ProxyCommand.
+        source: IP address of this computer to which that connection is bound; None likewise.
+    """
 
     def __init__(self, config: HostConfig, way: Route) -> None:
         from fabric import Config, Connection
@@ -66,10 +77,8 @@ class Link:
         self._route = way
         self._reason: str | None = None
         self._allowed: set[Address] = set()
-        try:
-            self.peer: str | None = way.chain[0].getpeername()[0]
-        except (OSError, AttributeError, IndexError, TypeError):
-            self.peer = None
+        first: Any = way.chain[0].sock
+        self.peer, self.source = _address(first, "getpeername"), _address(first, "getsockname")
         # fabric holds the connection: session channels and uploads are its own. Not its `run` (stdin goes a byte per
         # 10 ms), its host key policy (accepts everything) or its forwards (ADR 3). An empty SSH config, because ours
         # was read by ssh itself, and `lazy`, because a fabric.yaml of the user's is not meant for us (it may name a
@@ -148,20 +157,32 @@ class Link:
         """Ask for a sign of life.
 
         Args:
-            timeout: seconds.
+            timeout: seconds without one.
 
         Returns:
             Seconds until it came.
 
         Raises:
-            LinkLost: it did not come.
+            NoAnswer: it did not come, and the connection stands.
+            LinkLost: the connection has ended.
         """
         start = time.monotonic()
-        if not self.transport.ping(timeout):
-            reason = f"no answer in {timeout:.0f} s" if self.alive else self.transport.reason
-            self._reason = self._reason or reason
-            raise errors.LinkLost(f"{self.config.alias}: {reason}")
-        return time.monotonic() - start
+        if self.transport.ping(timeout):
+            return time.monotonic() - start
+        if self.alive:
+            raise NoAnswer(f"{self.config.alias}: no answer in {timeout:.0f} s")
+        self._reason = self._reason or self.transport.reason
+        raise errors.LinkLost(f"{self.config.alias}: {self._reason}")
+
+    @property
+    def heard(self) -> float:
+        """When the host gave the last sign of life, on the monotonic clock; see `Transport.heard`."""
+        return self.transport.heard
+
+    @property
+    def acknowledged(self) -> float:
+        """When the host's kernel last acknowledged what we sent; see `Transport.acknowledged`."""
+        return self.transport.acknowledged
 
     def close(self) -> None:
         """End the connection and everything on it."""
@@ -327,6 +348,15 @@ class ShellAhead:
             return self._link.run(script, timeout=timeout, **how)
         how |= {"deadline": time.monotonic() + timeout, "started": True}
         return self._link._talk(channel, script, **how)  # noqa: SLF001 - this is a part of it
+
+
+def _address(sock: Any, end: str) -> str | None:
+    """Return the IP address of an end of a connection; None if it has none, as that to a ProxyCommand has none."""
+    try:
+        found = getattr(sock, end)()
+    except (OSError, AttributeError):
+        return None
+    return str(found[0]) if isinstance(found, tuple) else None
 
 
 def scan(config: HostConfig, timeout: float = 10.0) -> paramiko.PKey:

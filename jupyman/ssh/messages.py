@@ -9,6 +9,9 @@ from jupyman.ssh.sealing import Damaged
 
 FIRST_CHANNEL = 1 << 24  # paramiko's own channels have numbers below (Transport._next_channel)
 CHANNEL_MESSAGES = range(91, 101)  # from CHANNEL_OPEN_CONFIRMATION to CHANNEL_FAILURE
+# What shows that the host hears us and speaks to us (RFC 4250, section 4.1.2): its part in an exchange of keys, answers
+# to global requests, whatever it says on a channel. Not what it may say unasked: IGNORE, DEBUG, requests of its own.
+SIGNS_OF_LIFE = frozenset({20, 21, *range(30, 50), 81, 82, *CHANNEL_MESSAGES})
 _DATA = struct.Struct(">BII")
 _NUMBER = struct.Struct(">BI")  # what all of them begin with
 

@@ -22,7 +22,7 @@ from paramiko.packet import NeedRekeyException
 
 from jupyman.ssh.inbox import Inbox
 from jupyman.ssh.manners import Incoming, Sift
-from jupyman.ssh.messages import CHANNEL_MESSAGES, FIRST_CHANNEL, Router, data_of, number_of
+from jupyman.ssh.messages import CHANNEL_MESSAGES, FIRST_CHANNEL, SIGNS_OF_LIFE, Router, data_of, number_of
 from jupyman.ssh.outbox import LAST, Outbox
 from jupyman.ssh.sealing import Damaged, GcmOpener, GcmSealer, MacOpener, MacSealer, Opener, Sealer
 
@@ -48,6 +48,7 @@ class Packetizer:
         router: whose the channels from `FIRST_CHANNEL` on are.
         on_room: told, in the transport's thread, that an exchange of keys is over.
         sift: asked about each message that is for paramiko, which does not see those that are dealt with.
+        heard: when the last sign of life of the host came (`SIGNS_OF_LIFE`), on the monotonic clock.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -55,6 +56,7 @@ class Packetizer:
         self.router: Router | None = None
         self.on_room: Callable[[], None] | None = None
         self.sift: Sift | None = None
+        self.heard = time.monotonic()
         self._sock = sock
         self._inbox = Inbox(sock, self._idle)
         # The same connection once more, not blocking: a timeout would belong to both directions.
@@ -81,11 +83,6 @@ class Packetizer:
         self._exchanging = False  # the host's KEXINIT has come, and not its NEWKEYS: no channel may speak
         self._switched = False  # our new keys are set, and the outbox is still shut
         self._fresh = 0  # directions that have new keys: 1 out, 2 in
-
-    @property
-    def heard(self) -> float:
-        """When something came from the host last, on the monotonic clock."""
-        return self._inbox.heard
 
     # --- what Transport sets ------------------------------------------------------------------------------------------
 
@@ -325,6 +322,8 @@ class Packetizer:
                 if self._inflate is not None:
                     payload = self._inflated(payload)
                 kind = payload[0]
+                if kind in SIGNS_OF_LIFE:
+                    self.heard = inbox.heard
                 if kind in CHANNEL_MESSAGES and router is not None and not self._exchanging:
                     number = number_of(payload)
                     if number >= FIRST_CHANNEL:

@@ -23,7 +23,7 @@ from paramiko.packet import Packetizer as Theirs
 
 from jupyman.ssh.inbox import LINE, PATIENCE
 from jupyman.ssh.manners import Incoming, Sift
-from jupyman.ssh.messages import CHANNEL_MESSAGES, FIRST_CHANNEL, Router, data_of, number_of
+from jupyman.ssh.messages import CHANNEL_MESSAGES, FIRST_CHANNEL, SIGNS_OF_LIFE, Router, data_of, number_of
 from jupyman.ssh.outbox import FLOOD, PIECE
 from jupyman.ssh.sealing import MAX_PACKET, Damaged
 
@@ -116,7 +116,7 @@ class PlainPacketizer(Theirs):
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
         sock.settimeout(PATIENCE)
-        self.heard = time.monotonic()  # when something came last
+        self.heard = time.monotonic()
         self.router: Router | None = None
         self.on_room: Callable[[], None] | None = None
         self.sift: Sift | None = None
@@ -175,7 +175,6 @@ class PlainPacketizer(Theirs):
             raise
         if not data:
             raise EOFError
-        self.heard = time.monotonic()
         return data
 
     def set_inbound_cipher(self, *words: Any, **named: Any) -> None:
@@ -191,6 +190,8 @@ class PlainPacketizer(Theirs):
                 self._asked = True
                 raise NeedRekeyException
             kind, message = self._opened()
+            if kind in SIGNS_OF_LIFE:
+                self.heard = time.monotonic()
             if kind == MSG_KEXINIT:
                 self._exchanging = True
             elif kind == MSG_NEWKEYS:

@@ -10,49 +10,17 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 from jupyman.ssh.channel import Channel
 from jupyman.ssh.delivery import Delivery
 from jupyman.ssh.loop import READ, WRITE, Loop
+from jupyman.ssh.owner import Origin, Owner
 from jupyman.ssh.tray import DATA, SIZE
 
 HOLD = 20.0  # seconds that a connection waits for a link or for its server's proof
 GRACE = 1.0  # seconds before a waiting connection may be answered in the host's stead; a blip needs no answer
 HEAD = 16384  # bytes of what a waiting connection says that are looked at
 DRAIN = 2.0  # seconds that the rest of a finished connection is read and dropped, so that no reset overtakes our data
-
-# Asked what to say in the host's stead: what the local program said since it was last answered, and for how many
-# seconds it has waited (None: the link was lost in the middle). Bytes are said, then it is closed; None: it waits.
-Respond = Callable[[bytes, float | None], bytes | None]
-
-
-class Origin(Protocol):
-    """Where a connection came in: a listener, or none where we ourselves connect."""
-
-    respond: Respond | None
-
-    def count(self, inward: int, outward: int) -> None:
-        """So many bytes came from the host, so many went to it; from any thread."""
-
-
-class Owner(Protocol):
-    """Who is told what becomes of a stream; all in the loop's thread.
-
-    Attributes:
-        hasty: wants to hear at once that a channel is open; else that may wait for the next thing that happens.
-    """
-
-    hasty: bool
-
-    def opened(self, stream: Stream, channel: Channel, error: Exception | None) -> None:
-        """The host has answered."""
-
-    def linger(self, stream: Stream) -> None:
-        """End it when its deadline comes."""
-
-    def end(self, stream: Stream) -> None:
-        """End it now."""
 
 
 class Stream:
@@ -140,8 +108,7 @@ class Stream:
             channel.close()
         opening, self.opening = self.opening, False
         if opening and not self._carried:  # nobody has heard it yet
-            self.deadline, self.answer_at = self.since + HOLD, max(time.monotonic(), self.since + GRACE)
-            self.owner.linger(self)
+            self._wait()
             return
         respond = self.origin.respond
         ended = self._local_eof or self._down_done
@@ -156,10 +123,26 @@ class Stream:
         else:
             self._say(said)
 
+    def withdraw(self) -> None:
+        """The host is silent: ask it for a channel later, unless it has opened one by now."""
+        with self._lock:
+            channel = self.channel
+            if self._carried or channel is None:
+                return
+            self.channel = None
+        channel.close()
+        self.opening = False
+        self._wait()
+
+    def _wait(self) -> None:
+        """Wait for a link, or for the host; it has heard nothing of this connection."""
+        self.deadline, self.answer_at = self.since + HOLD, max(time.monotonic(), self.since + GRACE)
+        self.owner.linger(self)
+
     def _leave(self) -> Channel | None:
         with self._lock:
             channel, self.channel = self.channel, None
-            return channel
+        return channel
 
     def _say(self, text: bytes) -> None:
         """Say the last words to the local program, and wait a moment for it to hear them."""
@@ -239,6 +222,8 @@ class Stream:
         if channel is None or not self._carried:
             self.listen()
             return
+        if self.owner.held and not self._asked and self._answered():
+            return
         window = self._pace(channel)
         if window == 0:
             return
@@ -265,6 +250,21 @@ class Stream:
         self._most = SIZE if size == limit else DATA
         if size == limit:  # else there is nothing more to read
             self._pace(channel)
+
+    def _answered(self) -> bool:
+        """Answer if a page is asked for, on a connection that the silent host carries; the host hears nothing of it."""
+        respond = self.origin.respond
+        try:
+            head = self.sock.recv(HEAD, socket.MSG_PEEK)
+        except OSError:
+            return False
+        said = respond(head, time.monotonic() - self.since) if respond is not None and head else None
+        if not said:
+            return False
+        if (channel := self._leave()) is not None:
+            channel.close()
+        self._say(said)
+        return True
 
     def _pace(self, channel: Channel) -> int:
         """Read the local program or not, as the host takes it; return the bytes that it takes now."""

@@ -19,6 +19,7 @@ from paramiko.common import (
 from paramiko.message import Message
 
 from jupyman.ssh import algorithms, manners, selfcheck
+from jupyman.ssh.acknowledged import Acknowledgements
 from jupyman.ssh.channel import Address as Address  # noqa: PLC0414 - part of this module's face
 from jupyman.ssh.channels import Channels
 from jupyman.ssh.manners import Incoming
@@ -34,6 +35,7 @@ PACKET = 32768
 # What a call raises where the connection has ended, or the server refuses.
 BROKEN = (OSError, EOFError, paramiko.SSHException)
 CHANNEL_TIMEOUT = 15.0  # seconds; paramiko's own default is an hour
+_LOOK = 0.5  # seconds between looks at acknowledgements while an answer is waited for
 _PARAMIKO: Any = paramiko.Transport  # its stubs leave the table out
 _HANDLERS = _PARAMIKO._channel_handler_table  # noqa: SLF001 - the only way to what a channel is fed by
 
@@ -140,6 +142,8 @@ class Transport(paramiko.Transport):
         self._ended: Callable[[], None] | None = None
         self._end_lock = threading.Lock()
         self._ping_lock = threading.Lock()
+        self._acknowledgements = Acknowledgements(line.outbox.sock)
+        self._acknowledged = 0.0
         self._over = False
 
     # --- the end ----------------------------------------------------------------------------------------------------
@@ -251,19 +255,35 @@ class Transport(paramiko.Transport):
 
     # --- the heartbeat ----------------------------------------------------------------------------------------------
 
+    @property
+    def heard(self) -> float:
+        """When the last sign of life came: an answer, or anything on a channel; on the monotonic clock."""
+        line: Any = self.packetizer  # one of ours
+        heard: float = line.heard
+        return heard
+
+    @property
+    def acknowledged(self) -> float:
+        """When the host's kernel was last seen to acknowledge what has waited since `ping`; 0: never."""
+        if self._acknowledgements.progress():
+            self._acknowledged = time.monotonic()
+        return self._acknowledged
+
     def ping(self, timeout: float) -> bool:
         """Ask for a reply that every server must give.
 
+        paramiko's own keepalive never looks at the reply, and its `global_request` waits for ever.
+
         Args:
-            timeout: seconds without any word of the host.
+            timeout: seconds without a sign of life. On a slow line the question waits behind an upload, in the kernel:
+                what comes meanwhile, and what the host acknowledges, are signs of life too.
 
         Returns:
-            Whether it came. paramiko's own keepalive never looks at the reply, and its `global_request` waits for ever.
+            Whether the reply came; False also where the connection has ended.
         """
         if not self.is_active() or not self._ping_lock.acquire(timeout=timeout):
             return False
         try:
-            line: Any = self.packetizer  # one of ours
             answered = threading.Event()
             # The reply (a refusal: the name is nobody's) sets this event; so does a rekey, a sign of life too.
             self.completion_event = answered
@@ -274,10 +294,15 @@ class Transport(paramiko.Transport):
 
             asked = time.monotonic()
             self._outbox.send(message.asbytes(), wait=False)  # a dead network fills the socket
-            # On a slow line our question waits behind an upload, in the kernel; whatever comes meanwhile is a sign of
-            # life, too. The end of the connection sets the event, as well.
-            while not answered.wait(max(0.0, max(asked, line.heard) + timeout - time.monotonic())):
-                if time.monotonic() - max(asked, line.heard) >= timeout:
+            self._acknowledgements.begin()
+            # The end of the connection sets the event, as well.
+            left, last = timeout, asked
+            while not answered.wait(min(_LOOK, left)):
+                taken = self.acknowledged
+                if self._acknowledgements.under_way:  # else the host has the question, and is to answer it
+                    last = max(last, taken)
+                left = max(last, self.heard) + timeout - time.monotonic()
+                if left <= 0:
                     return False
             return self.is_active()
         finally:

@@ -24,10 +24,12 @@ import paramiko
 import sshtunnel
 
 from jupyman import errors
+from jupyman.ssh.crowd import Crowd
 from jupyman.ssh.link import Link
 from jupyman.ssh.localport import bind
-from jupyman.ssh.stream import Respond
+from jupyman.ssh.owner import Respond
 from jupyman.ssh.transport import BROKEN, Address
+from jupyman.strangers import Strangers
 
 log = logging.getLogger(__name__)
 # sshtunnel would add a handler of its own, to stderr, to a logger without one.
@@ -48,9 +50,12 @@ class TunnelListener:
         self.gate: Callable[[], bool] | None = None
         self.respond: Respond | None = None  # never asked: nothing waits here
         self.on_refused: Callable[[], None] | None = None
+        self.share = False
+        self.strangers = Strangers(f"{forwarder.name}: local port {port}")
         self.open = 0
         self.bytes_in = 0
         self.bytes_out = 0
+        self.crowd = Crowd()
         self.tunnel: _Tunnel | None = None
         self._forwarder = forwarder
 
@@ -133,6 +138,12 @@ class TunnelForwarder:
             for listener in self._listeners:
                 _stop(listener)
 
+    def hold(self) -> None:
+        """Go on: sshtunnel's connections stay, and new ones wait for their channel."""
+
+    def resume(self) -> None:
+        """Nothing was held."""
+
     def wake(self) -> None:
         """Nothing waits here."""
 
@@ -202,21 +213,31 @@ class _Shared:
         """Open a channel to the listener's present target.
 
         Raises:
-            SSHException: refused, or the gate is shut.
+            SSHException: refused, the gate is shut, too many are open, or another user of this computer connects.
         """
         listener = self._listener
+        # sshtunnel asks for the channel before it reads; it has just accepted.
+        if not listener.share and listener.strangers.refuse(src_addr[:2], ("127.0.0.1", listener.local_port)):
+            raise paramiko.SSHException("a connection of another user")
         if listener.gate is not None and not listener.gate():
             raise paramiko.SSHException("the server's identity is not proven yet")
+        with self._lock:
+            full = listener.crowd.full(listener.open)
+            listener.open += not full
+        if full:
+            listener.crowd.refuse(listener.local_port)
+            raise paramiko.SSHException("too many connections are open")
         del dest_addr  # the listener may have been led elsewhere since
         try:
             channel = self._link.transport.open_channel(kind, listener.target, src_addr, timeout=timeout)
-        except paramiko.SSHException:
-            if listener.on_refused is not None:
+        except BaseException as error:
+            with self._lock:
+                listener.open -= 1
+            if isinstance(error, paramiko.SSHException) and listener.on_refused is not None:
                 listener.on_refused()
             raise
         counted = _Counted(channel, listener, self._forget)
         with self._lock:
-            listener.open += 1
             self._channels.add(counted)
             over = self._over
         if over:

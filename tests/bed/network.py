@@ -1,4 +1,8 @@
-"""A network between this computer and a host: a cable that can be pulled, and packets that vanish."""
+"""A network between this computer and a host: a cable that can be pulled, and packets that vanish.
+
+A router stands between the two, in a namespace of its own, and packets vanish there. If an end's own firewall drops
+what that end sends, its kernel tells TCP, which tries again twice a second; in a real outage it tries ever more seldom.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from typing import Self
 import psutil
 import pytest
 
-# RFC 2544's block for tests of devices: 198.18.0.0/15, on no real network; each bed takes one /30 of it.
+# RFC 2544's block for tests of devices: 198.18.0.0/15, on no real network; each bed takes one /24 of it.
 _NETS = 250
 _MINE: set[int] = set()
 
@@ -33,6 +37,8 @@ class Network:
     def __init__(self) -> None:
         self.name = f"jm{os.getpid():x}-{uuid.uuid4().hex[:4]}"
         self.address = ""
+        self._router = f"{self.name}r"
+        self._route: list[str] = []
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -43,10 +49,13 @@ class Network:
                 pytest.skip(f"{program} is not installed")
         _sweep()
         with contextlib.ExitStack() as undo:
-            _do("ip", "netns", "add", self.name)
-            undo.callback(_do, "ip", "netns", "del", self.name)
-            self._inside("ip", "link", "set", "lo", "up")
-            self.address = undo.enter_context(self._cable("a", "b"))
+            for name in (self.name, self._router):
+                _do("ip", "netns", "add", name)
+                undo.callback(_do, "ip", "netns", "del", name)
+                _in(name, "ip", "link", "set", "lo", "up")
+            _in(self._router, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
+            self.address = undo.enter_context(self._cable("a"))
+            self._route = ["ip", "route", "add", f"{self.address}/32", "via", _near(self.address)]
             self._stack = undo.pop_all()
         return self
 
@@ -61,34 +70,44 @@ class Network:
         return ["ip", "netns", "exec", self.name]
 
     @contextlib.contextmanager
-    def _cable(self, here: str, there: str) -> Iterator[str]:
-        """Lay a cable to the host; yields the host's address at its end."""
-        near, far = f"{self.name}{here}", f"{self.name}{there}"
+    def _cable(self, letter: str) -> Iterator[str]:
+        """Lay a cable to the router and one from there to the host; yields the host's address at its end."""
+        near, far = f"{self.name}{letter}", f"{letter}-far"
+        back, there = f"{letter}-back", f"{letter}-host"
         with _number() as number:
-            address = f"198.18.{number}.2"
-            _do("ip", "link", "add", near, "type", "veth", "peer", "name", far, "netns", self.name)
+            net, address = f"198.18.{number}", f"198.18.{number}.6"
+            _do("ip", "link", "add", near, "type", "veth", "peer", "name", far, "netns", self._router)
             try:
-                _do("ip", "addr", "add", f"198.18.{number}.1/30", "dev", near)
+                words = ("ip", "link", "add", back, "type", "veth", "peer", "name", there, "netns", self.name)
+                _in(self._router, *words)
+                _do("ip", "addr", "add", f"{net}.1/30", "dev", near)
                 _do("ip", "link", "set", near, "up")
-                self._inside("ip", "addr", "add", f"{address}/30", "dev", far)
-                self._inside("ip", "link", "set", far, "up")
+                for name, device, own in (
+                    (self._router, far, f"{net}.2"),
+                    (self._router, back, f"{net}.5"),
+                    (self.name, there, address),
+                ):
+                    _in(name, "ip", "addr", "add", f"{own}/30", "dev", device)
+                    _in(name, "ip", "link", "set", device, "up")
+                _do("ip", "route", "add", f"{address}/32", "via", _near(address))
+                _in(self.name, "ip", "route", "add", f"{net}.0/30", "via", f"{net}.5")
                 yield address
             finally:
                 # By hand: a namespace lives on while one of its connections waits for an answer, and so would this.
                 _do("ip", "link", "del", near)
+                _in(self._router, "ip", "link", "del", back)
 
     def elsewhere(self) -> contextlib.AbstractContextManager[str]:
         """Lay a second cable, as if from another network; its block gets the host's address there."""
-        return self._cable("c", "d")
+        return self._cable("c")
 
     def drop(self) -> None:
         """Let every packet vanish, both ways; nobody is told."""
-        for chain in ("INPUT", "OUTPUT"):
-            self._inside("iptables", "-I", chain, "!", "-i" if chain == "INPUT" else "-o", "lo", "-j", "DROP")
+        _in(self._router, "iptables", "-I", "FORWARD", "-j", "DROP")
 
     def heal(self) -> None:
         """Let them pass again."""
-        self._inside("iptables", "-F")
+        _in(self._router, "iptables", "-F", "FORWARD")
 
     def pull(self) -> None:
         """Pull the cable on this side."""
@@ -97,6 +116,7 @@ class Network:
     def plug(self) -> None:
         """Put it in again."""
         _do("ip", "link", "set", f"{self.name}a", "up")
+        _do(*self._route)  # went with the cable
 
     @contextlib.contextmanager
     def dropping(self) -> Iterator[None]:
@@ -107,8 +127,14 @@ class Network:
         finally:
             self.heal()
 
-    def _inside(self, *words: str) -> None:
-        _do(*self.prefix, *words)
+
+def _near(address: str) -> str:
+    """Return the router's address on this computer's side, for a host's address."""
+    return f"{address.rpartition('.')[0]}.2"
+
+
+def _in(name: str, *words: str) -> None:
+    _do("ip", "netns", "exec", name, *words)
 
 
 def _do(*words: str) -> None:
@@ -120,7 +146,7 @@ def _sweep() -> None:
     """Remove what killed runs left: the name tells whose it was."""
     for kind in ("link", "netns"):
         listed = subprocess.run(["ip", "-o", kind, "show"], check=False, capture_output=True, text=True).stdout
-        for name, owner in re.findall(r"\b(jm([0-9a-f]+)-[0-9a-f]{4}[ac]?)\b", listed):
+        for name, owner in re.findall(r"\b(jm([0-9a-f]+)-[0-9a-f]{4}[acr]?)\b", listed):
             if not psutil.pid_exists(int(owner, 16)):
                 subprocess.run(["ip", kind, "del", name], check=False, capture_output=True)
 
@@ -133,7 +159,7 @@ def _locks() -> int:
 
 @contextlib.contextmanager
 def _number() -> Iterator[int]:
-    """Hold the number of a /30 that no other test run uses: one byte of a file each."""
+    """Hold the number of a /24 that no other test run uses: one byte of a file each."""
     for number in range(_NETS):
         if number in _MINE:
             continue

@@ -17,6 +17,9 @@ from tests.e2e.desk import Desk, at_desk
 
 OUTAGE = float(os.environ.get("JUPYMAN_OUTAGE", "20"))
 COUNT = int(OUTAGE) + 15
+# A host that is silent for less than half a minute goes on over the same connection. After a longer outage Jupyter has
+# written into a lost one until its pings showed that, 30 to 40 s.
+LOST = 0 if OUTAGE < 25 else 45
 # The outage is waited for, and then JupyterLab's own next look, which it puts off for longer and longer.
 pytestmark = pytest.mark.timeout(180 + 2 * OUTAGE)
 
@@ -49,8 +52,10 @@ def test_the_tab_goes_on_and_the_kernel_has_counted(desk: Desk, network: Network
     wait_until(new_line, timeout=120 + OUTAGE, what="output in the same tab")
     output = time.monotonic() - healed
     wait_until(lambda: f"line {COUNT - 1}" in desk.shown(2), timeout=COUNT + 30, what="the last line")
-    seen = set(re.findall(r"line (\d+)", desk.shown(2)))
+    seen = {int(number) for number in re.findall(r"line (\d+)", desk.shown(2))}
     dialogs = desk.dismiss()
+    missing = sorted(set(range(COUNT)) - seen)
+    assert len(missing) <= LOST, (missing, desk.link(), [one.is_closed() for one in desk.sockets])
     # That a notebook could not be saved meanwhile (JupyterLab tries every two minutes) is worth a word to the user.
     assert all("Save" in text for text in dialogs)
     assert desk.run_cell("print(kept + 2)", 3) == "43"

@@ -249,11 +249,12 @@ def test_who_reads_the_browsers_command_line_gets_nothing(tmp_path: Path, neighb
     with fakes.serving(tmp_path) as daemon:
         daemon.backend.codes["seen"] = fakes.SECRET_URL
         read = neighbour.start(
-            "import http.client; print('ready', flush=True); "
-            f"c = http.client.HTTPConnection('127.0.0.1', {daemon.port}); c.request('GET', '/go?code=seen'); "
-            "r = c.getresponse(); print(r.status, r.getheader('location'), flush=True)"
+            "import http.client; print('ready', flush=True)\n"
+            f"c = http.client.HTTPConnection('127.0.0.1', {daemon.port}); c.request('GET', '/go?code=seen')\n"
+            "try: r = c.getresponse(); print(r.status, r.getheader('location'), flush=True)\n"
+            "except OSError: print('no answer', flush=True)\n"
         )
-        assert read() == "403 None\n"
+        assert read() == "no answer\n"
         assert go(daemon.port, "seen") == 302
 
 

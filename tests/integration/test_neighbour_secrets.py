@@ -155,7 +155,7 @@ def test_a_second_user_of_the_laptop_cannot_enter(whole: tuple[Cli, dict[str, An
     daemon = cli("daemon", "status", "--json").json["port"]
     local = session["forwards"][0]["local"].rsplit(":", 1)[1]
     ask = "import http.client, sys; c = http.client.HTTPConnection('127.0.0.1', int(sys.argv[1])); "
-    ask += "c.request('GET', sys.argv[2]); print(c.getresponse().status)"
-    assert stranger.run("python3", "-c", ask, str(daemon), "/v1/hello").stdout == "401\n"
-    # As with `ssh -L` he reaches the forwarded port; the token keeps him out.
-    assert stranger.run("python3", "-c", ask, local, "/api/kernels").stdout == "403\n"
+    ask += "c.request('GET', sys.argv[2])\ntry: print(c.getresponse().status)\nexcept OSError: print('no answer')"
+    # Neither port answers him; through `ssh -L` he would reach the server.
+    for port, path in ((str(daemon), "/v1/hello"), (local, "/api/kernels")):
+        assert stranger.run("python3", "-c", ask, port, path).stdout == "no answer\n"

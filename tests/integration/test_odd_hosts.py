@@ -371,7 +371,7 @@ def test_a_supervisor_goes_on_after_every_odd_answer(odd: Gateway, key: Path, mo
             wait_until(functools.partial(tried, before + 2), 30, f"another attempt after {what}")
             assert supervisor.status.state == "reconnecting", what
             odd.oddity = None
-            supervisor.disturbed()
+            supervisor.disturbed(doubtful=True)
             wait_until(lambda: supervisor.link is not None, 30, f"the link after {what}")
         # A person's login, as well.
         supervisor.want(wanted=False)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -60,6 +63,34 @@ def test_bytes_go_both_ways_and_are_counted(forwarder: Engine) -> None:
         listener = forwarder.listen(0, target)
         assert ask(listener, b"x" * 100_000) == b"x" * 100_000
         assert until(lambda: listener.stats() == (0, 100_000, 100_000))
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.getuid() != 0, reason="only root can be two users; Linux tells")
+def test_another_user_is_refused_unless_the_listener_is_shared(forwarder: Engine) -> None:
+    ask = "import socket, sys; c = socket.socket(); c.settimeout(20); c.connect(('127.0.0.1', int(sys.argv[1])))\n"
+    ask += "try: c.sendall(b'hello'); print(c.recv(9).decode())\nexcept OSError: print()"
+    words = ["setpriv", "--reuid=3000001", "--regid=3000001", "--clear-groups", "python3", "-c", ask]
+    heard: list[bytes] = []
+
+    def tell(sock: socket.socket) -> None:
+        heard.append(sock.recv(9))
+        sock.sendall(heard[-1])
+
+    with serving(tell) as target:
+        listener = forwarder.listen(0, target)
+
+        def asked() -> str:
+            how = {"PATH": "/usr/bin:/bin"}
+            command = [*words, str(listener.local_port)]
+            return subprocess.run(
+                command, env=how, cwd="/", stdout=subprocess.PIPE, text=True, check=True
+            ).stdout.strip()
+
+        assert asked() == ""
+        assert until(lambda: [name for name, _ in listener.strangers.seen()] == ["uid 3000001"])
+        listener.share = True
+        assert asked() == "hello"
+    assert heard == [b"hello"]
 
 
 def test_only_loopback_is_bound(forwarder: Engine) -> None:

@@ -316,6 +316,10 @@ def show(rows: list[Row]) -> None:
     kinds = {name: [row for row in rows if row[0] == name] for name in sorted({row[0] for row in rows})}
     for length in filter(None, OUTAGES):
         kinds[f"away for {length:.0f} s more"] = [row for row in rows if row[2] == length]
+    # A host that was silent for less than half a minute goes on over the same connection, when its kernel tries again.
+    vanished = [row for row in rows if row[0] == Storm.packets_vanish.__name__]
+    kinds["packets vanish, the connection lives"] = [row for row in vanished if row[2] < 20]
+    kinds["packets vanish, a new login"] = [row for row in vanished if row[2] >= 30]
     kinds["all"] = rows
     heads = ("fault", "rounds", "noticed p50 s", "p95", "max", "back p50 s", "p95", "max")
     print(f"\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")

@@ -92,7 +92,8 @@ def test_a_forward_carries_connections_and_their_half_closes(cli: Cli) -> None:
         [forward] = ran.json["forwards"]
         ends = {"host": "server1", "local": f"127.0.0.1:{here}", "remote": f"127.0.0.1:{remote}"}
         assert forward.pop("link")["state"] == "up"
-        assert forward == {**ends, "state": "up", "open": 0, "bytes_in": 0, "bytes_out": 0}
+        counts = {"open": 0, "bytes_in": 0, "bytes_out": 0}
+        assert forward == {**ends, **counts, "state": "up", "share": False}
         text = b"x" * 300_000
         # The answer comes only after our half is closed: it must travel to the far end, and not close the other half.
         assert spoken(here, text) == text.upper()
@@ -150,6 +151,7 @@ def test_several_at_once_also_to_other_addresses(cli: Cli) -> None:
         partly = cli("tunnel", str(ports[0]), str(ports[2]), "--close")
         assert partly.rc == 2, partly
         assert f"no forward of server1 has local port {ports[0]}; closed: 127.0.0.1:{ports[2]}" in partly.stderr
+        assert [line.split()[0] for line in partly.stdout.splitlines()] == ["FORWARD", f"127.0.0.1:{ports[2]}"]
         assert forwards(cli) == []
 
 
@@ -161,6 +163,45 @@ def test_a_forward_may_come_before_what_it_leads_to(cli: Cli) -> None:
     assert spoken(here) == b""
     with reader(there):
         assert spoken(here) == b"HELLO"
+
+
+@pytest.mark.parametrize("engine", ["native", "sshtunnel"])
+def test_a_forward_to_itself_is_refused(cli: Cli, engine: str) -> None:
+    """The host is this computer, and nothing but the forward's own listener has the port there."""
+    cli.home.mkdir(exist_ok=True)
+    (cli.home / "config.toml").write_text(f'[hosts.server1]\nengine = "{engine}"\n')
+    loop, here, there = quiet_ports(3)
+    said = refused(cli, "tunnel", str(loop), "--host", "server1", status=2, code="usage")
+    assert f"127.0.0.1:{loop} on server1 is this forward itself: server1 is this computer" in said.stderr
+    assert not answers(loop), "the port is free again"
+    assert forwards(cli) == []
+    with reader(there):
+        mixed = cli("tunnel", str(loop), f"{here}:{there}", "server1", "--json")
+        assert (mixed.rc, mixed.json["error"]["code"]) == (2, "usage"), mixed
+        assert [local(one) for one in mixed.json["forwards"]] == [here]
+        assert [local(one) for one in forwards(cli)] == [here], "the other one is opened"
+        with socket.create_connection(("127.0.0.1", here), 10) as sock:
+            assert sock.getpeername()[1] == here
+
+
+def test_forwards_that_lead_to_each_other_end_at_the_bound_and_ps_names_it(cli: Cli) -> None:
+    with reader() as remote:
+        one, two, other = quiet_ports(3)
+        # The account there is another one than ours here, as a rule.
+        assert cli("tunnel", "--share", f"{one}:{two}", "server1").rc == 0
+        assert cli("tunnel", "--share", f"{two}:{one}", f"{other}:{remote}", "server1").rc == 0
+        with socket.create_connection(("127.0.0.1", one), 10) as sock:
+            sock.sendall(b"x")
+
+            def named() -> list[str]:
+                return [p["code"] for forward in forwards(cli) for p in forward.get("problems", [])]
+
+            assert set(wait_until(named, what="the bound", timeout=60)) == {"forward-full"}
+            assert all(forward["open"] <= 1024 for forward in forwards(cli))
+            assert spoken(other) == b"HELLO"
+            assert ": 1024 were open at once (look which program" in cli("ps").stdout
+        wait_until(lambda: all(f["open"] == 0 for f in forwards(cli)), what="the end of the connections", timeout=60)
+        assert spoken(other) == b"HELLO"
 
 
 def test_after_the_last_close_nothing_is_left(cli: Cli, bed: Bed) -> None:

@@ -81,6 +81,7 @@ def test_the_session_object_has_every_promised_key(session: Session, user: User)
                 "open": forward["open"],
                 "bytes_in": forward["bytes_in"],
                 "bytes_out": forward["bytes_out"],
+                "share": False,
             }
         ],
         "job": None,

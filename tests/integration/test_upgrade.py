@@ -34,6 +34,24 @@ def test_a_new_version_takes_over_from_the_old_daemon(cli: Cli, tmp_path: Path) 
     assert len([one for one in cli.processes() if "daemon" in one.cmdline()]) == 1
 
 
+def test_a_daemon_of_0_1_0_which_can_prove_nothing_gives_way_too(cli: Cli, tmp_path: Path) -> None:
+    old = other_version(tmp_path, OLD)
+    for name, line in (
+        ("daemon/server.py", '            Route("/v1/prove", self._prove, methods=["GET"]),\n'),
+        ("daemon/server.py", ', "/v1/prove"'),
+    ):
+        file = tmp_path / "jupyman" / name
+        assert line in file.read_text()
+        file.write_text(file.read_text().replace(line, ""))
+    assert cli("daemon", "start", env=old).rc == 0
+    assert cli("daemon", "status", "--json").json["version"] == OLD  # asks, and replaces nothing
+    old_pid = cli("daemon", "status", "--json").json["pid"]
+    assert cli("ps", "--json").rc == 0
+    now = cli("daemon", "status", "--json").json
+    assert (now["version"], now["pid"] == old_pid) == (__version__, False)
+    assert [one.pid for one in cli.processes() if "daemon" in one.cmdline()] == [now["pid"]]
+
+
 def test_an_old_version_does_not_end_the_newer_daemon(cli: Cli, tmp_path: Path) -> None:
     assert cli("daemon", "start", env=other_version(tmp_path, FUTURE)).rc == 0
     refused = cli("ps", "--json")

@@ -32,30 +32,39 @@ class Host:
     def __init__(self, peer: str | None = "127.0.0.1", awaited: bool = True) -> None:
         self.peer = peer
         self.awaited = awaited
+        self.source: str | None = None
         self.told = 0
+        self.doubted = 0
+        self.lost = 0
 
-    def disturbed(self) -> None:
+    def disturbed(self, *, doubtful: bool) -> None:
         self.told += 1
+        self.doubted += doubtful
+
+    def cut_off(self) -> None:
+        self.lost += 1
 
 
 @pytest.mark.parametrize(
-    ("mono", "wall", "told"),
+    ("mono", "wall", "told", "doubted"),
     [
-        (1.0, 1.0, 0),
-        (2.5, 2.5, 0),  # a busy computer
-        (1.0, 2401.0, 1),  # asleep, on Linux
-        (2401.0, 2401.0, 1),  # asleep where both clocks go on, or SIGSTOP
-        (1.0, -3600.0, 0),  # the clock was set back
-        (5.0, -3600.0, 1),
+        (1.0, 1.0, 0, 0),
+        (2.5, 2.5, 0, 0),  # a busy computer
+        (1.0, 21.0, 1, 0),  # a nap, through which a connection lives
+        (1.0, 2401.0, 1, 1),  # asleep, on Linux
+        (2401.0, 2401.0, 1, 1),  # asleep where both clocks go on, or SIGSTOP
+        (1.0, -3600.0, 0, 0),  # the clock was set back
+        (5.0, -3600.0, 1, 0),
     ],
 )
-def test_a_tick_that_comes_late(mono: float, wall: float, told: int) -> None:
+def test_a_tick_that_comes_late(mono: float, wall: float, told: int, doubted: int) -> None:
     clock, one, other, idle = Hands(), Host(), Host(None), Host(awaited=False)
     seen = Awake(lambda: [one, other, idle], clock)
     seen.tick(1.0)
     clock.pass_(mono, wall)
     seen.tick(1.0)
     assert [host.told for host in (one, other, idle)] == [told, told, 0]
+    assert [host.doubted for host in (one, other, idle)] == [doubted, doubted, 0]
     seen.tick(1.0)
     assert one.told == told, "once"
 
@@ -98,6 +107,49 @@ def test_an_address_that_changes(monkeypatch: pytest.MonkeyPatch, addresses: lis
         moving.told = 0
         seen.tick(1.0)
         assert (moving.told, still.told) == (expected, 0)
+
+
+@pytest.mark.parametrize(
+    ("bound", "addresses", "doubted"),
+    [
+        ("10.0.0.7", ["10.0.0.7", "192.168.1.3"], 1),
+        ("10.0.0.7", ["10.0.0.7", None, "10.0.0.7"], 0),  # the same network again: the connection may live
+        ("10.0.0.7", ["10.0.0.7", None, "192.168.1.3"], 1),
+        ("10.0.0.7", ["10.0.0.7", "192.168.1.3", "10.0.0.7"], 1),  # there and back: once
+        (None, ["10.0.0.7", "192.168.1.3"], 0),  # a link that is to come back
+    ],
+)
+def test_a_link_of_another_network_is_doubted(
+    monkeypatch: pytest.MonkeyPatch, bound: str | None, addresses: list[str | None], doubted: int
+) -> None:
+    now: dict[str | None, str | None] = {}
+    monkeypatch.setattr(awake, "source_address", now.get)
+    host = Host("10.0.0.1")
+    host.source = bound
+    seen = Awake(lambda: [host], Hands())
+    for address in addresses:
+        now["10.0.0.1"] = address
+        seen.tick(1.0)
+    assert host.doubted == doubted
+
+
+@pytest.mark.parametrize(
+    ("away", "peer", "lost"),
+    [(awake.CUT_OFF - 1, "10.0.0.1", False), (awake.CUT_OFF, "10.0.0.1", True), (awake.CUT_OFF, None, False)],
+)
+def test_a_computer_without_a_way_to_the_host_gives_the_link_up_after_a_while(
+    monkeypatch: pytest.MonkeyPatch, away: float, peer: str | None, lost: bool
+) -> None:
+    now: dict[str | None, str | None] = {peer: "10.0.0.7"}
+    monkeypatch.setattr(awake, "source_address", now.get)
+    clock, host = Hands(), Host(peer)
+    seen = Awake(lambda: [host], clock)
+    seen.tick(1.0)
+    now[peer] = None
+    for _ in range(int(away) + 1):
+        seen.tick(1.0)
+        clock.pass_(1, 1)
+    assert bool(host.lost) == lost
 
 
 def test_another_host_is_no_other_network() -> None:

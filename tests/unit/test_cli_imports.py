@@ -55,7 +55,18 @@ OURS = {
     "jupyman.paths",
 }
 # And of the standard library, each a millisecond at most.
-SMALL = {"copy", "dataclasses", "datetime", "encodings", "fnmatch", "pathlib", "runpy", "unicodedata"}
+SMALL = {
+    "copy",
+    "dataclasses",
+    "datetime",
+    "encodings",
+    "fnmatch",
+    "hashlib",
+    "hmac",
+    "pathlib",
+    "runpy",
+    "unicodedata",
+}
 
 
 def names(stderr: str) -> set[str]:

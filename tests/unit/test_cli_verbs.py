@@ -230,22 +230,12 @@ def test_up_names_problems_and_their_fix(daemon: fakes.Served) -> None:
     assert daemon.run("up").stderr.splitlines() == ["warning: runs as root", "  fix: use an account"]
 
 
-@pytest.mark.parametrize(
-    ("text", "tty", "asked"),
-    [
-        ("", True, "ask"),
-        ("", False, None),
-        ('[defaults]\non_conflict = "kill"', True, None),
-        ('[hosts.server1]\non_conflict = "fail"', True, None),
-        ('[hosts.other]\non_conflict = "fail"', True, "ask"),
-    ],
-)
-def test_a_terminal_is_asked_about_ports_unless_the_config_says(
-    daemon: fakes.Served, text: str, tty: bool, asked: str | None
-) -> None:
-    (daemon.home / "config.toml").write_text(text)
+@pytest.mark.parametrize("tty", [True, False])
+def test_what_to_do_with_a_taken_port_is_decided_by_the_daemon(daemon: fakes.Served, tty: bool) -> None:
+    """It knows the host, and its table in config.toml, also where the user names none."""
     daemon.run("up", "server1", tty=tty)
-    assert daemon.last.on_conflict == asked
+    assert daemon.last.on_conflict is None
+    assert daemon.backend.clients[-1].interactive is tty
 
 
 def test_ps_shows_no_token(daemon: fakes.Served) -> None:
@@ -274,6 +264,37 @@ def test_ps_with_everything_unknown(daemon: fakes.Served) -> None:
     assert result.status == 0
     assert "None" not in result.stdout
     assert "no key fits" in result.stdout
+
+
+GONE = model.ErrorInfo(code="host-unreachable", message="h2 does not answer", hint="look at the network")
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "answer", "shown"),
+    [
+        (
+            "ps -a",
+            api.PsRequest,
+            model.Ps(sessions=[fakes.SESSION], unreachable=[model.Unreachable(host="h2", error=GONE)]),
+            ["server1", "NOT REACHED", "h2", "h2 does not answer"],
+        ),
+        ("kill server1 h2:1", api.Kill, {**fakes.ANSWERS[api.Kill], "error": GONE}, ["stopped session server1"]),
+        ("down server1 x", api.Down, {**fakes.ANSWERS[api.Down], "error": GONE}, ["server1: forwards closed"]),
+        ("tunnel 1 2", api.Tunnel, {**fakes.ANSWERS[api.Tunnel], "error": GONE}, ["127.0.0.1:6006"]),
+    ],
+)
+def test_what_was_done_is_shown_beside_what_failed(
+    daemon: fakes.Served, line: str, kind: type[api.Request], answer: Any, shown: list[str]
+) -> None:
+    daemon.backend.answers[kind] = answer
+    result = daemon.run(*line.split())
+    assert result.status == 10
+    assert [text for text in shown if text not in result.stdout] == []
+    assert result.stderr.splitlines()[-2:] == ["error: h2 does not answer", "hint: look at the network"]
+    told = daemon.run(*line.split(), "--json")
+    assert (told.status, told.stderr) == (10, "")
+    assert told.json["error"] == plain(GONE)
+    assert {key: told.json[key] for key in plain(answer)} == plain(answer), "one object holds both"
 
 
 def ago(seconds: float) -> str:

@@ -55,7 +55,7 @@ slurm = { partition = "gpu", gres = "gpu:1", time = "4:00:00", mem = "32G" }
     assert read.defaults.on_conflict == "ask"
     assert read.hosts["server1"].local_port == 9001
     assert read.hosts["box.example.org"] == config.HostEntry()
-    assert read.hosts["cluster"].slurm["gres"] == "gpu:1"
+    assert (read.hosts["cluster"].slurm or {})["gres"] == "gpu:1"
 
 
 @pytest.mark.parametrize(

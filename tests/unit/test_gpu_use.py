@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -243,3 +245,40 @@ def test_what_a_wrapper_and_its_kernel_started_is_counted_once() -> None:
 )
 def test_paths_by_kernel(body: Any, expected: dict[str, str]) -> None:
     assert notebooks.read(body) == expected
+
+
+MOMENT = "2026-01-02T03:04:05.678901Z"
+
+
+@pytest.mark.parametrize(
+    ("kernels", "expected"),
+    [
+        ([], []),
+        ([{"id": "k1", "execution_state": "idle", "last_activity": MOMENT}], []),
+        ([{"id": "k1", "execution_state": "starting"}, {"id": "k3"}, {"execution_state": "busy"}, 7, None], []),
+        ([{"id": "k1", "execution_state": "busy", "last_activity": MOMENT}], [("k1", "a.ipynb", MOMENT)]),
+        ([{"id": "k2", "execution_state": "busy", "last_activity": 5}], [("k2", None, None)]),
+        (
+            [{"id": "\x1b[2J", "execution_state": "busy", "last_activity": "\x1b"}],
+            [("\N{REPLACEMENT CHARACTER}[2J", None, "\N{REPLACEMENT CHARACTER}")],
+        ),
+    ],
+)
+def test_kernels_at_work(kernels: list[Any], expected: list[tuple[str, str | None, str | None]]) -> None:
+    found = notebooks.read_busy(kernels, {"k1": "a.ipynb"})
+    assert [(one.kernel, one.notebook, one.since) for one in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("notebook", "since", "said"),
+    [
+        ("a b.ipynb", MOMENT, r"a b\.ipynb \(since 202[56]-\d\d-\d\d \d\d:\d\d or before\)"),
+        (None, None, "kernel 12345678"),
+        ("a", "yesterday", "a"),
+        ("a", "now", r"a \(since \d\d:\d\d:\d\d or before\)"),
+    ],
+)
+def test_a_kernel_at_work_in_words(notebook: str | None, since: str | None, said: str) -> None:
+    if since == "now":
+        since = datetime.now(UTC).isoformat()
+    assert re.fullmatch(said, notebooks.Busy(kernel="123456789", notebook=notebook, since=since).text)

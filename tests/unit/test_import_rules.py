@@ -29,12 +29,13 @@ WALLS: dict[str, set[str]] = {
     "address": set(),
     "spawn": set(),
     "loopback": set(),
+    "strangers": {"loopback"},
     "client": {"api", "address", "loopback", "spawn"},
     "cli": {"client", "api", "address"},
-    "daemon": {"api", "address", "core", "loopback"},
-    "core": {"api", "tools", "ssh", "remote"},
+    "daemon": {"api", "address", "core", "strangers"},
+    "core": {"api", "tools", "ssh", "remote", "strangers"},
     "tools": set(),
-    "ssh": set(),
+    "ssh": {"strangers"},
     "remote": set(),
 }
 # The command `jupyman daemon run` is the daemon, and `jupyman demo` the demo: lazily, and only these two.
@@ -123,7 +124,10 @@ def test_imports(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_module_is_one_noun_or_verb(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+    """What belongs together stays together: a longer module says why it is longer."""
+    text = path.read_text(encoding="utf-8")
+    reason = "Over 400 lines because" in (ast.get_docstring(ast.parse(text)) or "")
+    assert (len(text.splitlines()) > 400) == reason
 
 
 def test_rich_is_drawn_with_only_where_something_is_drawn() -> None:

@@ -119,6 +119,7 @@ class OneSupervisor:
     def __init__(self, name: str) -> None:
         self.name = name
         self.link: Any = name
+        self.silent = False
         self.forwarder = self
 
     def wake(self) -> None: ...

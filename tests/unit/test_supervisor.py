@@ -17,9 +17,9 @@ from cryptography.exceptions import InvalidTag
 
 from jupyman import errors
 from jupyman.api import ClientContext
+from jupyman.core import login, silence
 from jupyman.core import supervisor as module
 from jupyman.core.background import Background
-from jupyman.core.login import REACH
 from tests.bed.wait import wait_until
 
 from .world import ANSWER, DAY, HOUR, MINUTE, FakeLink, World, a_world
@@ -47,9 +47,9 @@ def test_a_day_of_heartbeats_neither_drifts_nor_grows(world: World) -> None:
     counted = len(world.beats)
     size = footprint(world)
     world.live(DAY - HOUR)
-    assert max(gaps(world.beats)) <= module.HEARTBEAT_INTERVAL + ANSWER + 0.01
+    assert max(gaps(world.beats)) <= silence.INTERVAL + ANSWER + 0.01
     # One in each interval: as many in the last hours as in the first, and none is left out.
-    assert len(world.beats) == pytest.approx((DAY - HOUR) / (module.HEARTBEAT_INTERVAL + ANSWER), rel=0.001)
+    assert len(world.beats) == pytest.approx((DAY - HOUR) / (silence.INTERVAL + ANSWER), rel=0.001)
     assert len(world.beats) == pytest.approx(23 * counted, rel=0.001)
     assert (world.state, world.supervisor.status.reconnects, len(world.logins)) == ("up", 0, 0)
     no_larger(footprint(world), size)
@@ -99,7 +99,7 @@ def no_larger(after: tuple[int, int, int], before: tuple[int, int, int]) -> None
 # --- outages ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("minutes", [0.2, 1.0, 4.0])
+@pytest.mark.parametrize("minutes", [0.6, 1.0, 4.0])
 def test_after_a_short_outage_the_link_is_back_in_two_seconds(world: World, minutes: float) -> None:
     for _ in range(50):
         world.vanish()
@@ -112,6 +112,179 @@ def test_after_a_short_outage_the_link_is_back_in_two_seconds(world: World, minu
         assert world.ups[-1] - healed <= 2.0 * (1 + 0.2) + ANSWER
 
 
+# Seconds without packets, and seconds after which the other end then sends again: measured with real kernels.
+STALLS = [(3.0, 0.3), (5.0, 1.6), (7.0, 6.2), (10.0, 3.3), (15.0, 11.5), (20.0, 6.6), (29.0, 24.7)]
+
+
+@pytest.mark.parametrize(("away", "late"), STALLS)
+def test_a_stall_costs_no_login(world: World, away: float, late: float) -> None:
+    link, shown = world.links[-1], []
+    world.vanish()
+    end = world.clock.passed + away
+    while world.clock.passed < end:
+        world.live(min(1.0, end - world.clock.passed))
+        shown.append(world.supervisor.status)
+    assert world.link is link, "it stands"
+    assert [one.state for one in shown if one.silent_since is not None] == ["reconnecting"] * sum(
+        one.state != "up" for one in shown
+    )
+    if away >= 6:
+        assert shown[-1].state == "reconnecting"
+        assert world.supervisor.silent
+    world.heal(late=late)
+    world.live(late + 3.0)
+    assert (world.state, world.link, world.supervisor.status.silent_since) == ("up", link, None)
+    assert (len(world.logins), world.supervisor.status.reconnects) == (1, 0)
+
+
+def test_silence_ends_a_connection_after_half_a_minute(world: World) -> None:
+    link = world.links[-1]
+    world.vanish()
+    world.live(silence.PATIENCE - 1)
+    assert link.alive
+    since = world.supervisor.status.since
+    world.live(3.0)
+    assert world.supervisor.link is None
+    assert link.closed.wait(10)
+    assert world.supervisor.status.since == since, "nothing else is shown than before"
+    world.heal()
+    world.live(3.0)
+    assert (world.state, world.supervisor.status.reconnects) == ("up", 1)
+
+
+def test_a_host_that_takes_what_we_send_gets_more_time(world: World) -> None:
+    """Its own answer comes when its kernel tries again."""
+    link = world.links[-1]
+    world.vanish()
+    world.live(silence.PATIENCE - 2)
+    link.acknowledged = world.clock.now
+    world.live(silence.PATIENCE - 2)
+    assert (world.link, len(world.logins)) == (link, 1)
+    world.live(4.0)
+    assert world.link is not link
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_after_a_long_sleep_a_connection_has_one_chance(world: World, silent: bool) -> None:
+    link = world.links[-1]
+    if silent:
+        world.vanish()
+        world.live(10.0)
+        assert world.supervisor.silent
+    world.clock.sleep(40 * MINUTE)
+    world.live(5.0)
+    assert (world.link is link) == (not silent)
+    assert world.state == ("reconnecting" if silent else "up")
+
+
+def test_a_nap_ends_no_silent_connection(world: World) -> None:
+    world.vanish()
+    world.live(8.0)
+    world.clock.sleep(10.0)
+    world.live(8.0)
+    assert world.supervisor.silent
+
+
+def test_a_computer_without_a_network_gives_its_links_up(world: World) -> None:
+    world.vanish()
+    world.live(8.0)
+    world.supervisor.cut_off()
+    assert world.supervisor.link is None
+    assert (world.state, world.supervisor.status.silent_since) == ("reconnecting", None)
+
+
+# --- a person asks while the host is silent -----------------------------------------------------------------------
+
+
+class Asking:
+    """A command of a person: runs in a thread of its own."""
+
+    def __init__(self, world: World, *, renew: bool) -> None:
+        self.operation = Background(ClientContext())
+        self.got: list[object] = []
+        self._work = functools.partial(world.supervisor.acquire, self.operation, renew=renew)
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.got.append(self._work())
+        except errors.JupymanError as error:
+            self.got.append(error)
+
+    @property
+    def waits(self) -> bool:
+        return self._thread.is_alive()
+
+    def result(self) -> object:
+        self._thread.join(10)
+        (found,) = self.got
+        return found
+
+
+def test_commands_wait_for_a_silent_host_and_use_its_connection(world: World) -> None:
+    link = world.links[-1]
+    world.vanish()
+    world.live(8.0)
+    asking = Asking(world, renew=False)
+    world.live(8.0)
+    assert asking.waits
+    world.heal()
+    world.live(3.0)
+    assert asking.result() is link
+    assert len(world.logins) == 1
+
+
+def test_commands_that_wait_for_a_silent_host_can_be_interrupted(world: World) -> None:
+    world.vanish()
+    world.live(8.0)
+    asking = Asking(world, renew=False)
+    asking.operation.cancelled.set()
+    assert isinstance(asking.result(), errors.Interrupted)
+    assert world.supervisor.silent
+
+
+def test_up_does_not_wait_for_a_silent_host(world: World) -> None:
+    link = world.links[-1]
+    world.vanish()
+    world.live(8.0)
+    waiting = Asking(world, renew=False)
+    world.away = None  # a new connection comes through at once; the old one waits for the host's kernel
+    fresh = Asking(world, renew=True).result()
+    assert fresh is world.links[-1]
+    assert fresh is not link
+    assert link.closed.wait(10)
+    assert waiting.result() is fresh
+    assert (world.state, len(world.logins)) == ("up", 2)
+
+
+def test_an_up_that_fails_leaves_the_silent_connection_alone(world: World) -> None:
+    link = world.links[-1]
+    world.vanish()
+    world.live(8.0)
+    assert isinstance(Asking(world, renew=True).result(), errors.HostUnreachable)
+    assert (world.link, world.supervisor.silent) == (link, True)
+    world.heal()
+    world.live(3.0)
+    assert (world.link, world.state) == (link, "up")
+
+
+def test_a_host_that_answers_during_the_login_of_an_up_keeps_its_connection(world: World) -> None:
+    link = world.links[-1]
+    world.vanish()
+    world.live(8.0)
+
+    def revive() -> None:
+        world.heal()
+        world.live(3.0)
+
+    world.during = revive
+    assert Asking(world, renew=True).result() is link
+    world.during = lambda: None
+    assert (world.state, len(world.logins), world.supervisor.status.reconnects) == ("up", 2, 0)
+    assert not world.links[-1].alive, "the new connection is closed"
+
+
 def test_a_night_away_costs_few_attempts_and_ends_in_a_minute(world: World) -> None:
     world.vanish()
     world.logins.clear()
@@ -119,7 +292,7 @@ def test_a_night_away_costs_few_attempts_and_ends_in_a_minute(world: World) -> N
     world.live(12 * HOUR)
     assert world.state == "reconnecting"
     waits = gaps(world.logins)
-    assert max(waits) <= 60 * 1.2 + REACH
+    assert max(waits) <= 60 * 1.2 + login.REACH
     assert min(waits[2:]) >= 0.8, "never two at once, nor one right after the other"
     after_an_hour = [moment for moment in world.logins if moment > start + HOUR]
     assert len(after_an_hour) < 11 * 60 * 1.3
@@ -172,13 +345,13 @@ def test_a_clock_that_is_set_breaks_nothing(world: World, jump: float) -> None:
     world.clock.shift += jump
     world.live(MINUTE)
     assert (world.state, world.supervisor.status.reconnects) == ("up", 0)
-    assert max(gaps(world.beats)) <= module.HEARTBEAT_INTERVAL + ANSWER + 0.01
+    assert max(gaps(world.beats)) <= silence.INTERVAL + ANSWER + 0.01
     world.vanish()
     world.live(10 * MINUTE)
     world.clock.shift += jump
     world.logins.clear()
     world.live(10 * MINUTE)
-    assert max(gaps(world.logins)) <= 15 * 1.2 + REACH
+    assert max(gaps(world.logins)) <= 15 * 1.2 + login.REACH
     world.heal()
     world.live(20.0)
     assert world.state == "up"

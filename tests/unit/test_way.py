@@ -34,6 +34,7 @@ class Host:
 
     name = "server1"
     status = UP
+    silent = False
 
     def __init__(self) -> None:
         self.link: Any = object()
@@ -57,7 +58,7 @@ def live() -> Live:
 
 
 def way(host: Any, live: Live) -> Way:
-    return Way(host, host.link, live, asked=None, usual=None, suspect=lambda: None)
+    return Way(host, host.link, live, asked=None, usual=None, share=False, suspect=lambda: None)
 
 
 def test_what_one_link_proved_does_not_hold_for_the_next(host: Host, live: Live) -> None:

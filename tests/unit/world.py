@@ -9,13 +9,13 @@ from typing import cast
 
 from jupyman import errors
 from jupyman.api import ClientContext
+from jupyman.core import login
 from jupyman.core.awake import TICK, Awake
 from jupyman.core.clock import Clock
-from jupyman.core.login import REACH
 from jupyman.core.shell import Completed
 from jupyman.core.supervisor import Supervisor
 from jupyman.ssh.auth import Keyring
-from jupyman.ssh.link import Link
+from jupyman.ssh.link import Link, NoAnswer
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 NOON = 1_800_000_000.0  # some noon since 1970
@@ -73,24 +73,35 @@ class FakeClock(Clock):
 
 
 class FakeLink:
-    """The other end: answers heartbeats as long as its world says so."""
+    """The other end: answers heartbeats as long as its world says so.
+
+    Attributes:
+        heard: when it gave the last sign of life.
+        acknowledged: when its kernel last took what was sent.
+    """
 
     peer = "127.0.0.1"
+    source = "127.0.0.1"
 
     def __init__(self, world: World) -> None:
         self._world = world
         self.alive = True
         self.busy = 0.0
+        self.heard = world.clock.now
+        self.acknowledged = 0.0
         self.ended: Callable[[str], None] = lambda reason: None
         self.closed = threading.Event()
 
     def heartbeat(self, timeout: float) -> float:
         world = self._world
         world.beats.append(world.clock.passed)
-        if not self.alive or world.away:
+        if not self.alive:
+            raise errors.LinkLost("server1: the connection ended")
+        if world.away:
             world.clock.now += timeout
-            raise errors.LinkLost(f"server1: no answer in {timeout:.0f} s")
+            raise NoAnswer(f"server1: no answer in {timeout:.0f} s")
         world.clock.now += ANSWER
+        self.heard = world.clock.now
         return ANSWER
 
     def run(self, script: str, **how: object) -> Completed:
@@ -142,12 +153,17 @@ class World:
         if self.away is not None:
             error = self.away()
             silent = error.details.get("unreached", False)
-            self.clock.now += REACH if silent else ANSWER
+            self.clock.now += login.REACH if silent else ANSWER
             raise error
         self.clock.now += ANSWER
         self.ups.append(self.clock.passed)
         self.links.append(FakeLink(self))
         return cast("Link", self.links[-1])
+
+    @property
+    def link(self) -> FakeLink | None:
+        """The supervisor's link."""
+        return cast("FakeLink | None", self.supervisor.link)
 
     @property
     def state(self) -> str:
@@ -165,8 +181,23 @@ class World:
         """Nothing is answered any more."""
         self.away = lambda: errors.HostUnreachable("server1: no answer in 2 s", unreached=True)
 
-    def heal(self) -> None:
+    def heal(self, *, late: float = 0.0) -> None:
+        """Let the host answer again.
+
+        Args:
+            late: seconds until it sends again what was under way over a connection that still stands.
+        """
         self.away = None
+        link = self.link
+        if link is None:
+            return
+        link.acknowledged = self.clock.now
+
+        def speak() -> None:
+            if link.alive and not self.away:
+                link.heard = self.clock.now
+
+        self.clock.at(self.clock.passed + late, speak)
 
 
 @contextmanager
