@@ -88,11 +88,10 @@ def test_a_connection_that_says_nothing(listen: Listen) -> None:
         said.append(read_all(connection))
         over.set()
 
-    with serving(handler) as target:
-        # It stays until the far end has seen its end: who is gone at once could be anybody, and is refused.
-        with connect(listen(target)) as sock:
-            sock.shutdown(socket.SHUT_WR)
-            assert over.wait(PATIENCE)
+    # It stays until the far end has seen its end: who is gone at once could be anybody, and is refused.
+    with serving(handler) as target, connect(listen(target)) as sock:
+        sock.shutdown(socket.SHUT_WR)
+        assert over.wait(PATIENCE)
     assert said == [b""]
 
 
