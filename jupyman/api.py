@@ -51,9 +51,10 @@ class Up(Request, tag="up", frozen=True, kw_only=True):
 
 
 class Down(Request, tag="down", frozen=True, kw_only=True):
-    """Stop forwarding; the servers run on."""
+    """Stop forwarding; the servers run on, and the local ports stay bound."""
 
     sessions: list[str]
+    release: bool = False  # free the local ports, too
 
 
 class Kill(Request, tag="kill", frozen=True, kw_only=True):

@@ -69,13 +69,22 @@ def foreign_listener(port: int) -> bool:
     Args:
         port: of a listener of ours, as it once was.
     """
+    return listener_uid(port) not in {None, own_uid()}
+
+
+def listener_uid(port: int) -> int | None:
+    """Return whose program a connection to 127.0.0.1 would reach: its uid; None: nobody's, or this system does not say.
+
+    Args:
+        port: any.
+    """
     if sys.platform != "linux":
-        return False
+        return None
     try:
         found = _look(("127.0.0.1", port), ("0.0.0.0", 0))  # noqa: S104 - compared, not bound
     except OSError:
-        return False
-    return found is not None and found[1] != own_uid()
+        return None
+    return found[1] if found is not None else None
 
 
 def _look(end: End, other: End) -> _Socket | None:

@@ -117,6 +117,7 @@ class Session(Noun, frozen=True, kw_only=True):
     server: Server | None = None
     url: str | None = None
     forwards: list[Forward] = []
+    held: str | None = None  # the local endpoint that stays ours while the session is down
     job: None = None
     problems: list[Problem] = []
     gpu_use: list[GpuUse] = []
@@ -315,6 +316,8 @@ class SessionSpec(Noun, frozen=True, kw_only=True):
     node: str | None = None  # the machine on which it runs: an alias may lead to several with the same home
     adopted: bool = False  # that server was taken over, not launched
     said: list[str] | None = None  # the fields that a command line named; None: 0.1.0 did not note it
+    released: bool = False  # `down --release`: while it is not wanted, its local port is not kept either
+    heard: bool = False  # another user had its local port, and may know its token, which was not changed since
 
 
 class TunnelSpec(Noun, frozen=True, kw_only=True):

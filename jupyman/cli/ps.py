@@ -34,6 +34,9 @@ def command(context: Context, hosts: tuple[str, ...], every: bool, as_json: bool
         heads = ("NAME", "HOST", "STATE", "LINK", "URL", "ENV", "GPU", "PORT", "UPTIME")
         context.out(terminal.table(heads, [_session(one) for one in sessions]))
         for one in sessions:
+            if one["held"]:
+                again = f"jupyman up {one['name']}; jupyman down --release {one['name']} frees the port"
+                context.out(f"{one['name']}: down, {one['held']} stays reserved ({again})")
             for problem in one["problems"]:
                 context.out(f"{one['name']}: {problem['text']} ({problem['fix']})")
             for use in one["gpu_use"]:

@@ -19,6 +19,9 @@ import json
 import math
 import re
 from dataclasses import dataclass
+from datetime import datetime
+
+from jupyman.model import LinkStatus
 
 RETRY = 2  # seconds
 PATIENCE = 15.0  # seconds that requests about one kernel wait; connections are held for 20 at most
@@ -53,6 +56,40 @@ class Facts:
     next_attempt: str | None = None
     command: str | None = None
     silent: bool = False
+
+
+def link_away(title: str, host: str, link: LinkStatus, *, again: str, seen: str | None = None) -> Facts:
+    """Say what a browser should know of a link that is not up.
+
+    Args:
+        title: the session or forward.
+        host: its host.
+        link: the state.
+        again: the command by which a person logs in again.
+        seen: when the far end was last seen alive.
+    """
+    if link.silent_since is not None:
+        text = "the host does not answer; its connection is kept for a while"
+        return Facts(title, host, text, since=clock(link.silent_since), seen=clock(seen), silent=True)
+    words = {
+        "up": "looking whether the server still runs",
+        "needs-auth": "the host asks for a login",
+        "failed": "the host's key is not the known one",
+    }
+    return Facts(
+        title,
+        host,
+        words.get(link.state, "the link is lost, reconnecting"),
+        since=clock(link.since) if link.state != "up" else None,
+        seen=clock(seen),
+        next_attempt=clock(link.next_attempt),
+        command=again if link.state in {"needs-auth", "failed"} else None,
+    )
+
+
+def clock(moment: str | None) -> str | None:
+    """Return a time as this computer's clock shows it."""
+    return datetime.fromisoformat(moment).astimezone().strftime("%H:%M:%S") if moment else None
 
 
 def answer(head: bytes, facts: Facts, waited: float | None = math.inf) -> bytes | None:

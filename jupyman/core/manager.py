@@ -223,12 +223,15 @@ class Manager:
         if first is not None and not lives:
             raise first
         for live in lives:
-            with self.sessions.lock:
-                live.spec = msgspec.structs.replace(live.spec, wanted=False)
-                listener, live.listener = live.listener, None
-                live.verified = False
-            if listener is not None:
+            with live.binding, self.sessions.lock:
+                listener = live.park()
+                if request.release:
+                    live.spec = msgspec.structs.replace(live.spec, released=True)
+                    live.listener, live.port_problems = None, []
+            if listener is not None and request.release:
                 listener.close()
+            elif listener is not None:
+                listener.part()
         self.sessions.save()
         for live in lives:
             supervisor = self.hosts.known(live.spec.host)
@@ -242,8 +245,8 @@ class Manager:
         lives = self.sessions.all()
         for live in lives:
             # A question that needs no network is answered from memory: only a daemon just started has to wait, and not
-            # for ever where a host is away.
-            if live.spec.wanted and live.state != "starting" and not live.settled.is_set():
+            # for ever where a host is away. One that is down waits for its port alone.
+            if live.state != "starting" and not live.settled.is_set():
                 live.settled.wait(max(0.0, self._settled_by - time.monotonic()))
         missed: list[Unreachable] = []
         for host in [] if request.all else request.hosts:  # with --all a host is asked, and need not be known

@@ -10,7 +10,7 @@ from functools import partial
 
 from jupyman import errors
 from jupyman.api import ClientContext
-from jupyman.core import restarts, tunnels
+from jupyman.core import overheard, restarts, tunnels
 from jupyman.core.hosts import Hosts
 from jupyman.core.launchers import nohup
 from jupyman.core.launchers.liveness import judge
@@ -74,9 +74,10 @@ class Restorer:
         done = True
         hosts: dict[str, None] = {}
         for live in self._sessions.all():
+            # Also of those that are down: nobody else may hear their open tabs.
+            done &= _tried(f"session {live.spec.name}", partial(self._bind, live))
             if live.spec.wanted:
                 hosts[live.spec.host] = None
-                done &= _tried(f"session {live.spec.name}", partial(self._bind, live))
             else:
                 live.settled.set()
         for spec, listener in self._sessions.forwards():
@@ -114,8 +115,13 @@ class Restorer:
 
     def _bind(self, live: Live) -> None:
         """Bind the session's local port before its link is there; connections wait."""
+        with live.binding:
+            self._bind_alone(live)
+
+    def _bind_alone(self, live: Live) -> None:
         spec = live.spec
-        if spec.local_port is None or live.listener is not None:
+        released = spec.released and not spec.wanted
+        if spec.local_port is None or live.listener is not None or released:
             return
         supervisor = self._hosts.supervisor(spec.host, self._client)
         try:
@@ -125,14 +131,18 @@ class Restorer:
             )
         except errors.JupymanError as error:
             log.warning("session %s: %s", spec.name, error.message)
-            live.problems = [
-                Problem(
-                    code="local-port",
-                    severity="warning",
-                    text=error.message,
-                    fix=f"free the port, then jupyman up {spec.name}",
-                )
-            ]
+            problem = Problem(
+                code="local-port",
+                severity="warning",
+                text=error.message,
+                fix=f"free the port, then jupyman up {spec.name}",
+            )
+            who = overheard.stranger(spec.local_port, taken=True) if isinstance(error, errors.PortInUse) else None
+            if who is not None:
+                live.overheard(spec.local_port)
+                self._sessions.save()  # it stays true when he has left, and for the daemon after this one
+                problem = overheard.taken(spec.name, spec.local_port, who)
+            live.port_problems = [problem]
             return
         live.take(listener, lambda: supervisor.status, self.look)
         listener.share = self._hosts.share(spec.host)
@@ -202,6 +212,16 @@ class Restorer:
             live.running = running
             self._absent(supervisor, live, liveness)
             return
+        running = liveness.now(running)
+        if live.sealed:
+            running, alone = overheard.renew(link, self._sessions, live, running)
+            now = live.running
+            if live.state == "starting" or (now is not None and now.server.pid != running.server.pid):
+                return
+            held = [problem for problem in live.port_problems if problem.code != "token-seen"]
+            if not alone:
+                held.append(overheard.seen_for_good(live.spec.name))
+            live.port_problems = held or [overheard.changed(None, None)]
         with self._sessions.lock:
             if live.listener is not None and running.endpoint is not None:
                 live.listener.retarget(running.endpoint)

@@ -43,7 +43,15 @@ SILENT_AFTER = 10.0
 
 @dataclass
 class Live:
-    """One session: the wish, and what is known of its server."""
+    """One session: the wish, and what is known of its server.
+
+    Connections through its listener go to the server only while it is `verified`, and neither of these holds:
+    - `parked`: the session is down. Set by `down`, and at the daemon's start where the session is down; cleared by `up`
+      when it takes the listener, and set again where that `up` fails. The listener stays bound all the time, so that
+      nobody else can hear an open tab.
+    - `sealed`: another user may know the token (`spec.heard`, which is on disk). Set when that is found out, and by
+      each `up` until it is mended; cleared under `renewing` when the token was changed, or cannot be.
+    """
 
     spec: SessionSpec
     running: Running | None = None
@@ -58,6 +66,16 @@ class Live:
     restarts: list[float] = field(default_factory=list)  # monotonic
     gpu_use: list[GpuUse] = field(default_factory=list)  # what its processes hold, as of the last look
     gpu_problems: list[Problem] = field(default_factory=list)  # likewise
+    parked: bool = False
+    sealed: bool = False
+    renewing: threading.Lock = field(default_factory=threading.Lock)  # held while the token is changed
+    binding: threading.Lock = field(default_factory=threading.Lock)  # held while its local port is bound
+    port_problems: list[Problem] = field(default_factory=list)  # of its local port, and who heard the token there
+    strange_port: int | None = None  # another user has it, and that was seen to
+
+    def __post_init__(self) -> None:
+        """What the disk says holds from the beginning."""
+        self.parked, self.sealed = not self.spec.wanted, self.spec.heard
 
     def take(self, listener: Listening, status: Callable[[], LinkStatus], suspect: Callable[[], None]) -> None:
         """Forward by this listener: connections wait until the server is proven, and browsers are told why.
@@ -79,8 +97,22 @@ class Live:
         self.listener = listener
 
     def passes(self) -> bool:
-        """Whether connections may go to the server: it is proven."""
-        return self.verified
+        """Whether connections may go to the server: it is proven, wanted, and nobody else knows its token."""
+        return self.verified and not self.parked and not self.sealed
+
+    def park(self) -> Listening | None:
+        """Take the session down: its listener stays, and leads nowhere. Return that listener."""
+        self.spec = msgspec.structs.replace(self.spec, wanted=False)
+        self.parked, self.verified = True, False
+        self.settled.set()
+        return self.listener
+
+    def overheard(self, port: int) -> None:
+        """Another user has this local port, and so may know the token: nobody gets through before it was changed."""
+        if self.strange_port != port:  # else it was changed since, and no tab has told him the new one
+            self.strange_port = port
+            self.spec = msgspec.structs.replace(self.spec, heard=True)
+            self.sealed = True
 
     def known(self, running: Running) -> Running:
         """Return a server that was found again as this session had it: launched by it, or taken over."""
@@ -111,15 +143,18 @@ class Live:
         self.seen = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def _away(self, link: LinkStatus) -> away.Facts:
-        if self.state == "exited":
+        if self.state == "exited" or self.parked:
+            ends = [(self.parked, "the session is down"), (self.state == "exited", "the server has ended")]
             return away.Facts(
                 self.spec.name,
                 self.spec.host,
-                "the server has ended",
+                ", and ".join(text for seen, text in ends if seen),
                 command=f"jupyman up {self.spec.name}",
-                seen=_clock(self.seen),
+                seen=away.clock(self.seen),
             )
-        return link_away(self.spec.name, self.spec.host, link, again=f"jupyman up {self.spec.name}", seen=self.seen)
+        return away.link_away(
+            self.spec.name, self.spec.host, link, again=f"jupyman up {self.spec.name}", seen=self.seen
+        )
 
     def view(self, link: LinkStatus) -> Session:
         """Return the session as `ps` prints it.
@@ -131,7 +166,10 @@ class Live:
         if state == "running" and self._unknown(link):
             state = "lost"
         running = self.running
-        forwards = [] if self.listener is None else [forward(self.listener, up=self.verified and link.state == "up")]
+        listener = self.listener
+        forwards = []
+        if listener is not None and not self.parked:
+            forwards = [forward(listener, up=self.passes() and link.state == "up")]
         return Session(
             name=self.spec.name,
             host=self.spec.host,
@@ -140,6 +178,7 @@ class Live:
             server=running.server if running is not None else None,
             url=self.url,
             forwards=forwards,
+            held=f"127.0.0.1:{listener.local_port}" if listener is not None and self.parked else None,
             problems=self._all_problems(gpus=state == "running"),
             gpu_use=self.gpu_use if state == "running" else [],
         )
@@ -155,7 +194,7 @@ class Live:
         """Join what the server's record says and what this computer saw; one of each kind."""
         told = self.running.problems if self.running is not None else []
         codes = {problem.code for problem in told}
-        seen = [problem for problem in self.problems if problem.code not in codes]
+        seen = [problem for problem in [*self.problems, *self.port_problems] if problem.code not in codes]
         if self.listener is not None:
             seen += strangers(self.listener, "share = true in config.toml")
         codes |= {problem.code for problem in seen}
@@ -164,47 +203,13 @@ class Live:
 
     @property
     def url(self) -> str | None:
-        """The address with the token, None while nothing is forwarded."""
-        if self.running is None or self.listener is None or self.state == "exited":
+        """The address with the token, None while nothing is forwarded, and while another user may know that token."""
+        if self.running is None or self.listener is None or self.state == "exited" or self.parked or self.sealed:
             return None
         page = {"lab": "lab", "notebook": "tree", "server": ""}[self.running.server.app]
         base = self.running.base_url.rstrip("/")
         query = f"?token={self.running.token}" if self.running.token else ""
         return f"http://127.0.0.1:{self.listener.local_port}{base}/{page}{query}"
-
-
-def link_away(title: str, host: str, link: LinkStatus, *, again: str, seen: str | None = None) -> away.Facts:
-    """Say what a browser should know of a link that is not up.
-
-    Args:
-        title: the session or forward.
-        host: its host.
-        link: the state.
-        again: the command by which a person logs in again.
-        seen: when the far end was last seen alive.
-    """
-    if link.silent_since is not None:
-        text = "the host does not answer; its connection is kept for a while"
-        return away.Facts(title, host, text, since=_clock(link.silent_since), seen=_clock(seen), silent=True)
-    words = {
-        "up": "looking whether the server still runs",
-        "needs-auth": "the host asks for a login",
-        "failed": "the host's key is not the known one",
-    }
-    return away.Facts(
-        title,
-        host,
-        words.get(link.state, "the link is lost, reconnecting"),
-        since=_clock(link.since) if link.state != "up" else None,
-        seen=_clock(seen),
-        next_attempt=_clock(link.next_attempt),
-        command=again if link.state in {"needs-auth", "failed"} else None,
-    )
-
-
-def _clock(moment: str | None) -> str | None:
-    """Return a time as this computer's clock shows it."""
-    return datetime.fromisoformat(moment).astimezone().strftime("%H:%M:%S") if moment else None
 
 
 class Sessions:

@@ -12,7 +12,7 @@ from jupyman.api import Operation, Tunnel
 from jupyman.core import away, whose
 from jupyman.core.forwards import endpoint
 from jupyman.core.hosts import Hosts
-from jupyman.core.sessions import Sessions, link_away
+from jupyman.core.sessions import Sessions
 from jupyman.core.steps import step
 from jupyman.core.supervisor import Supervisor
 from jupyman.model import ErrorInfo, HostForward, Noun, TunnelSpec
@@ -207,7 +207,7 @@ def explain(listener: Listening, spec: TunnelSpec, supervisor: Supervisor) -> No
     title, again = f"port {spec.local_port}", f"jupyman tunnel {spec.local_port} --host {spec.host}"
 
     def respond(head: bytes, waited: float | None) -> bytes | None:
-        return away.answer(head, link_away(title, spec.host, supervisor.status, again=again), waited)
+        return away.answer(head, away.link_away(title, spec.host, supervisor.status, again=again), waited)
 
     listener.respond = respond
 

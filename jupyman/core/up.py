@@ -11,7 +11,7 @@ import msgspec
 
 from jupyman import errors
 from jupyman.api import Operation, Up
-from jupyman.core import probe
+from jupyman.core import overheard, probe
 from jupyman.core.hosts import Hosts
 from jupyman.core.launchers import nohup
 from jupyman.core.launchers.records import exposed_kernels
@@ -49,6 +49,7 @@ class UpFlow:
         self._fresh = False  # a new session may take over a server; a known one gets its own back, or a new one
         self._explicit_name = request.name is not None
         self._problems: list[Problem] = []
+        self._port_problems: list[Problem] = []
         self._exposed: list[Problem] = []  # what is to be said of its kernels; one that was just started has none
         self._proven = False  # the server is the known one: seen on the host a moment ago
         self._ready: LaunchSpec | None = None  # what was launched
@@ -84,10 +85,11 @@ class UpFlow:
         live.spec = msgspec.structs.replace(
             spec,
             wanted=True,
+            heard=live.spec.heard,
             local_port=live.listener.local_port if live.listener is not None else None,
         )
         live.note(running)
-        live.problems = self._problems
+        live.problems, live.port_problems = self._problems, self._port_problems
         live.settled.set()
         supervisor.want(wanted=True)
         self._sessions.save()
@@ -98,9 +100,11 @@ class UpFlow:
         running = self._resume(link, live, operation)
         self._proven = running is not None
         local, usual = self._request.local_port, self._spec.local_port
+        had = None if self._fresh else live.spec.local_port
         share = self._hosts.share(self._spec.host)
-        way = Way(supervisor, link, live, asked=local, usual=usual, share=share, suspect=self._suspect)
-        state, listener = live.state, live.listener
+        way = Way(supervisor, link, live, asked=local, usual=usual, had=had, share=share, suspect=self._suspect)
+        live.sealed = live.sealed or live.spec.heard  # what could not be mended before: it may be another server
+        state, sealed = live.state, live.sealed
         try:
             if running is None:
                 # For the launch: its shell starts while the host is looked at.
@@ -112,6 +116,11 @@ class UpFlow:
                         live.state = "starting"
                         running = self._launch(link, shell, supervisor, way, report, found, operation)
             way.forward(running, operation)
+            if sealed or live.sealed or way.stranger is not None:
+                running, self._port_problems = overheard.mend(
+                    link, self._sessions, live, running, operation, port=had, stranger=way.stranger
+                )
+                self._launched = running if self._launched is not None else None
             if not self._prove(link, way, live, running, operation):
                 # sshd leads to no UNIX socket: again, on a port.
                 supervisor.sockets, self._launched, live.running = False, None, None
@@ -122,6 +131,7 @@ class UpFlow:
                 self._prove(link, way, live, running, operation)
             self._not_killed(live)
             go_on(operation)  # no step follows that would see it
+            way.keep()
         except BaseException:
             if self._launched is not None:
                 self._undo(link, self._launched)
@@ -130,9 +140,7 @@ class UpFlow:
                 live.state, live.verified = state, False
             elif supervisor.link is not link:
                 live.verified = False
-            if live.listener is not None and live.listener is not listener:
-                live.listener.close()
-                live.listener = None
+            way.undo()
             raise
         finally:
             way.close()
@@ -155,7 +163,7 @@ class UpFlow:
         if liveness.ok:
             self._unchanged(live.running, live.spec)
             self._exposed = exposed_kernels(live.running.server.pid, seen=liveness.kernels_exposed)
-            return live.running
+            return liveness.now(live.running)
         if liveness.state == "elsewhere":
             raise self._astray(liveness.text)
         live.running, live.state, live.verified = None, "exited", False
@@ -315,6 +323,7 @@ class UpFlow:
                 liveness = nohup.verify(link, running)
                 if not liveness.ok:
                     raise errors.ServerExited(f"the server is gone: {liveness.text}", log=liveness.log)
+                running = liveness.now(running)
                 self._exposed = exposed_kernels(running.server.pid, seen=liveness.kernels_exposed)
             self._problems += self._exposed
             live.proven(running, self._exposed)
@@ -339,6 +348,8 @@ class UpFlow:
     def _not_killed(self, live: Live) -> None:
         if self._sessions.find(live.spec.name) is not live:
             raise errors.Interrupted(f"session {live.spec.name} was killed meanwhile")
+        if live.parked:
+            raise errors.Interrupted(f"session {live.spec.name} was taken down meanwhile")
 
     def _undo(self, link: Link, running: Running) -> None:
         try:

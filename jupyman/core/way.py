@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from jupyman import errors
 from jupyman.api import Operation
-from jupyman.core import answer
+from jupyman.core import answer, overheard
 from jupyman.core.prepare import DEFAULT_PORT
 from jupyman.core.sessions import Live
 from jupyman.core.steps import step
@@ -20,6 +20,9 @@ from jupyman.ssh.transport import Address
 class Way:
     """Made for one `up`.
 
+    Attributes:
+        stranger: who has the session's own port, where that is another user.
+
     Args:
         supervisor: of the host.
         link: to it; what was proven by it holds no longer than it.
@@ -27,6 +30,7 @@ class Way:
         asked: the local port that the user says now.
         usual: the session's own; without it, the server's.
         share: other users of this computer may connect, too.
+        had: the local port that the session had before, None for a new one.
         suspect: told later that the host refused a connection to the server; must not wait.
     """
 
@@ -38,6 +42,7 @@ class Way:
         *,
         asked: int | None,
         usual: int | None,
+        had: int | None = None,
         share: bool,
         suspect: Callable[[], None],
     ) -> None:
@@ -47,11 +52,17 @@ class Way:
         self._asked = asked
         self._usual = usual
         self._share = share
+        self._had = had
         self._suspect = suspect
         self._asking: answer.Asking | None = None
         self._asked_by: Listening | None = None  # whose port that is connected to
-        # The listener was bound here: on the port that was asked for, or another because it is taken.
-        self._ours = False
+        # The listener that was bound here, on the port that was asked for, or another because it is taken; and the one
+        # that it replaces, which goes when all has gone well. A session that was down is parked again where it has not.
+        self._made: Listening | None = None
+        self._before: Listening | None = None
+        self._was_parked = live.parked
+        self.stranger: str | None = None
+        self._unparked = False  # here; a `down` that comes later stands
 
     def listening(self, target: Address) -> None:
         """Connect to a server that is still being asked for its status on the host; that it is the right one was seen.
@@ -66,7 +77,8 @@ class Way:
         if self._asking is None:  # a host may say so more than once
             self._bind(target)
             self.open()
-            self._connect()
+            if self._live.passes():
+                self._connect()
 
     def open(self) -> None:
         """Let connections pass: the server was proven.
@@ -95,7 +107,9 @@ class Way:
             listener = self._bound()
             local = listener.local_port
             progress.text = f"forwarded to 127.0.0.1:{local}"
-            if local != preferred:
+            if self.stranger is not None:
+                progress.warn(f"local port {self._had} is held by {self.stranger}: using {local}")
+            elif local != preferred:
                 progress.warn(f"local port {preferred} is taken{listener.holder_text}: using {local}")
 
     def ask(self, running: Running) -> tuple[int | None, int | None]:
@@ -122,9 +136,26 @@ class Way:
         """Another server comes: let go of a local port that was chosen for this one."""
         self.close()
         self._live.verified = False
-        if self._ours and self._live.listener is not None:
-            self._live.listener.close()
-            self._live.listener = None
+        if self._made is not None and self._live.listener is self._made:
+            self._made.close()
+            self._live.listener, self._made, self._before = self._before, None, None
+
+    def keep(self) -> None:
+        """All has gone well: the port that the session had before is free, where it has another one now."""
+        if self._before is not None:
+            self._before.close()
+            self._before = None
+
+    def undo(self) -> None:
+        """Leave the session's local port as it was found."""
+        live = self._live
+        if self._made is not None and live.listener is self._made:
+            self._made.close()
+            live.listener = self._before
+        elif self._before is not None:  # released or killed meanwhile: nothing of it stays
+            self._before.close()
+        self._made = self._before = None
+        live.parked = live.parked or self._unparked
 
     def close(self) -> None:
         """Close our own connections."""
@@ -141,19 +172,36 @@ class Way:
         return self._asked or self._usual or (DEFAULT_PORT if isinstance(target, str) else target[1])
 
     def _bind(self, target: Address) -> None:
+        with self._live.binding:  # a daemon that has just started may be at it
+            self._bind_alone(target)
+
+    def _bind_alone(self, target: Address) -> None:
         live, supervisor = self._live, self._supervisor
-        if live.listener is not None and not self._ours and self._asked not in {None, live.listener.local_port}:
-            live.listener.close()
-            live.listener = None
-        if live.listener is None:
-            bound = supervisor.forwarder.listen(self._preferred(target), target, gate=live.passes)
-            live.take(bound, lambda: supervisor.status, self._suspect)
-            self._ours = True
+        standing = live.listener
+        if standing is not None and (standing is self._made or self._asked in {None, standing.local_port}):
+            standing.retarget(target)
         else:
-            live.listener.retarget(target)
+            preferred = self._preferred(target)
+            bound = supervisor.forwarder.listen(preferred, target, gate=live.passes)
+            if standing is None:
+                self._look_at_own(preferred, bound)
+            live.take(bound, lambda: supervisor.status, self._suspect)
+            self._made, self._before = bound, standing
+        if self._was_parked and not self._unparked:
+            self._unparked, live.parked = True, False
         self._bound().share = self._share
 
+    def _look_at_own(self, preferred: int, bound: Listening) -> None:
+        """Look who has the session's own port, which nobody kept and could not be bound again."""
+        own = self._had
+        if own is None or bound.local_port == own:
+            return
+        who = overheard.stranger(own, taken=preferred == own)
+        if who is not None:
+            self.stranger = who
+            self._live.overheard(own)
+
     def _bound(self) -> Listening:
-        if self._live.listener is None:  # `down` at the same moment
+        if self._live.listener is None or self._live.parked:  # `down` at the same moment
             raise errors.Interrupted(f"session {self._live.spec.name} was taken down meanwhile")
         return self._live.listener

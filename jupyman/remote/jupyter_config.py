@@ -6,13 +6,18 @@ line and in no environment variable that kernels would inherit. Runs on Python 3
 and 2, JupyterLab 3 and 4.
 """
 
+import base64
 import fcntl
+import hashlib
+import hmac
 import importlib
 import logging
 import os
+import re
 import signal
+import stat
 import sys
-from typing import Any, Set, Tuple
+from typing import Any, Dict, Optional, Set, Tuple
 
 from jupyter_core.paths import jupyter_config_path
 from traitlets.config.loader import ConfigFileNotFound, JSONFileConfigLoader, PyFileConfigLoader
@@ -33,6 +38,7 @@ with open(os.path.join(_here, "endpoint")) as _file:
     _endpoint = _file.read().strip()  # a port, or the path of a UNIX socket
 if not _token:
     sys.exit("jupyman: the token file is empty")
+_tokens = [_token]  # all that it has had, the present one last
 
 # Jupyter blots the token out of what it logs, but not of requests that fail.
 _make_record = logging.getLogRecordFactory()
@@ -44,14 +50,157 @@ def _discreet(*args, **kwargs):  # type: ignore[no-untyped-def]
         message = record.getMessage()
     except Exception:  # noqa: BLE001 - a faulty call of somebody's: logging itself complains of it
         return record
-    if _token in message:
-        record.msg, record.args = message.replace(_token, "***"), None
+    for secret in _tokens:
+        if secret in message:
+            message = message.replace(secret, "***")
+            record.msg, record.args = message, None
     return record
 
 
 logging.setLogRecordFactory(_discreet)
 
-_ours = {
+
+# --- a token that can change while the server runs ---------------------------------------------------------------------
+# jupyman replaces the token file (renew.sh) where another user may know the token. Each request looks whether that has
+# happened before it is judged, so the first request after the change already needs the new token. With the token the
+# key that signs login cookies changes. Websockets that are open stay open: they were let in before.
+
+
+def _read_private(path: str) -> str:
+    """The content of a small file that nobody but us can read or write; OSError where it is not such a file."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_nlink != 1:
+            raise OSError("{} is not a regular file of ours with one name".format(path))
+        if status.st_mode & 0o077:
+            raise OSError("{} can be read or written by others".format(path))
+        return file.read(4096).decode("ascii")
+
+
+def _signing_key(path: str, fresh: bool) -> bytes:
+    """The key that Jupyter makes of its cookie_secret file (_default_cookie_secret in serverapp.py and notebookapp.py).
+
+    With `fresh`, or where there is no file, a new one is made first. Where it cannot be written, the key holds until
+    the server ends.
+    """
+    text = None  # type: Optional[bytes]
+    if not fresh:
+        try:
+            text = _read_private(path).encode("ascii")
+        except (OSError, ValueError):
+            text = None
+    if not text:
+        text = base64.encodebytes(os.urandom(32))
+        new = "{}.new.{}".format(path, os.getpid())
+        try:
+            if os.path.lexists(new):
+                os.unlink(new)
+            handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            with os.fdopen(handle, "wb") as file:
+                file.write(text)
+            os.rename(new, path)
+        except OSError as error:
+            sys.stderr.write("jupyman: {} cannot be written: {}\n".format(path, error))
+    return hmac.new(text, digestmod=hashlib.sha256).digest()
+
+
+class _TokenFile:
+    """What the token file said when it was last read."""
+
+    def __init__(self, folder: str) -> None:
+        self._path = os.path.join(folder, "token")
+        self._cookies = os.path.join(folder, "cookie_secret")
+        self._stamp = None  # type: Optional[Tuple[int, ...]]
+        self._keyed = False  # cookies are signed by the key in our own file
+
+    def changed(self, settings: Dict[str, Any]) -> bool:
+        """Read the file where it is another one than before, and let the settings of the web application follow.
+
+        A file that is missing or is not as it should be changes nothing.
+
+        Args:
+            settings: tornado's.
+
+        Returns:
+            Whether the token is a new one, the last of `_tokens`.
+        """
+        try:
+            status = os.lstat(self._path)
+        except OSError:
+            return False
+        stamp = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
+        if stamp == self._stamp:
+            return False
+        self._stamp = stamp
+        try:
+            token = _read_private(self._path)
+            if not re.match(r"[0-9a-f]{48}\Z", token):
+                raise ValueError("the token file does not hold a token")
+        except (OSError, ValueError) as error:
+            sys.stderr.write("jupyman: the token was not read again: {}\n".format(error))
+            return False
+        new = token != _tokens[-1]
+        if new or not self._keyed:
+            # The first time too: a cookie_secret in the user's own configuration must not outlive a change.
+            settings["cookie_secret"] = _signing_key(self._cookies, new)
+            self._keyed = True
+        if new:
+            _tokens.append(token)
+            settings["token"] = token
+            page = settings.get("page_config_data")  # JupyterLab hands it to its pages (labapp.py)
+            if isinstance(page, dict) and page.get("token"):
+                page["token"] = token
+        return new
+
+
+_token_file = _TokenFile(_here)
+
+
+def _rewrite(app: Any) -> None:
+    """Write the runtime files again, which name the token (`jupyter server list`); nothing of ours reads it there."""
+    try:
+        app.write_server_info_file()
+        app.write_browser_open_file()
+    except Exception as error:  # noqa: BLE001 - requests must not fail for it
+        sys.stderr.write("jupyman: the runtime file was not written again: {!r}\n".format(error))
+
+
+if _two:
+    from jupyter_server.auth.identity import PasswordIdentityProvider
+
+    class JupymanIdentityProvider(PasswordIdentityProvider):
+        """Jupyter's own, with a token that may change."""
+
+        def get_user(self, handler: Any) -> Any:
+            """Look at the token file before the request is judged."""
+            if _token_file.changed(handler.settings):
+                self.token = _tokens[-1]
+                _rewrite(self.parent)
+            return super().get_user(handler)
+
+else:
+    if _classic:
+        from notebook.auth.login import LoginHandler as _LoginHandler  # type: ignore[import-not-found]
+        from notebook.notebookapp import NotebookApp as _RunningApp  # type: ignore[import-not-found]
+    else:
+        from jupyter_server.auth.login import LoginHandler as _LoginHandler  # jupyter_server 1
+        from jupyter_server.serverapp import ServerApp as _RunningApp
+
+    class JupymanLoginHandler(_LoginHandler):  # type: ignore[misc]
+        """Jupyter's own, with a token that may change."""
+
+        @classmethod
+        def get_user(cls, handler: Any) -> Any:
+            """Look at the token file before the request is judged."""
+            if _token_file.changed(handler.settings):
+                app = _RunningApp.instance()
+                app.token = _tokens[-1]
+                _rewrite(app)
+            return super().get_user(handler)
+
+
+_ours = {  # type: Dict[str, Any]
     "ip": "127.0.0.1",
     "port_retries": 0,
     "base_url": "/",
@@ -68,6 +217,10 @@ _ours = {
     "cookie_secret_file": os.path.join(_here, "cookie_secret"),  # a restarted server knows the browser's cookie again
     "notebook_dir" if _classic else "root_dir": os.getcwd(),
 }
+if _two:
+    _ours["identity_provider_class"] = JupymanIdentityProvider
+else:
+    _ours["login_handler_class"] = JupymanLoginHandler
 if _endpoint.startswith("/"):
     # Jupyter refuses a socket beside a port other than its own default.
     _ours.update({"sock": _endpoint, "sock_mode": "0600", "port": 8888})
@@ -104,7 +257,6 @@ for _key in _ours:
     if not _two or _key not in {"token", "password", "password_required"}:
         _app[_key] = _ours[_key]
 if _two:
-    _app.identity_provider_class = "jupyter_server.auth.identity.PasswordIdentityProvider"
     for _section in ("IdentityProvider", "PasswordIdentityProvider"):
         c[_section].token = _token
     c.PasswordIdentityProvider.hashed_password = ""

@@ -1,11 +1,12 @@
 # shellcheck shell=sh
 # Start a Jupyter server and wait until it answers; or return the one that this session already has.
-# JM_SERVER library  JM_NAME session  JM_ID of this launch  JM_PYTHON JM_PREFIX JM_ENV  JM_APP lab|notebook|server
+# JM_SERVER JM_LOCK libraries  JM_NAME session  JM_ID of this launch  JM_PYTHON JM_PREFIX JM_ENV  JM_APP lab|notebook|server
 # JM_DIR root directory ("" is home)  JM_SOCK 1: a UNIX socket where it can  JM_SCOPE 1: in a systemd scope  JM_PORTS candidates else  JM_TIMEOUT seconds  JM_ACTIVATE sh text  JM_CONFIG JM_CHECK
 # Python programs  JM_RECORD further record lines  JM_CUDA CUDA_VISIBLE_DEVICES, when JM_CUDA_SET is 1
 # Says: step, tick, listening (its own socket, from then on), log, existing, record.*
 main() {
     eval "$JM_SERVER"
+    eval "$JM_LOCK"
     jm_umask=$(umask)
     umask 077
     jm_pid='' jm_began='' jm_runtime='' jm_locked='' jm_making='' jm_done='' jm_kept='' jm_telling=''
@@ -53,56 +54,6 @@ main() {
 }
 
 # --- one launch at a time -----------------------------------------------------------------------------------------
-
-# The lock is a directory (mkdir is atomic, on NFS too) with `owner`: time, timeout, pid, ticks, boot id, launch id.
-jm_lock() {
-    jm_waited=0
-    until mkdir -- "$jm_dir/lock" 2>/dev/null; do
-        [ -d "$jm_dir/lock" ] || [ -L "$jm_dir/lock" ] || {
-            jm_safe_dir "$jm_dir"
-            jm_error=$(mkdir -- "$jm_dir/lock" 2>&1) && break
-            [ -d "$jm_dir/lock" ] || bail remote-failed "cannot write in $jm_dir: ${jm_error##*: }" "make room or mend its permissions on the host"
-        }
-        jm_stale && continue
-        [ $((jm_waited % 10)) -ne 0 ] || say step "another launch of $JM_NAME is under way" || { jm_undo; exit 0; }
-        [ "$jm_waited" -lt $((JM_TIMEOUT * 10)) ] ||
-            bail launch-timeout "another launch of $JM_NAME is still under way after $JM_TIMEOUT s" "wait for it, or jupyman kill $JM_NAME"
-        jm_nap 0.1
-        jm_waited=$((jm_waited + 1))
-    done
-    jm_locked=1
-    rm -f -- "$jm_dir/cancel"
-    jm_put "$jm_dir/lock/owner" "$(date +%s) $JM_TIMEOUT $$ $(jm_start $$) $(jm_boot_id) $JM_ID" ||
-        bail remote-failed "cannot write in $jm_dir: $jm_error" "make room on the host (disk full or quota?)"
-}
-
-jm_unlock() {
-    rm -f -- "$jm_dir/lock/owner" "$jm_dir/lock/owner.new.$$"
-    rmdir -- "$jm_dir/lock" 2>/dev/null
-    jm_locked=''
-}
-
-# Take away a lock whose owner is gone: dead, of another boot, or 60 s past its own timeout.
-jm_stale() {
-    jm_owner_line=$(cat "$jm_dir/lock/owner" 2>/dev/null)
-    if [ -z "$jm_owner_line" ]; then
-        # Just made, or its maker died in between: give it two seconds.
-        [ $((jm_waited)) -ge 20 ] || return 1
-    else
-        # shellcheck disable=SC2086 # split into fields on purpose
-        set -- $jm_owner_line
-        # Arithmetic runs what it is given: only numbers, whoever wrote them.
-        case $1$2 in *[!0-9]*) set -- 0 0 ;; esac
-        if [ "${5-}" = "$(jm_boot_id)" ] && jm_alive "$3" "$4" && [ "$(date +%s)" -le $(($1 + $2 + 60)) ]; then return 1; fi
-    fi
-    # Renaming is atomic: one of several takers wins. What it got must still be what was judged.
-    mv -- "$jm_dir/lock" "$jm_dir/lock.stale.$$" 2>/dev/null || return 0
-    if [ "$(cat "$jm_dir/lock.stale.$$/owner" 2>/dev/null)" != "$jm_owner_line" ]; then
-        mv -- "$jm_dir/lock.stale.$$" "$jm_dir/lock" 2>/dev/null
-        return 1
-    fi
-    rm -rf -- "$jm_dir/lock.stale.$$"
-}
 
 # The session already has a server: say so.
 jm_existing() {
@@ -338,6 +289,8 @@ runtime $jm_runtime
 memory_events $jm_counter
 oom_kills $(jm_oom_kills "$jm_counter")
 started $(date -u +%Y-%m-%dT%H:%M:%SZ)
+python $JM_PYTHON
+rereads token
 jupyter $(sed -n 's/.*"version": *"\([^"]*\)".*/\1/p' "$jm_json" | head -n 1)
 $JM_RECORD" || jm_unwritable
     jm_done=1 # from here on a lost link leaves a whole session

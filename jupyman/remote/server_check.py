@@ -1,9 +1,10 @@
 # ruff: noqa: UP006, UP032, UP035, UP045 - this runs on the host, on Python 3.6 as well
-"""Runs on the host, by the environment's own Python (3.6+), before and after the start of a server.
+"""Runs on the host, by the environment's own Python (3.6+), around the start of a server or a change of its token.
 
 ``prepare DIRECTORY APP PORT...``: can a kernel's socket be bound there; prints ``sock yes`` where the server itself can
 listen on one, and ``free PORT`` or ``taken PORT``.
 ``answers ENDPOINT TOKENFILE``: the HTTP status of /api/status without and with the token.
+``renewed ENDPOINT TOKENFILE OLDFILE``: that status with the token, and with the one that it had before.
 """
 
 import http.client
@@ -80,13 +81,18 @@ def ask(endpoint: str, token: Optional[str]) -> int:
     return connection.getresponse().status
 
 
+def read(path: str) -> str:
+    with open(path) as file:
+        return file.read().strip()
+
+
 def main() -> None:
     if sys.argv[1] == "prepare":
         prepare(sys.argv[2], sys.argv[3], sys.argv[4:])
+    elif sys.argv[1] == "renewed":
+        print(ask(sys.argv[2], read(sys.argv[3])), ask(sys.argv[2], read(sys.argv[4])))
     else:
-        with open(sys.argv[3]) as file:
-            token = file.read().strip()
-        print(ask(sys.argv[2], None), ask(sys.argv[2], token))
+        print(ask(sys.argv[2], None), ask(sys.argv[2], read(sys.argv[3])))
 
 
 main()

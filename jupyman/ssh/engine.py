@@ -39,6 +39,9 @@ class Listening(Protocol):
     def stats(self) -> tuple[int, int, int]:
         """Return open connections, bytes that came from the host, bytes that went to it."""
 
+    def part(self) -> None:
+        """End or answer its connections, and go on listening where the engine can; the gate was shut before."""
+
     def close(self) -> None:
         """Stop listening and end its connections."""
 

@@ -108,6 +108,10 @@ class Listener:
         """Somebody connects."""
         self._forwarder.accept(self)
 
+    def part(self) -> None:
+        """Let its connections go of the host, as when the link is lost; it goes on listening. Shut its gate first."""
+        self._forwarder.part(self)
+
     def close(self) -> None:
         """Stop listening and end its connections; returns when the port is free."""
         self._forwarder.remove(self)
@@ -190,6 +194,10 @@ class Forwarder:
         """Look again at the connections that wait."""
         self._loop.post(self._retry)
 
+    def part(self, listener: Listener) -> None:
+        """Part a listener's connections from the link; returns when none leads to the host any more."""
+        self._loop.call(lambda: self._part(one for one in list(self._streams) if one.origin is listener))
+
     def remove(self, listener: Listener) -> None:
         """Close a listener; returns when its port is free."""
         self._loop.call(lambda: self._remove(listener))
@@ -244,8 +252,12 @@ class Forwarder:
         if self.held:  # those that wait have waited for the host until now, and from now on for a link
             self.held = False
             self._prolong()
-        for stream in [one for one in self._streams if one.channel is not None]:
-            guard(stream.part)
+        self._part(list(self._streams))
+
+    def _part(self, streams: Iterable[Stream]) -> None:
+        for stream in streams:
+            if stream.channel is not None:
+                guard(stream.part)
 
     def _retry(self) -> None:
         self._gated = False

@@ -67,6 +67,12 @@ class TunnelListener:
         """Return open connections, bytes that came from the host, bytes that went to it."""
         return self.open, self.bytes_in, self.bytes_out
 
+    def part(self) -> None:
+        """End its connections; it goes on listening while the link is there, and closes whatever comes."""
+        tunnel = self.tunnel
+        if tunnel is not None:
+            tunnel.part()
+
     def close(self) -> None:
         """Stop listening and end its connections."""
         self._forwarder.remove(self)
@@ -193,6 +199,10 @@ class _Tunnel(sshtunnel.SSHTunnelForwarder):  # type: ignore[misc]  # it carries
     def _connect_to_gateway(self) -> None:
         self._transport = self._shared
 
+    def part(self) -> None:
+        """End its connections."""
+        self._shared.part()
+
     def stop(self, force: bool = False) -> None:
         """Stop listening and end its connections."""
         self._shared.end()
@@ -250,13 +260,18 @@ class _Shared:
                 self._channels.discard(channel)
                 self._listener.open -= 1
 
-    def end(self) -> None:
-        """End its connections."""
+    def part(self) -> None:
+        """End its connections; more may come."""
         with self._lock:
-            self._over = True
             channels = list(self._channels)
         for channel in channels:
             channel.close()
+
+    def end(self) -> None:
+        """End its connections, and let no more come."""
+        with self._lock:
+            self._over = True
+        self.part()
 
     def is_active(self) -> bool:
         """Whether channels can be opened."""

@@ -106,6 +106,11 @@ def configuration(template: str, default_kernel: str | None) -> str:
     return template.replace(DEFAULT_KERNEL_LINE, f"_kernel = {default_kernel or ''!r}\n")
 
 
+def token(text: str | None) -> str | None:
+    """Return a token of ours (launch.sh, renew.sh: 24 random bytes as hexadecimal digits); None where it is none."""
+    return text if text is not None and re.fullmatch(r"[0-9a-f]{48}", text) else None
+
+
 def valid_name(name: str) -> bool:
     """Tell whether a session's name is safe as a directory name on every host."""
     return _NAME.fullmatch(name) is not None and not name.isdigit()

@@ -31,6 +31,7 @@ KNOWN: dict[tuple[str, str], str] = {
     ("fabric", "test_the_hosts_end_comes_first"): _BOTH_WAYS_END,
     ("fabric", "test_a_unix_socket_is_a_target"): "it forwards to ports only",
     ("fabric", "test_the_listener_may_be_on_ipv6"): "it binds IPv4 only",
+    ("fabric", "test_parted_from_the_host_it_goes_on_listening"): "a listener and its connections are one",
     ("fabric", "test_a_refused_target_then_a_good_one"): "a refused target ends its listener",
 }
 
@@ -41,6 +42,11 @@ class Local(Protocol):
     @property
     def local_port(self) -> int:
         """Where it listens."""
+
+    gate: Callable[[], bool] | None
+
+    def part(self) -> None:
+        """End its connections, and go on listening."""
 
     def close(self) -> None:
         """Stop."""
@@ -61,6 +67,10 @@ class _FabricPort:
     """A forward of fabric's."""
 
     local_port: int
+    gate: Callable[[], bool] | None = None
+
+    def part(self) -> None:
+        raise NotImplementedError("one of its listeners ends as a whole")
 
     def close(self) -> None:
         """It ends with its connection."""

@@ -17,7 +17,7 @@ import pytest
 from tests.bed import Bed, Cli, User, wait_until
 from tests.integration.account import get
 from tests.integration.aftermath import no_traceback, says, servers, tells
-from tests.integration.notebooks import a_session, answers, local_port, now, served, token, up
+from tests.integration.notebooks import a_session, local_port, now, served, token, up
 
 Session = dict[str, Any]
 
@@ -171,8 +171,9 @@ def test_down_closes_the_forward_and_leaves_the_server(cli: Cli, session: Sessio
     port = local_port(session)
     ran = cli("down", "server1")
     assert (ran.rc, ran.stderr) == (0, ""), ran
-    assert ran.stdout == "server1: forwards closed, the server on server1 runs on\n"
-    assert not answers(port)
+    held = f"127.0.0.1:{port} stays reserved (--release frees it)"
+    assert ran.stdout == f"server1: forwards closed, the server on server1 runs on; {held}\n"
+    assert served(session, "/api/status")[0] == 503
     seen = now(cli)
     assert (seen["link"]["state"], seen["forwards"], seen["url"]) == ("idle", [], None)
     assert (seen["state"], seen["server"]) == ("running", session["server"])
@@ -185,7 +186,7 @@ def test_down_closes_the_forward_and_leaves_the_server(cli: Cli, session: Sessio
     assert cli("daemon", "restart").rc == 0
     seen = now(cli)
     assert (seen["link"]["state"], seen["forwards"], seen["url"]) == ("idle", [], None)
-    assert not answers(port)
+    assert served(session, "/api/status")[0] == 503
     after = up(cli, "server1")
     assert [after[same] for same in ("server", "url")] == [session[same] for same in ("server", "url")]
     assert served(after, "/api/status")[0] == 200

@@ -216,6 +216,20 @@ def test_a_link_that_is_killed_ends_its_connections(listen: Listen, bed: Sshd) -
         assert received < 200 << 20
 
 
+def test_parted_from_the_host_it_goes_on_listening(listen: Listen) -> None:
+    with serving(echo) as target:
+        local = listen(target)
+        with connect(local) as sock:
+            sock.sendall(b"x")
+            assert sock.recv(1) == b"x"
+            local.gate = lambda: False
+            local.part()
+            with contextlib.suppress(ConnectionError):
+                assert sock.recv(1) == b""
+        local.gate = lambda: True
+        assert ask(local, b"again") == b"again"
+
+
 # --- places ---------------------------------------------------------------------------------------------------------
 
 

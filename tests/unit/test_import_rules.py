@@ -33,7 +33,7 @@ WALLS: dict[str, set[str]] = {
     "client": {"api", "address", "loopback", "spawn"},
     "cli": {"client", "api", "address"},
     "daemon": {"api", "address", "core", "strangers"},
-    "core": {"api", "tools", "ssh", "remote", "strangers"},
+    "core": {"api", "loopback", "tools", "ssh", "remote", "strangers"},
     "tools": set(),
     "ssh": {"strangers"},
     "remote": set(),

@@ -171,7 +171,12 @@ def test_whose_listener_127_0_0_1_reaches(address: str, way: str, monkeypatch: p
     with listening(address) as sock:
         port = sock.getsockname()[1]
         assert not loopback.foreign_listener(port), way
+        assert loopback.listener_uid(port) == (os.getuid() if address not in {"127.0.0.2", "::1", "::"} else None) or (
+            address,
+            way,
+        ) == ("::", "read")
         others(monkeypatch, os.getuid() + 1)
         reached = address not in {"127.0.0.2", "::1", "::"}
         assert loopback.foreign_listener(port) is reached or (address, way) == ("::", "read")
     assert not loopback.foreign_listener(port)
+    assert loopback.listener_uid(port) is None

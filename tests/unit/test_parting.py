@@ -73,3 +73,26 @@ def test_what_has_come_as_a_whole_is_delivered_as_a_whole(host: Host) -> None:
         while piece := local.recv(1 << 16):
             got += piece
         assert got == data
+
+
+def test_one_listener_lets_go_of_the_host_and_the_others_go_on(host: Host) -> None:
+    """A session is taken down whose host another one still needs."""
+    with forwarding(host) as (forwarder, listener, local), socket.socket() as beside, socket.socket() as late:
+        host.opens(host.asked())
+        assert host.hears() == ASKS
+        other = forwarder.listen(0, ("127.0.0.1", 81))
+        beside.settimeout(10)
+        beside.connect(("127.0.0.1", other.local_port))
+        beside.sendall(b"hello")
+        host.opens(second := host.asked())
+        assert host.hears() == b"hello"
+        listener.gate = lambda: False
+        listener.part()
+        assert local.recv(1000).startswith(b"HTTP/1.1 503")
+        host.sends(second, b"answer")
+        assert beside.recv(100) == b"answer"
+        # It goes on listening, and answers by itself.
+        late.settimeout(10)
+        late.connect(("127.0.0.1", listener.local_port))
+        late.sendall(ASKS)
+        assert late.recv(1000).startswith(b"HTTP/1.1 503")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from jupyman.core import overheard
 from jupyman.core.restore import link_gone
 from jupyman.core.sessions import Live, Sessions
 from jupyman.core.store import Store
 from jupyman.model import LinkStatus, Running, SessionSpec
+from jupyman.ssh.forward import Forwarder
 from tests.fakes import SESSION
 
 UP = LinkStatus(state="up", since="2026-01-02T03:04:05Z")
@@ -57,3 +59,79 @@ def test_a_session_that_nobody_wants_shows_no_trouble(known: tuple[Sessions, Liv
     live.spec = SessionSpec(name="server1", host="server1", wanted=False)
     shown = live.view(LinkStatus(state="needs-auth", reconnects=3, last_error="it asks for a code"))
     assert (shown.link.state, shown.link.last_error, shown.link.reconnects) == ("idle", None, 3)
+
+
+# --- down, and a token that another user may know ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("verified", "parked", "sealed", "passes"),
+    [
+        (True, False, False, True),
+        (False, False, False, False),
+        (True, True, False, False),
+        (True, False, True, False),
+        (True, True, True, False),
+    ],
+)
+def test_who_gets_through_to_the_server(
+    known: tuple[Sessions, Live], verified: bool, parked: bool, sealed: bool, passes: bool
+) -> None:
+    _, live = known
+    live.verified, live.parked, live.sealed = verified, parked, sealed
+    assert live.passes() is passes
+
+
+def test_a_session_that_is_down_keeps_its_listener_and_shows_no_address(known: tuple[Sessions, Live]) -> None:
+    _, live = known
+    forwarder = Forwarder("test")
+    try:
+        live.take(forwarder.listen(0, ("127.0.0.1", 8888)), lambda: UP, lambda: None)
+        assert live.listener is not None
+        here = f"127.0.0.1:{live.listener.local_port}"
+        shown = live.view(UP)
+        assert ([one.local for one in shown.forwards], shown.held) == ([here], None)
+        assert shown.url is not None
+        live.park()
+        shown = live.view(UP)
+        assert (shown.forwards, shown.url, shown.held, shown.link.state) == ([], None, here, "idle")
+        assert live._away(UP).state == "the session is down"
+        live.state = "exited"
+        assert live._away(UP).state == "the session is down, and the server has ended"
+    finally:
+        forwarder.close()
+
+
+def test_what_the_disk_says_holds_from_the_first_moment() -> None:
+    down = Live(spec=SessionSpec(name="s", host="h", wanted=False, heard=True))
+    assert (down.parked, down.sealed) == (True, True)
+    wanted = Live(spec=SessionSpec(name="s", host="h"))
+    assert (wanted.parked, wanted.sealed) == (False, False)
+
+
+def test_a_port_is_overheard_once(known: tuple[Sessions, Live]) -> None:
+    _, live = known
+    live.overheard(8888)
+    assert (live.sealed, live.spec.heard) == (True, True)
+    live.spec, live.sealed = SessionSpec(name="server1", host="server1"), False  # mended
+    live.overheard(8888)
+    assert not live.sealed, "nobody has told him the new token"
+    live.overheard(8889)
+    assert live.sealed
+
+
+@pytest.mark.parametrize(
+    ("uid", "taken", "who"),
+    [
+        (1000, True, None),  # a program of our own
+        (1000, False, None),
+        (None, False, None),  # nobody, as far as is seen, and nothing says otherwise
+        (None, True, "another program, perhaps another user's"),  # he has just left, or the system does not tell
+        (0, True, "a program of user root (uid 0)"),
+        (987654, False, "a program of uid 987654"),
+    ],
+)
+def test_who_is_a_stranger(monkeypatch: pytest.MonkeyPatch, uid: int | None, taken: bool, who: str | None) -> None:
+    monkeypatch.setattr(overheard, "own_uid", lambda: 1000)
+    monkeypatch.setattr(overheard, "listener_uid", lambda port: uid)
+    assert overheard.stranger(8888, taken=taken) == who

@@ -122,6 +122,83 @@ def test_a_listener_that_was_bound_anew_is_asked_anew(host: Host, live: Live) ->
     assert not asked.is_alive()
 
 
+# --- the local port -------------------------------------------------------------------------------------------------
+
+TARGET = ("127.0.0.1", 8888)
+
+
+def bound(host: Host, live: Live) -> int:
+    """Give the session a listener, as it has it from before; return its port."""
+    listener = host.forwarder.listen(0, TARGET, gate=live.passes)
+    live.take(listener, lambda: UP, lambda: None)
+    return listener.local_port
+
+
+def taken(port: int) -> bool:
+    with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), 5):
+        return True
+    return False
+
+
+def test_up_of_a_session_that_is_down_uses_its_listener_and_gives_it_back_where_it_fails(
+    host: Host, live: Live
+) -> None:
+    port = bound(host, live)
+    live.park()
+    made = way(host, live)
+    made.listening(TARGET)
+    assert (live.parked, live.passes()) == (False, True)
+    made.undo()
+    assert (live.parked, live.passes()) == (True, False)
+    assert taken(port)
+    made.close()
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_the_port_that_a_session_has_goes_only_when_all_has_gone_well(host: Any, live: Live, fails: bool) -> None:
+    port = bound(host, live)
+    asked = bound(host, Live(spec=SessionSpec(name="other", host="server1"))) + 1
+    made = Way(host, host.link, live, asked=asked, usual=port, had=port, share=False, suspect=lambda: None)
+    made.listening(TARGET)
+    assert live.listener is not None
+    moved = live.listener.local_port
+    assert moved != port
+    assert taken(port)
+    made.undo() if fails else made.keep()
+    made.close()
+    assert live.listener.local_port == (port if fails else moved)
+    assert (taken(port), taken(moved)) == (fails, not fails)
+
+
+def test_a_down_in_the_middle_of_an_up_stands(host: Host, live: Live) -> None:
+    bound(host, live)
+    live.park()
+    made = way(host, live)
+    made.listening(TARGET)
+    live.park()
+    with pytest.raises(errors.Interrupted):
+        made.ask(live.running)  # type: ignore[arg-type]  # not None here
+    made.undo()
+    assert live.parked
+    made.close()
+
+
+def test_nobody_gets_through_before_a_heard_token_is_changed(
+    host: Any, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jupyman.core.overheard.listener_uid", lambda port: 4711)
+    with socket.create_server(("127.0.0.1", 0)) as his:
+        port = his.getsockname()[1]
+        made = Way(host, host.link, live, asked=None, usual=port, had=port, share=False, suspect=lambda: None)
+        made.listening(TARGET)
+    assert made.stranger == "a program of uid 4711"
+    assert live.listener is not None
+    assert live.listener.local_port != port
+    assert (live.sealed, live.spec.heard, live.passes(), live.url) == (True, True, False, None)
+    assert made._asking is None, "nothing was said to anybody"
+    made.undo()
+
+
 # --- the token ----------------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+import msgspec
+
 from jupyman.core.shell import Shell
 from jupyman.model import App, LaunchSpec, Running
 
@@ -123,6 +125,7 @@ class Liveness:
         stopped_by: time and person, where somebody killed it on purpose.
         code: of the problem that `ps` shows.
         kernels_exposed: a kernel of it talks over TCP.
+        token: that it has now; None where not told.
     """
 
     state: ProcessState
@@ -131,11 +134,16 @@ class Liveness:
     stopped_by: str | None = None
     code: str = "server-exited"
     kernels_exposed: bool = False
+    token: str | None = field(default=None, repr=False)
 
     @property
     def dead(self) -> bool:
         """Its process is proven gone."""
         return self.state in {"exited", "rebooted"}
+
+    def now(self, running: Running) -> Running:
+        """Return the server with the token that it has now: another computer may have changed it."""
+        return running if self.token is None else msgspec.structs.replace(running, token=self.token)
 
     @property
     def ok(self) -> bool:
@@ -161,6 +169,9 @@ class Launcher(Protocol):
 
     def verify(self, shell: Shell, running: Running) -> Liveness:
         """Prove that the server is still the one we know."""
+
+    def renew(self, shell: Shell, running: Running) -> tuple[Liveness, str | None]:
+        """Give it another token, without a restart; None where it cannot."""
 
     def stop(self, shell: Shell, running: Running, *, force: bool = False) -> bool:
         """End it with its kernels; False: it does not end."""

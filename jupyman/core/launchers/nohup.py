@@ -25,7 +25,19 @@ from jupyman.core.shell import Shell
 from jupyman.model import LaunchSpec, Running, Server
 from jupyman.tools import activation, jupyter
 
-__all__ = ["Foreign", "Found", "Liveness", "Record", "adopt", "find", "launch", "logs", "rows", "stop", "verify"]
+__all__ = [
+    "Foreign",
+    "Found",
+    "Liveness",
+    "Record",
+    "adopt",
+    "find",
+    "launch",
+    "logs",
+    "rows",
+    "stop",
+    "verify",
+]
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +82,9 @@ def launch(
     limit = max(1, math.ceil(spec.timeout))
     arguments = {
         "SERVER": remote.script("server"),
-        "CONFIG": jupyter.configuration(_program("jupyter_config"), spec.kernel_name),
-        "CHECK": _program("server_check"),
+        "LOCK": remote.script("lock"),
+        "CONFIG": jupyter.configuration(program("jupyter_config"), spec.kernel_name),
+        "CHECK": program("server_check"),
         "ACTIVATE": activation.script(spec.env),
         "NAME": spec.name,
         "ID": launch_id,
@@ -243,7 +256,7 @@ def verify(shell: Shell, running: Running) -> Liveness:
         "verify",
         {
             "SERVER": remote.script("server"),
-            **_identity(running),
+            **identity(running),
             "ENDPOINT": running.sock or str(running.server.port or ""),
             "DIRECTORY": running.directory,
         },
@@ -257,7 +270,9 @@ def verify(shell: Shell, running: Running) -> Liveness:
         stopped_by=facts.one("stopped_by"),
         nodes=(running.server.node or "?", facts.one("node") or "?"),
     )
-    return dataclasses.replace(seen, kernels_exposed=facts.one("kernels") is not None)
+    return dataclasses.replace(
+        seen, kernels_exposed=facts.one("kernels") is not None, token=jupyter.token(facts.one("token"))
+    )
 
 
 def stop(shell: Shell, running: Running, *, force: bool = False, grace: int = GRACE, by: str | None = None) -> bool:
@@ -281,7 +296,7 @@ def stop(shell: Shell, running: Running, *, force: bool = False, grace: int = GR
         "stop",
         {
             "SERVER": remote.script("server"),
-            **_identity(running),
+            **identity(running),
             "DIRECTORY": running.directory,
             "GRACE": str(grace),
             "FORCE": "1" if force else "0",
@@ -295,11 +310,13 @@ def stop(shell: Shell, running: Running, *, force: bool = False, grace: int = GR
 # --- small things -------------------------------------------------------------------------------------------------
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
+    """Return the text of one of the Python programs that travel."""
     return files(remote).joinpath(f"{name}.py").read_text(encoding="utf-8")
 
 
-def _identity(running: Running) -> dict[str, str]:
+def identity(running: Running) -> dict[str, str]:
+    """Return what a script compares before it believes that a process is this server."""
     return {
         "NODE": running.server.node or "",
         "PID": str(running.server.pid),
