@@ -204,7 +204,7 @@ def test_where_the_change_is_not_proven_the_old_token_comes_back(
 
 def test_a_link_that_is_lost_in_the_middle_leaves_a_token_that_works(account: Account, running: Running) -> None:
     reached = account.home / "reached"
-    stuck = program(account, f": >{reached}; exec sleep 30")
+    stuck = program(account, f": >{reached}; exec sleep 3")
     ended = threading.Event()
 
     def change() -> None:
@@ -221,7 +221,7 @@ def test_a_link_that_is_lost_in_the_middle_leaves_a_token_that_works(account: Ac
             if owner(path) == account.uid and path.read_text() == "sh\n" and session(path) == int(path.parent.name)
         ]
         os.killpg(script, signal.SIGHUP)
-        assert ended.wait(30)
+        assert ended.wait(60)  # it hears of it when the program that it waits for has ended
     until(lambda: tidy(running))
     now = nohup.verify(account, running).token
     assert now is not None
