@@ -37,6 +37,7 @@ class Defaults(Table, frozen=True, kw_only=True):
     port: int | None = None
     on_conflict: OnConflict | None = None
     restart: Restart | None = None
+    debugger: bool | None = None
 
 
 class HostEntry(Table, frozen=True, kw_only=True):
@@ -51,6 +52,7 @@ class HostEntry(Table, frozen=True, kw_only=True):
     local_port: int | None = None
     on_conflict: OnConflict | None = None
     restart: Restart | None = None
+    debugger: bool | None = None
     engine: Literal["native", "sshtunnel"] = "native"
     launcher: Literal["nohup", "slurm"] = "nohup"
     slurm: dict[str, Any] = {}

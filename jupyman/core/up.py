@@ -271,8 +271,8 @@ class UpFlow:
         found: nohup.Found,
         operation: Operation,
     ) -> Running:
-        config = self._hosts.config
-        default = self._hosts.entry(self._spec.host).env or config.defaults.env
+        entry, defaults = self._hosts.entry(self._spec.host), self._hosts.config.defaults
+        default = entry.env or defaults.env
         preparation = Preparation(link, self._spec, self._request, report, found, operation, sockets=supervisor.sockets)
         ready = preparation.run(default)
         self._problems += preparation.problems
@@ -283,7 +283,8 @@ class UpFlow:
                 self._suspect()
         if isinstance(ready, Running):
             return ready
-        self._ready = ready
+        debugger = entry.debugger if entry.debugger is not None else defaults.debugger
+        self._ready = msgspec.structs.replace(ready, debugger=debugger)
         return self._start(shell, way, operation)
 
     def _start(self, shell: Shell, way: Way, operation: Operation) -> Running:

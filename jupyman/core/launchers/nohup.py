@@ -71,7 +71,10 @@ def launch(
     arguments = {
         "SERVER": remote.script("server"),
         "CONFIG": jupyter.configuration(_program("jupyter_config"), spec.kernel_name),
+        "KERNEL": _program("kernel_config"),
         "CHECK": _program("server_check"),
+        "NEIGHBOURS": remote.script("neighbours"),
+        "DEBUGGER": {None: "auto", True: "on", False: "off"}[spec.debugger],
         "ACTIVATE": activation.script(spec.env),
         "NAME": spec.name,
         "ID": launch_id,
@@ -257,7 +260,7 @@ def verify(shell: Shell, running: Running) -> Liveness:
         stopped_by=facts.one("stopped_by"),
         nodes=(running.server.node or "?", facts.one("node") or "?"),
     )
-    return dataclasses.replace(seen, kernels_exposed=facts.one("kernels") is not None)
+    return dataclasses.replace(seen, kernels_exposed=tuple(facts.all("kernels")))
 
 
 def stop(shell: Shell, running: Running, *, force: bool = False, grace: int = GRACE, by: str | None = None) -> bool:
