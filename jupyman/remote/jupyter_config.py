@@ -3,7 +3,7 @@
 
 It lies in the session's directory (0700) beside `token`, `endpoint` and `kernel_config.py`. The token is read here, so it is on no command
 line and in no environment variable that kernels would inherit. Runs on Python 3.6+, with notebook 6, jupyter_server 1
-and 2, JupyterLab 3 and 4.
+and 2, JupyterLab 3 and 4. It is one long file because it must be whole in the session's directory, whatever is read when.
 """
 
 import fcntl
@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+from importlib import import_module
 from typing import Any, Callable, List, Optional, Set, Tuple
 
 from jupyter_core.paths import jupyter_config_path
@@ -167,6 +168,10 @@ def _change(what: str, how: "Callable[[], None]") -> None:
 # third was lost, sometimes with the `idle` that ends the cell. A bound must be: without one the server's memory grows
 # for as long as a cell prints.
 _MARK = 200000
+# Jupyter keeps what comes while a page is away, and what it does not take yet, without any bound. Of output, more than
+# this is left out. The second must have room for all of the first, which is sent at once when the page is back.
+_AWAY = 32 << 20  # bytes
+_UNSENT = 96 << 20
 # One message of output that was put together is not longer: Jupyter's limit of 1 MB/s drops whole messages.
 _TOGETHER = 16384
 
@@ -208,6 +213,7 @@ def _roomy_kernels() -> None:
 
 
 _STREAM = re.compile(rb'"msg_type": *"stream"')
+_OUTPUT = re.compile(rb'"msg_type": *"(?:stream|display_data|update_display_data)"')
 _INFO = re.compile(rb'"msg_type": *"kernel_info_reply"')
 _DELIMITER = b"<IDS|MSG>"  # jupyter_client, session.py; then: signature, header, parent, metadata, content, buffers
 
@@ -332,6 +338,89 @@ def _each_stream(method: str, change: "Callable[[Any, Any], Any]") -> None:
             wrap(getattr(manager, name))
 
 
+class _Bound:
+    """Leaves out output while more than a bound waits, and says so in the cell, once for each gap; all else goes on."""
+
+    def __init__(self, session: "Any", most: int, where: str) -> None:
+        self.session, self.most, self.where = session, most, where
+        self.gap = False
+
+    def passed(self, message: "List[bytes]", waiting: int) -> "Optional[List[bytes]]":
+        """Return the message, what stands for it, or None.
+
+        Args:
+            message: as it comes from the kernel.
+            waiting: bytes.
+        """
+        at = message.index(_DELIMITER) + 1 if _DELIMITER in message[:-1] else 0
+        if not at or len(message) < at + 5 or not _OUTPUT.search(message[at + 1]):
+            return message
+        # A gap ends when half of what waited has gone: there are a few, and not one at every other message.
+        if waiting < (self.most // 2 if self.gap else self.most):
+            self.gap = False
+            return message
+        if self.gap:
+            return None
+        self.gap = True
+        header = self.session.unpack(message[at + 1])
+        header["msg_type"] = "stream"
+        text = "jupyman: output is left out here: more than {} MiB waited {}\n".format(self.most >> 20, self.where)
+        parts = [*message[:at], b"", self.session.pack(header), message[at + 2], self.session.pack({}), b""]
+        return _signed(parts, at, {"name": "stderr", "text": text}, self.session)
+
+
+def _bounded_waiting() -> None:
+    # While no page is there.
+    package = "notebook" if _classic else "jupyter_server"
+    kind = import_module(package + ".services.kernels.kernelmanager").MappingKernelManager
+    plain = kind.start_buffering
+
+    def collected(stream: "Any", session: "Any") -> None:
+        keep, bound = stream._recv_callback, _Bound(session, _AWAY, "for this page")
+        waiting = [0]
+
+        def collect(message: "List[bytes]") -> None:
+            passed = bound.passed(message, waiting[0])
+            if passed is not None:
+                waiting[0] += sum(map(len, passed))
+                keep(passed)
+
+        stream.on_recv(collect)
+
+    def start_buffering(self, kernel_id, session_key, channels):  # type: ignore[no-untyped-def]
+        plain(self, kernel_id, session_key, channels)
+        stream = channels.get("iopub")
+        if stream is not None and not stream.closed():
+            _change("what waits for a page", lambda: collected(stream, self.get_kernel(kernel_id).session))
+
+    kind.start_buffering = start_buffering
+
+
+def _bounded_sending() -> None:
+    # While the page is there, and reads more slowly than the kernel prints, or not at all.
+    if _classic:
+        kind, method = import_module("notebook.services.kernels.handlers").ZMQChannelsHandler, "_on_zmq_reply"
+    elif _two:
+        module = import_module("jupyter_server.services.kernels.connection.channels")
+        kind, method = module.ZMQChannelsWebsocketConnection, "handle_outgoing_message"
+    else:
+        kind, method = import_module("jupyter_server.services.kernels.handlers").ZMQChannelsHandler, "_on_zmq_reply"
+    plain = getattr(kind, method)
+
+    def send(self, stream, message):  # type: ignore[no-untyped-def]
+        if "iopub" in (stream, getattr(stream, "channel", None)):
+            bound = self.__dict__.setdefault("_jupyman_bound", _Bound(self.session, _UNSENT, "for this page"))
+            try:
+                unsent = len(getattr(self, "websocket_handler", self).ws_connection.stream._write_buffer)
+            except (AttributeError, TypeError):  # closed; or built otherwise
+                unsent = 0
+            message = bound.passed(message, unsent)
+        if message is not None:
+            plain(self, stream, message)
+
+    setattr(kind, method, send)
+
+
 def _no_debugger(stream: "Any", session: "Any") -> None:
     # Or JupyterLab shows its button, and hangs for its answer.
     plain = stream.on_recv
@@ -372,6 +461,8 @@ def _no_debugger_in_specs() -> None:
 _change("the mark of sockets", _roomy_sockets)
 _change("the mark of kernels", _roomy_kernels)
 _change("output, message by message,", lambda: _each_stream("connect_iopub", _Output))
+_change("what waits for a page", _bounded_waiting)
+_change("what a page does not take", _bounded_sending)
 if not _debugger:
     _change("what kernels say of a debugger", lambda: _each_stream("connect_shell", _no_debugger))
     _change("what kernels say of a debugger", lambda: _each_stream("connect_control", _no_debugger))

@@ -7,6 +7,7 @@
 jm_alone() {
     # Processes can be seen at all (not with hidepid, nor without /proc: macOS).
     [ -r /proc/1/status ] || return 1
+    ! grep -q '^[^ ]* /proc proc [^ ]*hidepid=[^0o]' /proc/mounts 2>/dev/null || return 1
     jm_known=$(within 3 getent passwd 2>/dev/null) || jm_known=''
     jm_known=$jm_known$JM_NL$(cat /etc/passwd 2>/dev/null)
     # An account that /etc/passwd does not have is of a directory service, and so may be many more.
