@@ -172,8 +172,8 @@ _MARK = 200000
 # this is left out. The second must have room for all of the first, which is sent at once when the page is back.
 _AWAY = 32 << 20  # bytes
 _UNSENT = 96 << 20
-# One message of output that was put together is not longer: Jupyter's limit of 1 MB/s drops whole messages.
-_TOGETHER = 16384
+# One message of output that was put together is not longer: Jupyter's limit (1 MB/s, over 3 s) drops whole messages.
+_TOGETHER = 131072  # characters
 
 
 def _roomy_sockets() -> None:
@@ -226,8 +226,9 @@ class _Output:
     the same with prints that are not flushed.
     """
 
-    def __init__(self, stream: "Any", session: "Any") -> None:
+    def __init__(self, stream: "Any", session: "Any", watched: bool) -> None:
         self.stream, self.session = stream, session
+        self.watched = watched  # only for what kind of messages come: one of those that print stands for all
         self.held = None  # type: Optional[List[bytes]]  # was read, and is to be passed on before all others
         self.plain, self.on_recv = stream._handle_recv, stream.on_recv
         for used in ("_flushed", "_recv_callback", "_recv_copy", "_run_callback", "closed", "io_loop", "socket"):
@@ -274,6 +275,17 @@ class _Output:
 
     def gather(self, first: "List[bytes]") -> "List[bytes]":
         """Return it with what follows of the same cell and stream; the next one that cannot be added is held."""
+        if self.watched:
+            for _ in range(1000):
+                if not _prints(first):
+                    break
+                following = self.read()
+                if following is None:
+                    break
+                if not _prints(following):
+                    self.held = following
+                    break
+            return first
         printed = _printed(first, self.session)
         if printed is None:
             return first
@@ -284,10 +296,10 @@ class _Output:
             following = self.read()
             if following is None:
                 break
-            added = _printed(following, self.session)
             # The same topic, and in the message the same parent and metadata.
             same = following[:at] == first[:at] and following[at + 2 : at + 4] == first[at + 2 : at + 4]
-            if added is None or not same or added[0] != name or length + len(added[1]) > _TOGETHER:
+            added = _printed(following, self.session) if same else None
+            if added is None or added[0] != name or length + len(added[1]) > _TOGETHER:
                 self.held = following
                 break
             texts.append(added[1])
@@ -300,6 +312,11 @@ class _Output:
 def _signed(message: "List[bytes]", at: int, content: "Any", session: "Any") -> "List[bytes]":
     parts = [*message[at + 1 : at + 4], session.pack(content)]
     return [*message[:at], session.sign(parts), *parts, *message[at + 5 :]]
+
+
+def _prints(message: "List[bytes]") -> bool:
+    at = message.index(_DELIMITER) + 1 if _DELIMITER in message else len(message)
+    return len(message) == at + 5 and _STREAM.search(message[at + 1]) is not None
 
 
 def _printed(message: "List[bytes]", session: "Any") -> "Optional[Tuple[Any, str]]":
@@ -319,8 +336,11 @@ def _printed(message: "List[bytes]", session: "Any") -> "Optional[Tuple[Any, str
     return None
 
 
-def _each_stream(method: str, change: "Callable[[Any, Any], Any]") -> None:
-    """Call `change(stream, session)` for each stream that `method` of a kernel's manager makes."""
+def _each_stream(method: str, change: "Callable[[Any, Any, bool], Any]") -> None:
+    """Call `change(stream, session, watched)` for each stream that `method` of a kernel's manager makes.
+
+    A page's streams have an identity; that by which the server itself watches a kernel (busy, idle, last activity) has none.
+    """
     from jupyter_client.ioloop import manager
 
     def wrap(kind: "Any") -> None:
@@ -328,7 +348,7 @@ def _each_stream(method: str, change: "Callable[[Any, Any], Any]") -> None:
 
         def connect(self, *args, **kwargs):  # type: ignore[no-untyped-def]
             stream = plain(self, *args, **kwargs)
-            _change(method, lambda: change(stream, self.session) and None)
+            _change(method, lambda: change(stream, self.session, not args and not kwargs) and None)
             return stream
 
         setattr(kind, method, connect)
@@ -421,7 +441,7 @@ def _bounded_sending() -> None:
     setattr(kind, method, send)
 
 
-def _no_debugger(stream: "Any", session: "Any") -> None:
+def _no_debugger(stream: "Any", session: "Any", _: bool) -> None:
     # Or JupyterLab shows its button, and hangs for its answer.
     plain = stream.on_recv
 
