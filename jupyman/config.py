@@ -38,6 +38,7 @@ class Defaults(Table, frozen=True, kw_only=True):
     on_conflict: OnConflict | None = None
     restart: Restart | None = None
     share: bool | None = None
+    debugger: bool | None = None
 
 
 class HostEntry(Table, frozen=True, kw_only=True):
@@ -53,6 +54,7 @@ class HostEntry(Table, frozen=True, kw_only=True):
     on_conflict: OnConflict | None = None
     restart: Restart | None = None
     share: bool | None = None
+    debugger: bool | None = None
     engine: Literal["native", "sshtunnel"] = "native"
     launcher: Literal["nohup", "slurm"] = "nohup"
     slurm: dict[str, Any] | None = None

@@ -346,6 +346,7 @@ class LaunchSpec(Noun, frozen=True, kw_only=True):
     sock: bool = False  # on a private UNIX socket, where the server can
     scope: bool = False  # in a scope of the user's own systemd, which outlives the login
     gpus: list[int] | None = None
+    debugger: bool | None = None  # JupyterLab's; None: where nobody else has an account on the host
 
 
 class Running(Noun, frozen=True, kw_only=True):

@@ -85,6 +85,11 @@ class Hosts:
         entry, defaults = self.entry(host), self.config.defaults
         return bool(defaults.share if entry.share is None else entry.share)
 
+    def debugger(self, host: str) -> bool | None:
+        """Tell whether JupyterLab's debugger is wanted on a host; None: where nobody else has an account."""
+        entry, defaults = self.entry(host), self.config.defaults
+        return defaults.debugger if entry.debugger is None else entry.debugger
+
     def resolve(self, host: str | None, busy: Iterable[str], known: Iterable[str]) -> str:
         """Find the host that a command means.
 

@@ -277,8 +277,8 @@ class UpFlow:
         found: nohup.Found,
         operation: Operation,
     ) -> Running:
-        config = self._hosts.config
-        default = self._hosts.entry(self._spec.host).env or config.defaults.env
+        entry, defaults = self._hosts.entry(self._spec.host), self._hosts.config.defaults
+        default = entry.env or defaults.env
         preparation = Preparation(link, self._spec, self._request, report, found, operation, sockets=supervisor.sockets)
         ready = preparation.run(default)
         self._problems += preparation.problems
@@ -289,7 +289,7 @@ class UpFlow:
                 self._suspect()
         if isinstance(ready, Running):
             return ready
-        self._ready = ready
+        self._ready = msgspec.structs.replace(ready, debugger=self._hosts.debugger(self._spec.host))
         return self._start(shell, way, operation)
 
     def _start(self, shell: Shell, way: Way, operation: Operation) -> Running:

@@ -18,7 +18,7 @@ main() {
         [ "$jm_other" = "$JM_PID" ] || ! jm_alive "$jm_other" "$(jm_get "$jm_dir/record" start_ticks)" ||
             fail usage "session $JM_NAME already has a server (pid $jm_other)" "choose another --name"
     fi
-    rm -f -- "$jm_dir/token" "$jm_dir/cookie_secret" "$jm_dir/jupyter_config.py" "$jm_dir/log" "$jm_dir/log.old"
+    rm -f -- "$jm_dir/token" "$jm_dir/cookie_secret" "$jm_dir/jupyter_config.py" "$jm_dir/kernel_config.py" "$jm_dir/log" "$jm_dir/log.old"
     jm_put "$jm_dir/record" "$JM_RECORD
 boot_id $(jm_boot_id)
 node $(jm_node)" ||

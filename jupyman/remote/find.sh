@@ -42,7 +42,7 @@ main() {
             say server.started "$(jm_when "$jm_file")"
             say server.app "$(jm_kind "$jm_pid" "$jm_file")"
             jm_listeners "$jm_pid" | lines server.listen
-            if jm_exposed "$jm_pid"; then say server.kernels exposed; fi
+            jm_exposed "$jm_pid" | lines server.kernels
             printf 'server.json ' && tr -d '\r\n' <"$jm_file" && echo
         done
     done

@@ -2,11 +2,12 @@
 # Start a Jupyter server and wait until it answers; or return the one that this session already has.
 # JM_SERVER JM_LOCK libraries  JM_NAME session  JM_ID of this launch  JM_PYTHON JM_PREFIX JM_ENV  JM_APP lab|notebook|server
 # JM_DIR root directory ("" is home)  JM_SOCK 1: a UNIX socket where it can  JM_SCOPE 1: in a systemd scope  JM_PORTS candidates else  JM_TIMEOUT seconds  JM_ACTIVATE sh text  JM_CONFIG JM_CHECK
-# Python programs  JM_RECORD further record lines  JM_CUDA CUDA_VISIBLE_DEVICES, when JM_CUDA_SET is 1
+# Python programs  JM_KERNEL what ipykernels read  JM_NEIGHBOURS library  JM_DEBUGGER on|off|auto (on where nobody else has an account)  JM_RECORD further record lines  JM_CUDA CUDA_VISIBLE_DEVICES, when JM_CUDA_SET is 1
 # Says: step, tick, listening (its own socket, from then on), log, existing, record.*
 main() {
     eval "$JM_SERVER"
     eval "$JM_LOCK"
+    eval "$JM_NEIGHBOURS"
     jm_umask=$(umask)
     umask 077
     jm_pid='' jm_began='' jm_runtime='' jm_locked='' jm_making='' jm_done='' jm_kept='' jm_telling=''
@@ -20,7 +21,7 @@ main() {
         fi
         [ -z "$jm_runtime" ] || jm_drop_runtime "$jm_runtime"
         if [ -n "$jm_making" ]; then
-            rm -f -- "$jm_dir/endpoint" "$jm_dir/jupyter_config.py" "$jm_dir/cancel"
+            rm -f -- "$jm_dir/endpoint" "$jm_dir/jupyter_config.py" "$jm_dir/kernel_config.py" "$jm_dir/cancel"
             [ -n "$jm_kept" ] || rm -f -- "$jm_dir/token" "$jm_dir/cookie_secret"
             # The log of a server that failed is worth reading; that of a cancelled one is not.
             [ -n "$jm_telling" ] || [ -e "$jm_dir/record" ] || rm -f -- "$jm_dir/log" "$jm_dir/log.old"
@@ -96,7 +97,7 @@ jm_prepare() {
     [ -d "$jm_cwd" ] || bail remote-failed "there is no directory $jm_cwd" "make it on the host, or choose another --dir"
     [ -x "$jm_cwd" ] || bail remote-failed "no permission to enter $jm_cwd" "choose another --dir"
     [ -x "$JM_PYTHON" ] || bail env-missing "there is no Python at $JM_PYTHON" "see jupyman env ls"
-    for jm_file in token cookie_secret jupyter_config.py endpoint log log.old cancel; do jm_safe_file "$jm_dir/$jm_file"; done
+    for jm_file in token cookie_secret jupyter_config.py kernel_config.py endpoint log log.old cancel; do jm_safe_file "$jm_dir/$jm_file"; done
     jm_making=1
     [ ! -f "$jm_dir/log" ] || mv -f -- "$jm_dir/log" "$jm_dir/log.old"
     # The token of a server that died by itself is kept: the browser's tab goes on with its successor.
@@ -110,7 +111,17 @@ jm_prepare() {
         }
         [ "$(wc -c <"$jm_dir/token")" -eq 48 ] || bail remote-failed "cannot write $jm_dir/token" "make room on the host (disk full or quota?)"
     fi
+    # shellcheck disable=SC2153 # it comes from jupyman
+    jm_debugger=$JM_DEBUGGER
+    if [ "$jm_debugger" = auto ]; then
+        jm_debugger=off
+        ! jm_alone || jm_debugger=on
+    fi
+    if [ "$jm_debugger" = on ]; then
+        JM_CONFIG=$(printf '%s\n' "$JM_CONFIG" | sed 's/^_debugger = False /_debugger = True /')
+    fi
     jm_put "$jm_dir/jupyter_config.py" "$JM_CONFIG" || jm_unwritable
+    jm_put "$jm_dir/kernel_config.py" "$JM_KERNEL" || jm_unwritable
     # A UNIX socket's path may have 107 bytes (sys/un.h): the kernels' sockets need a short directory.
     jm_open=''
     for jm_tmp in /tmp "${TMPDIR:-/var/tmp}" /var/tmp; do
@@ -291,6 +302,7 @@ oom_kills $(jm_oom_kills "$jm_counter")
 started $(date -u +%Y-%m-%dT%H:%M:%SZ)
 python $JM_PYTHON
 rereads token
+debugger $jm_debugger
 jupyter $(sed -n 's/.*"version": *"\([^"]*\)".*/\1/p' "$jm_json" | head -n 1)
 $JM_RECORD" || jm_unwritable
     jm_done=1 # from here on a lost link leaves a whole session

@@ -180,17 +180,29 @@ jm_listens_at() {
     return "$jm_found"
 }
 
-# jm_exposed PID: a kernel of this server talks over TCP, without encryption: every account of the host can read its cells
-# and outputs. Kernels are its children, and their connection file says how they talk (jupyter_client connect.py).
+# jm_exposed PID: what lets every account of the host into kernels of this server, a line each:
+#   tcp                 a kernel talks over TCP, without encryption: its cells and outputs can be read. Kernels are children
+#                       of the server, and their connection file says how they talk (jupyter_client connect.py).
+#   debugger PID PORT   a debugger listens there for a kernel, and runs code for whoever connects.
 jm_exposed() {
     for jm_child in $(cat "/proc/$1/task/"*/children 2>/dev/null || ps -o pid= --ppid "$1" 2>/dev/null); do
         jm_cfile=$(tr '\0' '\n' <"/proc/$jm_child/cmdline" 2>/dev/null | sed -n 's/^\(--\{0,1\}f=\)\{0,1\}\(\/.*\.json\)$/\2/p' | head -n 1)
         if [ -n "$jm_cfile" ] && jm_private "$jm_cfile" && grep -q '"transport": *"tcp"' "$jm_cfile" &&
             ! grep -q '"curve_' "$jm_cfile"; then
-            return 0
+            echo tcp
+            break
         fi
     done
-    return 1
+    # debugpy leaves the kernel's process tree and session (adapter/__main__.py), but has its environment, where
+    # jupyter_client (launcher.py) wrote the server's pid.
+    # shellcheck disable=SC2013 # names of files in /proc
+    for jm_debugger in $(grep -lF debugpy /proc/[0-9]*/cmdline 2>/dev/null); do
+        jm_debugger=${jm_debugger#/proc/}
+        jm_debugger=${jm_debugger%/cmdline}
+        [ "$(jm_uid_of "$jm_debugger")" = "$jm_me" ] || continue
+        tr '\0\n' '\n?' <"/proc/$jm_debugger/environ" 2>/dev/null | grep -qx "JPY_PARENT_PID=$1" || continue
+        for jm_at in $(jm_listeners "$jm_debugger"); do echo "debugger $jm_debugger $(printf '%d' "0x${jm_at##*:}")"; done
+    done
 }
 
 # jm_serves PID ENDPOINT: as jm_listens, for a port or the path of a UNIX socket.
@@ -348,7 +360,7 @@ jm_show() {
     elif jm_alive "$jm_rpid" "$(jm_get "$1/record" start_ticks)"; then
         jm_serves "$jm_rpid" "$(jm_endpoint "$1/record")"
         case $? in 0) say record.state alive ;; 1) say record.state not-listening ;; *) say record.state taken ;; esac
-        if jm_exposed "$jm_rpid"; then say record.kernels exposed; fi
+        jm_exposed "$jm_rpid" | lines record.kernels
     else
         say record.state exited
     fi

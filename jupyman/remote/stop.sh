@@ -33,7 +33,7 @@ main() {
         fi
     fi
     if [ -n "$JM_DIRECTORY" ]; then
-        rm -f -- "$JM_DIRECTORY/token" "$JM_DIRECTORY"/token.old.* "$JM_DIRECTORY/cookie_secret" "$JM_DIRECTORY/jupyter_config.py" "$JM_DIRECTORY/endpoint" "$JM_DIRECTORY/cancel"
+        rm -f -- "$JM_DIRECTORY/token" "$JM_DIRECTORY"/token.old.* "$JM_DIRECTORY/cookie_secret" "$JM_DIRECTORY/jupyter_config.py" "$JM_DIRECTORY/kernel_config.py" "$JM_DIRECTORY/endpoint" "$JM_DIRECTORY/cancel"
         [ -z "$jm_runtime" ] || jm_drop_runtime "$jm_runtime"
     fi
     say state "$jm_state"

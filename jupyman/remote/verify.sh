@@ -1,7 +1,7 @@
 # shellcheck shell=sh
 # Does this very server still run, and is the socket that it is reached by its own? Asked before any token travels.
 # JM_SERVER library  JM_NODE where it was started  JM_PID JM_TICKS JM_BOOT  JM_ENDPOINT port or UNIX socket  JM_DIRECTORY of the session, or ""
-# Says: node, state alive|exited|rebooted|taken|not-listening|elsewhere, kernels exposed, token, stopped_by, oom, log
+# Says: node, state alive|exited|rebooted|taken|not-listening|elsewhere, kernels what exposes them, token, stopped_by, oom, log
 main() {
     eval "$JM_SERVER"
     # The login may have reached another machine with the same home: of a process over there nothing is known here.
@@ -19,7 +19,7 @@ main() {
         case $? in 0) jm_state=alive ;; 1) jm_state=not-listening ;; *) jm_state=taken ;; esac
     fi
     say state "$jm_state"
-    if [ "$jm_state" = alive ] && jm_exposed "$JM_PID"; then say kernels exposed; fi
+    [ "$jm_state" != alive ] || jm_exposed "$JM_PID" | lines kernels
     [ -n "$JM_DIRECTORY" ] || return 0
     if [ "$jm_state" = alive ]; then
         jm_token

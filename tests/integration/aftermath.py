@@ -16,7 +16,7 @@ from tests.bed import Cli, Ran, User, wait_until
 
 NOTHING: dict[str, list[object]] = {"sessions": [], "forwards": [], "servers": []}
 # Of a session's directory on the host: what only a launch under way or a running server has.
-HALF_MADE = ("lock", "cancel", "endpoint", "token", "cookie_secret", "jupyter_config.py")
+HALF_MADE = ("lock", "cancel", "endpoint", "token", "cookie_secret", "jupyter_config.py", "kernel_config.py")
 
 
 def free_port() -> int:

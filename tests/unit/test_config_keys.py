@@ -145,6 +145,19 @@ def share(desk: Desk) -> None:
         assert desk.manager.hosts.share("h") is shared  # what it opens: test_strangers.py
 
 
+@shows("defaults.debugger", "hosts.NAME.debugger")
+def debugger(desk: Desk) -> None:
+    for text, wanted in (
+        ("", None),
+        ("[defaults]\ndebugger = true", True),
+        ("[hosts.h]\ndebugger = false", False),
+        ("[hosts.other]\ndebugger = true", None),
+        ("[defaults]\ndebugger = true\n[hosts.h]\ndebugger = false", False),
+    ):
+        desk.write(text)
+        assert desk.manager.hosts.debugger("h") is wanted  # what it does: test_debugger.py
+
+
 @shows("default_host")
 def default_host(desk: Desk) -> None:
     with pytest.raises(errors.UsageFault, match="no host was named"):
@@ -226,7 +239,7 @@ def mirror(desk: Desk) -> None:
 
 
 def test_the_list_of_keys_is_the_files() -> None:
-    assert len(KEYS) == 26
+    assert len(KEYS) == 28
     assert {"default_host", "defaults.env", "hosts.NAME.slurm", "mirrors.NAME.torch"} <= set(KEYS)
 
 

@@ -24,14 +24,14 @@ class Record:
         state: what has become of it.
         stopped_by: time and person, where somebody killed it on purpose.
         launch_id: random, of the launch that wrote it; None for an adopted server.
-        kernels_exposed: a kernel of it talks over TCP.
+        kernels_exposed: what lets others into its kernels: `tcp`, or `debugger PID PORT`.
     """
 
     running: Running
     state: ProcessState
     stopped_by: str | None = None
     launch_id: str | None = None
-    kernels_exposed: bool = False
+    kernels_exposed: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -63,7 +63,7 @@ class Foreign:
         port: None where it listens on a UNIX socket, or on no address that 127.0.0.1 reaches.
         sock: path of its UNIX socket.
         exposed: it listens beyond loopback.
-        kernels_exposed: a kernel of it talks over TCP.
+        kernels_exposed: what lets others into its kernels: `tcp`, or `debugger PID PORT`.
         file: its runtime file on the host.
         token: "" where it asks for none; None where it wants a password.
     """
@@ -83,7 +83,7 @@ class Foreign:
     secure: bool
     file: str
     node: str
-    kernels_exposed: bool = False
+    kernels_exposed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Liveness:
         log: its last lines where it is not alive, tokens blotted out.
         stopped_by: time and person, where somebody killed it on purpose.
         code: of the problem that `ps` shows.
-        kernels_exposed: a kernel of it talks over TCP.
+        kernels_exposed: what lets others into its kernels: `tcp`, or `debugger PID PORT`.
         token: that it has now; None where not told.
     """
 
@@ -133,7 +133,7 @@ class Liveness:
     log: list[str] = field(default_factory=list)
     stopped_by: str | None = None
     code: str = "server-exited"
-    kernels_exposed: bool = False
+    kernels_exposed: tuple[str, ...] = ()
     token: str | None = field(default=None, repr=False)
 
     @property

@@ -84,7 +84,10 @@ def launch(
         "SERVER": remote.script("server"),
         "LOCK": remote.script("lock"),
         "CONFIG": jupyter.configuration(program("jupyter_config"), spec.kernel_name),
+        "KERNEL": program("kernel_config"),
         "CHECK": program("server_check"),
+        "NEIGHBOURS": remote.script("neighbours"),
+        "DEBUGGER": {None: "auto", True: "on", False: "off"}[spec.debugger],
         "ACTIVATE": activation.script(spec.env),
         "NAME": spec.name,
         "ID": launch_id,
@@ -271,7 +274,7 @@ def verify(shell: Shell, running: Running) -> Liveness:
         nodes=(running.server.node or "?", facts.one("node") or "?"),
     )
     return dataclasses.replace(
-        seen, kernels_exposed=facts.one("kernels") is not None, token=jupyter.token(facts.one("token"))
+        seen, kernels_exposed=tuple(facts.all("kernels")), token=jupyter.token(facts.one("token"))
     )
 
 

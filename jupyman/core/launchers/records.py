@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import get_args
 
 from jupyman import errors
@@ -12,6 +13,7 @@ from jupyman.model import App, FoundServer, Problem, Running, Server
 from jupyman.tools import jupyter
 
 _STATES: dict[str, ProcessState] = {state: state for state in get_args(ProcessState)}
+_DEBUGGER = re.compile(r"debugger [0-9]{1,10} ([0-9]{1,5})")
 _APPS: dict[str, App] = {app: app for app in get_args(App)}
 
 
@@ -146,7 +148,7 @@ def _records(facts: Facts) -> list[Record]:
                 state=state(entry.one("state")),
                 stopped_by=entry.one("stopped_by"),
                 launch_id=entry.one("id"),
-                kernels_exposed=entry.one("kernels") is not None,
+                kernels_exposed=tuple(entry.all("kernels")),
             )
         )
     return found
@@ -180,7 +182,7 @@ def _foreign(facts: Facts, boot_id: str, node: str) -> list[Foreign]:
                 secure=runtime.secure,
                 file=entry.one("file") or "",
                 node=node,
-                kernels_exposed=entry.one("kernels") is not None,
+                kernels_exposed=tuple(entry.all("kernels")),
             )
         )
     return found
@@ -212,19 +214,42 @@ def problems(server: Foreign) -> list[Problem]:
     return found
 
 
-def exposed_kernels(pid: int, *, seen: bool) -> list[Problem]:
-    """Say that kernels of a server can be read by others: the problem, or none where nothing was seen."""
-    if not seen:
-        return []
-    return [
-        Problem(
-            code="kernels-exposed",
-            severity="warning",
-            text=f"kernels of the server with pid {pid} talk over TCP ports: any user of the host can read their cells "
-            "and outputs",
-            fix="save your notebooks, stop the server and start it with jupyman up: its kernels use private sockets",
+def exposed_kernels(pid: int, *, seen: Collection[str]) -> list[Problem]:
+    """Say that others can read kernels of a server, or run code in them.
+
+    Args:
+        pid: the server's process.
+        seen: what the host said of it: `tcp`, or `debugger PID PORT` (jm_exposed in remote/server.sh).
+
+    Returns:
+        A problem for each kind; none where nothing was seen.
+    """
+    found: list[Problem] = []
+    ports = sorted({match[1] for match in map(_DEBUGGER.fullmatch, seen) if match is not None}, key=int)
+    if ports:
+        several = "s" if len(ports) > 1 else ""
+        found.append(
+            Problem(
+                code="kernels-exposed",
+                severity="error",
+                text=f"the debugger of a kernel of the server with pid {pid} listens on port{several} "
+                f"{', '.join(ports)} and asks for no password: any user of the host can run code as you",
+                fix="restart the kernel, and use the debugger only where nobody else has an account "
+                "(debugger in config.toml)",
+            )
         )
-    ]
+    if any(_DEBUGGER.fullmatch(one) is None for one in seen):
+        found.append(
+            Problem(
+                code="kernels-exposed",
+                severity="warning",
+                text=f"kernels of the server with pid {pid} talk over TCP ports: any user of the host can read their "
+                "cells and outputs",
+                fix="save your notebooks, stop the server and start it with jupyman up: its kernels use private "
+                "sockets",
+            )
+        )
+    return found
 
 
 def _as_root(user: str | None) -> list[Problem]:
