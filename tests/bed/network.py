@@ -74,7 +74,7 @@ class Network:
         """Lay a cable to the router and one from there to the host; yields the host's address at its end."""
         near, far = f"{self.name}{letter}", f"{letter}-far"
         back, there = f"{letter}-back", f"{letter}-host"
-        with _number() as number:
+        with contextlib.ExitStack() as undo, _number() as number:
             net, address = f"198.18.{number}", f"198.18.{number}.6"
             _do("ip", "link", "add", near, "type", "veth", "peer", "name", far, "netns", self._router)
             try:
@@ -90,6 +90,9 @@ class Network:
                     _in(name, "ip", "addr", "add", f"{own}/30", "dev", device)
                     _in(name, "ip", "link", "set", device, "up")
                 _do("ip", "route", "add", f"{address}/32", "via", _near(address))
+                # Without the cable nothing leads there: else packets would leave by this machine's own network.
+                _do("ip", "route", "add", "unreachable", f"{address}/32", "metric", "4096")
+                undo.callback(_do, "ip", "route", "del", "unreachable", f"{address}/32", "metric", "4096")
                 _in(self.name, "ip", "route", "add", f"{net}.0/30", "via", f"{net}.5")
                 yield address
             finally:
