@@ -25,7 +25,7 @@ class Acknowledgements:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._known = sys.platform == "linux" and sock.family in {socket.AF_INET, socket.AF_INET6}
+        self._known = sock.family in {socket.AF_INET, socket.AF_INET6}
         self._acked = 0
         self._over = True
 
@@ -54,7 +54,7 @@ class Acknowledgements:
 
     def _look(self) -> tuple[int, bool] | None:
         """Return the bytes that were acknowledged, and whether others wait; None where the system does not tell."""
-        if not self._known:
+        if sys.platform != "linux" or not self._known:
             return None
         try:
             info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _SIZE)
