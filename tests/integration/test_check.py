@@ -97,6 +97,7 @@ def unknown_as_text(value: Any, path: str = "") -> list[str]:
 # How many GPUs, which driver, whether the torch of the bed fits, and what is wrong.
 CASES: dict[str | None, tuple[int, dict[str, str] | None, bool | None, list[str]]] = {
     "two-a100": (2, {"version": "550.54.15", "cuda": "12.4"}, True, []),
+    "h200": (1, {"version": "580.159.04", "cuda": "13.0"}, True, []),
     "r610": (1, {"version": "610.57.04", "cuda": "13.3"}, True, []),
     "mig": (1, {"version": "535.161.08", "cuda": "12.2"}, True, ["gpu-mig"]),
     "old-driver": (1, {"version": "450.80.02", "cuda": "11.0"}, False, ["torch-driver"]),
