@@ -11,7 +11,8 @@ import sys
 _MARK = 200000
 
 
-def _roomy() -> None:
+def _roomy():
+    # type: () -> None
     import zmq
     from ipykernel.kernelapp import IPKernelApp
 

@@ -7,6 +7,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -144,6 +145,27 @@ def test_each_of_many_lines_arrives_in_order_and_so_does_the_end(cli: Cli, user:
         assert "".join(found.stderr).split() == [one for one in wanted[:4000] if one.endswith("99")]
 
 
+def test_pages_that_open_while_a_cell_prints_see_its_end(cli: Cli, user: User) -> None:
+    no_limits(user)
+    session = up(cli, "server1", "--env", "lab")
+    tab = a_tab(session)
+    others = [Tab(session, tab.kernel) for _ in range(4)]
+    with tab.open(), contextlib.ExitStack() as stack:
+        cell = tab.start(f"for i in range({MANY}): print(i, flush=True)\nwhile True: print('more', flush=True)")
+        found = tab.follow(cell, Output(), lines=100)
+        readers = stack.enter_context(ThreadPoolExecutor(len(others)))
+        reading = []
+        for other in others:
+            stack.enter_context(other.open())
+            reading.append(readers.submit(other.follow, cell, Output()))
+        tab.follow(cell, found, lines=MANY)
+        post(tab, "interrupt")
+        assert tab.follow(cell, found).errors == ["KeyboardInterrupt"]
+        for seen in [one.result() for one in reading]:
+            assert seen.errors == ["KeyboardInterrupt"]
+            assert "".join(found.stdout).endswith("".join(seen.stdout)), "from some moment on, all of it"
+
+
 def test_what_jupyter_cuts_is_said_and_the_end_comes(cli: Cli, user: User) -> None:
     tab = a_tab(up(cli, "server1", "--env", "lab"))
     with tab.open():
@@ -194,6 +216,8 @@ def test_what_waits_for_a_page_that_is_away_is_bounded_and_the_gap_is_said(cli: 
     before = server.memory_info().rss
     user.put("away", "")
     wait_until(lambda: state(tab) == "idle", what="the cell's end", timeout=DEADLINE)
+    # It watches a kernel by a connection of its own: that which waits for the page may be behind.
+    wait_until(lambda: server.cpu_percent(interval=0.5) < 5, what="the server to have read all", timeout=DEADLINE)
     assert server.memory_info().rss - before < 300e6
     with tab.open():
         tab.follow(cell, found)

@@ -83,7 +83,7 @@ def launch(
     arguments = {
         "SERVER": remote.script("server"),
         "LOCK": remote.script("lock"),
-        "CONFIG": jupyter.configuration(program("jupyter_config"), spec.kernel_name),
+        "CONFIG": program("jupyter_inside") + jupyter.configuration(program("jupyter_config"), spec.kernel_name),
         "KERNEL": program("kernel_config"),
         "CHECK": program("server_check"),
         "NEIGHBOURS": remote.script("neighbours"),
