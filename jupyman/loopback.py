@@ -28,6 +28,11 @@ End = tuple[str, int]
 _Socket = tuple[int, int, int]  # state, uid, inode
 _Way = Callable[[End, End], "_Socket | None"]
 
+
+class _UnsureError(OSError):
+    """It was not found out whether this system tells whose a connection is: nobody is let in by that."""
+
+
 _known: dict[str, bool] = {}  # whether a way of knowing, by name, is one on this system
 
 
@@ -48,6 +53,8 @@ def stranger(far: End, near: End) -> int | None:
         return None
     try:
         found = _look(far, near)
+    except _UnsureError:
+        return GONE
     except OSError as error:
         # Whoever uses up our descriptors does not get in by that.
         return GONE if error.errno in _SHORT else None
@@ -98,6 +105,8 @@ def _look(end: End, other: End) -> _Socket | None:
             found = way(end, other)
             if (found is not None and found[2] and found[1] == own_uid()) or _true(way):
                 return found
+        except _UnsureError:
+            raise
         except OSError as error:  # a sandbox forbids the question, or the table
             if error.errno in _SHORT:
                 raise
@@ -111,13 +120,18 @@ def _true(way: _Way) -> bool:
     """
     if way.__name__ not in _known:
         with socket.socket() as listener, socket.socket() as caller:
-            for sock in (listener, caller):
-                sock.settimeout(1)
-            listener.bind(("127.0.0.1", 0))
-            listener.listen(1)
-            caller.connect(listener.getsockname())
-            accepted, far = listener.accept()
+            try:
+                for sock in (listener, caller):
+                    sock.settimeout(1)
+                listener.bind(("127.0.0.1", 0))
+                listener.listen(1)
+                caller.connect(listener.getsockname())
+                accepted, far = listener.accept()
+            except OSError as error:  # somebody may have taken all ports, so that this fails
+                raise _UnsureError(error.errno, "whether a way of knowing is one was not found out") from error
             with accepted:
+                if far != caller.getsockname():  # somebody was faster
+                    raise _UnsureError("another connection came first")
                 found = way(far, accepted.getsockname())
         _known[way.__name__] = found is not None and found[1] == own_uid() and found[2] != 0
     return _known[way.__name__]

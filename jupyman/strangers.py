@@ -8,6 +8,7 @@ may hang.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import threading
@@ -55,7 +56,8 @@ class Strangers:
             if len(self._last) > KEPT:
                 self._last.pop(next(iter(self._last)))
         if news:
-            threading.Thread(target=self._tell, args=(uid,), name="stranger", daemon=True).start()
+            with contextlib.suppress(RuntimeError):  # no thread is left: he is refused without his name
+                threading.Thread(target=self._tell, args=(uid,), name="stranger", daemon=True).start()
         return True
 
     def seen(self) -> list[tuple[str, float]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import socket
 from collections.abc import Callable, Iterable
 from typing import Protocol
@@ -19,6 +21,7 @@ LONG = 30.0
 CUT_OFF = 5.0
 # An address that is nobody's (RFC 5737): packets to it would go the default way.
 ANYWHERE = "192.0.2.1"
+_NO_WAY = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL}
 
 
 def source_address(peer: str | None) -> str | None:
@@ -29,6 +32,10 @@ def source_address(peer: str | None) -> str | None:
 
     Returns:
         The address, None without a route. A connected UDP socket sends no packet; psutil knows no default route.
+
+    Raises:
+        OSError: that cannot be told: no file descriptor is left, a sandbox forbids it, or the address needs more than
+            its text (a link-local one of IPv6).
     """
     peer = peer or ANYWHERE
     family = socket.AF_INET6 if ":" in peer else socket.AF_INET
@@ -36,8 +43,10 @@ def source_address(peer: str | None) -> str | None:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((peer, 9))
             return str(probe.getsockname()[0])
-    except OSError:
-        return None
+    except OSError as error:
+        if error.errno in _NO_WAY:
+            return None
+        raise
 
 
 class Sleeper(Protocol):
@@ -103,14 +112,17 @@ class Awake:
         moved = self._moved({peer for _, peer in waiting})
         for one, peer in waiting:
             if slept > LATE or peer in moved:
-                bound, leaves = one.source, self._addresses[peer]
+                bound, leaves = one.source, self._addresses.get(peer)
                 one.disturbed(doubtful=slept > LONG or (peer in moved and bound is not None and bound != leaves))
             elif peer is not None and mono - self._nowhere.get(peer, mono) >= CUT_OFF:
                 one.cut_off()
         self.wait_begins()
 
     def _moved(self, peers: set[str | None]) -> set[str | None]:
-        before, self._addresses = self._addresses, {peer: source_address(peer) for peer in peers}
+        before, self._addresses = self._addresses, {}
+        for peer in peers:
+            with contextlib.suppress(OSError):  # not known now: nothing is concluded from it
+                self._addresses[peer] = source_address(peer)
         instant = self._clock.monotonic()
         nowhere = [peer for peer, address in self._addresses.items() if address is None]
         self._nowhere = {peer: self._nowhere.get(peer, instant) for peer in nowhere}

@@ -153,6 +153,8 @@ def _session(
             running = nohup.adopt(link, record) if record is not None else None
         seen = nohup.verify(link, running) if running is not None else None
         lives = seen is not None and not seen.dead
+        if running is not None and seen is not None and seen.ok:
+            running = seen.now(running)  # another computer may have changed the token
         if running is not None and seen is not None and lives and not asked:
             _mind_kernels(name, link, running, request, operation, proven=seen.ok)
         progress.text = f"{name}: no server runs on {host} any more"

@@ -93,6 +93,16 @@ def seen_for_good(name: str) -> Problem:
     )
 
 
+def unchanged(name: str, error: errors.JupymanError) -> Problem:
+    """Say that the token may be known, and could not be changed this time; it is tried again."""
+    return Problem(
+        code="token-seen",
+        severity="error",
+        text=f"another user of this computer may know the token, and it could not be changed: {error.message}",
+        fix=f"{error.hint}; it is tried again every few seconds, or jupyman kill {name}, then jupyman up again",
+    )
+
+
 def renew(shell: Shell, sessions: Sessions, live: Live, running: Running) -> tuple[Running, bool]:
     """Have the session's server take a new token, where another user may know the one that it has.
 

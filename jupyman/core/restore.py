@@ -96,8 +96,8 @@ class Restorer:
         self._client = client
         for host, supervisor in self._hosts.all().items():
             if supervisor.status.state == "reconnecting":
-                self._hosts.supervisor(host, client)
-                supervisor.nudge(client)
+                found = self._hosts.supervisor(host, client)
+                found.nudge(found.client)  # which config.toml has completed
 
     def on_up(self, supervisor: Supervisor) -> None:
         """A link came up: have each of its sessions looked at."""
@@ -214,7 +214,12 @@ class Restorer:
             return
         running = liveness.now(running)
         if live.sealed:
-            running, alone = overheard.renew(link, self._sessions, live, running)
+            try:
+                running, alone = overheard.renew(link, self._sessions, live, running)
+            except errors.JupymanError as error:
+                live.port_problems = [overheard.unchanged(live.spec.name, error)]
+                live.settled.set()
+                raise
             now = live.running
             if live.state == "starting" or (now is not None and now.server.pid != running.server.pid):
                 return

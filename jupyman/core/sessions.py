@@ -362,8 +362,11 @@ class Sessions:
         """Forget a session and close its listener."""
         with self.lock:
             live = self.live.pop(name, None)
-        if live is not None and live.listener is not None:
-            live.listener.close()
+            listener = live.listener if live is not None else None
+            if live is not None:
+                live.listener = None
+        if listener is not None:
+            listener.close()
         self.save()
 
     def tunnel_views(self, hosts: Hosts, host: str | None = None) -> list[HostForward]:

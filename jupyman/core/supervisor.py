@@ -156,6 +156,11 @@ class Supervisor:
         Raises:
             JupymanError: as `Link.open`.
         """
+        while (link := self._acquired(operation, renew=renew)) is None:
+            pass  # the host fell silent in between
+        return link
+
+    def _acquired(self, operation: Operation, *, renew: bool) -> Link | None:
         self._enter(operation, renew=renew)
         try:
             with self._mutex:
@@ -166,6 +171,8 @@ class Supervisor:
                     standing = None
                 if standing is not None and self._policy.state == "up":
                     return standing
+                if standing is not None and not renew:
+                    return None
                 if standing is None:
                     self._feed("begin")
 
@@ -183,6 +190,8 @@ class Supervisor:
             Interrupted: the operation was cancelled.
         """
         while True:
+            if self._closed:
+                raise errors.Interrupted("the daemon ends")
             if not renew and self.silent:
                 self._wait_for_life(operation)
             if self._login.acquire(timeout=0.1):
@@ -432,10 +441,11 @@ class Supervisor:
             link = self._link if self._policy.state == "up" else None
             if link is None or self._clock.monotonic() < self._beat + silence.INTERVAL:
                 return
+        heard = link.heard
         try:
             link.heartbeat(silence.DEADLINE)
         except NoAnswer as error:
-            self._fell_silent(link, error.message)
+            self._fell_silent(link, heard, error.message)
             return
         except errors.JupymanError as error:
             self._lost(link, error.message)
@@ -447,15 +457,21 @@ class Supervisor:
             self._beat = self._clock.monotonic()
             self._doubted = False
 
-    def _fell_silent(self, link: Link, reason: str) -> None:
-        """The host has not answered in time: its connection stands, and may deliver everything later."""
+    def _fell_silent(self, link: Link, heard: float, reason: str) -> None:
+        """The host has not answered in time: its connection stands, and may deliver everything later.
+
+        Args:
+            link: to it.
+            heard: its last sign of life before it was asked; a later one, which may come now, ends the silence.
+            reason: for `ps`.
+        """
         with self._mutex:
             if self._link is not link or self._policy.state != "up":
                 return
             if not self._doubted:
                 instant = self._clock.monotonic()
-                self._silence = Silence(heard=link.heard, since=instant - silence.DEADLINE)
-                self._silent_since = self._clock.stamp(link.heard - instant)
+                self._silence = Silence(heard=heard, since=instant - silence.DEADLINE)
+                self._silent_since = self._clock.stamp(heard - instant)
                 self._feed("silent", reason)
                 return
         self._lost(link, reason)

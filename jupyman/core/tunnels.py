@@ -197,6 +197,7 @@ def _listen(spec: TunnelSpec, link: Link, supervisor: Supervisor, *, free: bool)
     except BaseException:
         listener.close()
         raise
+    listener.share = spec.share
     listener.gate = None
     supervisor.forwarder.wake()
     return listener

@@ -132,12 +132,12 @@ class _TokenFile:
         stamp = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
         if stamp == self._stamp:
             return False
-        self._stamp = stamp
         try:
             token = _read_private(self._path)
+            self._stamp = stamp
             if not re.match(r"[0-9a-f]{48}\Z", token):
                 raise ValueError("the token file does not hold a token")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError) as error:  # an OSError passes, and the next request reads again
             sys.stderr.write("jupyman: the token was not read again: {}\n".format(error))
             return False
         new = token != _tokens[-1]
@@ -210,6 +210,7 @@ _ours = {  # type: Dict[str, Any]
     "token": _token,
     "password": "",
     "password_required": False,
+    "allow_password_change": False,  # who knows the token could set a password that outlives it
     "open_browser": False,
     "allow_root": os.getuid() == 0,
     "allow_remote_access": False,
@@ -248,7 +249,10 @@ for _base in ("jupyter_config", "jupyter_lab_config", "jupyter_notebook_config",
                 if _section.endswith("App"):
                     _clashes.update((_section, _key) for _key in set(_values) & set(_ours))
                 if _section in ("MappingKernelManager", "AsyncMappingKernelManager"):
-                    _allowed = list(_values.get("allowed_message_types", _allowed))
+                    _said = _values.get("allowed_message_types", _allowed)
+                    if hasattr(_said, "get_value"):  # what .append and .extend leave (traitlets, LazyConfigValue)
+                        _said = _said.get_value([])
+                    _allowed = [str(_kind) for _kind in _said or ()]
             if _base == _name:
                 c.merge(_loaded)
 for _section, _key in _clashes:
@@ -257,13 +261,14 @@ for _section, _key in _clashes:
 _app = c.NotebookApp if _classic else c.ServerApp  # notebook 6 reads NotebookApp, later ones ServerApp
 for _key in _ours:
     # jupyter_server 2 reads these three from the identity provider, and complains of the old place.
-    if not _two or _key not in {"token", "password", "password_required"}:
+    if not _two or _key not in {"token", "password", "password_required", "allow_password_change"}:
         _app[_key] = _ours[_key]
 if _two:
     for _section in ("IdentityProvider", "PasswordIdentityProvider"):
         c[_section].token = _token
     c.PasswordIdentityProvider.hashed_password = ""
     c.PasswordIdentityProvider.password_required = False
+    c.PasswordIdentityProvider.allow_password_change = False
 # Milliseconds. jupyter_server closes a healthy websocket if both are equal, so the timeout is more than twice the interval.
 _app.tornado_settings.update({"ws_ping_interval": 10000, "ws_ping_timeout": 30000})
 

@@ -86,6 +86,7 @@ class _Output:
         self.stream, self.session = stream, session
         self.watched = watched  # only for what kind of messages come: one of those that print stands for all
         self.held = None  # type: Optional[List[bytes]]  # was read, and is to be passed on before all others
+        self.single = False  # nothing is put together
         self.plain, self.on_recv = stream._handle_recv, stream.on_recv
         used = "_flushed _rebuild_io_state _recv_callback _recv_copy _run_callback closed io_loop socket"
         for name in used.split():
@@ -94,6 +95,8 @@ class _Output:
 
     def listen(self, callback: "Any", copy: bool = True) -> None:
         """Stand for on_recv."""
+        # Jupyter's `nudge` throws away what it gets while it waits for a page's channels.
+        self.single = getattr(callback, "__name__", "") == "on_iopub"
         self.on_recv(callback, copy)
         if callback is not None and self.held is not None:
             self.stream.io_loop.add_callback(self.again)
@@ -139,6 +142,8 @@ class _Output:
 
     def gather(self, first: "List[bytes]") -> "List[bytes]":
         """Return it with what follows of the same cell and stream; the next one that cannot be added is held."""
+        if self.single:
+            return first
         if self.watched:
             for _ in range(1000):
                 if not _prints(first):
@@ -194,6 +199,7 @@ def _printed(message: "List[bytes]", session: "Any") -> "Optional[Tuple[Any, str
         ):
             content = session.unpack(message[at + 4])
             if set(content) == {"name", "text"} and isinstance(content["text"], str):
+                content["text"].encode("utf-8")  # half a character pair cannot be sent again: it is passed on as it is
                 return content["name"], content["text"]
     except Exception:  # noqa: BLE001, S110 - an odd message is Jupyter's to judge
         pass

@@ -78,6 +78,7 @@ class _Attempt:
     def try_one(self, name: str, call: Callable[[], list[str]]) -> bool:
         """Try one credential; True when it was taken (perhaps only as the first of several)."""
         self.tried.append(name)
+        self.transport.refused = False  # a refusal of the one before says nothing of this one
         try:
             left = call()
         except paramiko.BadAuthenticationType as error:

@@ -149,7 +149,9 @@ def test_no_debugger_opens_a_port_where_others_have_accounts(
         assert attack(bed, user) == []
         kernel.reconnect()  # nobody answered its pings meanwhile
         assert kernel.run("print(6 * 7)") == "42\n"
-        assert cli("ps", "-a", "--json").json["sessions"][0]["problems"] == []
+        problems = cli("ps", "-a", "--json").json["sessions"][0]["problems"]
+        # On this bed the host is this computer: sshd's own look whether it may forward comes from another account.
+        assert [one for one in problems if one["code"] != "stranger-refused"] == []
 
 
 def test_a_debugger_that_the_user_asks_for_is_named_while_its_port_is_open(cli: Cli, bed: Bed, user: User) -> None:

@@ -163,4 +163,21 @@ def test_another_host_is_no_other_network() -> None:
 
 def test_the_address_is_the_kernels_choice() -> None:
     assert source_address("127.0.0.1") == "127.0.0.1"
-    assert source_address("no address") is None
+    with pytest.raises(OSError, match=r".+"):
+        source_address("no address")
+
+
+def test_what_cannot_be_told_ends_no_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file descriptor is left, say, or the host has a link-local address."""
+
+    def fails(peer: str | None) -> str | None:
+        raise OSError(24, "Too many open files")
+
+    clock, host = Hands(), Host("fe80::1")
+    host.source = "fe80::2"
+    seen = Awake(lambda: [host], clock)
+    monkeypatch.setattr(awake, "source_address", fails)
+    for _ in range(20):
+        seen.tick(1.0)
+        clock.pass_(1, 1)
+    assert (host.told, host.lost) == (0, 0)
