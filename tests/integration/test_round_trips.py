@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jupyman.api import AnyEvent, ClientContext, Kill, Step, Up
-from jupyman.core import checkup, probe, restore, supervisor
+from jupyman.core import checkup, probe, restore, silence
 from jupyman.core.background import Background
 from jupyman.core.manager import Manager
 from jupyman.paths import Paths
@@ -134,7 +134,7 @@ class Counted(Background):
 
 def test_up_on_a_warm_link(fresh_bed: Bed, line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # What the daemon asks by itself now and then is not `up`'s.
-    monkeypatch.setattr(supervisor, "HEARTBEAT_INTERVAL", 3600.0)
+    monkeypatch.setattr(silence, "INTERVAL", 3600.0)
     monkeypatch.setattr(restore, "LOOK", 3600.0)
     line.delay = 0.0
     paths = Paths(tmp_path / "config", tmp_path / "state", tmp_path / "run")

@@ -58,6 +58,7 @@ def test_the_session_object_has_every_promised_key(session: Session, user: User)
             "reconnects": 0,
             "last_error": None,
             "next_attempt": None,
+            "silent_since": None,
         },
         "server": {
             "pid": server["pid"],
@@ -87,6 +88,7 @@ def test_the_session_object_has_every_promised_key(session: Session, user: User)
         "job": None,
         "problems": [],
         "gpu_use": [],
+        "held": None,
     }
     assert [type(forward[name]) for name in ("open", "bytes_in", "bytes_out")] == [int, int, int]
     assert forward["bytes_in"] > 0, "the server was asked through the forward before the address was told"
