@@ -73,7 +73,7 @@ def command(context: Context, hosts: tuple[str, ...], every: bool, as_json: bool
         for server in servers:
             for problem in server["problems"]:
                 context.out(f"{server['host']}: {problem['text']} ({problem['fix']})")
-    if missed:
+    if missed and (sessions or forwards or servers or len(missed) > 1):  # of one alone, the error says it all
         if sessions or forwards or servers:
             context.out()
         rows = [(one["host"], one["error"]["message"]) for one in missed]

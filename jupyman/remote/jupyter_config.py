@@ -7,6 +7,7 @@ jupyter_server 1 and 2, JupyterLab 3 and 4. The text of jupyter_inside.py travel
 """
 
 import base64
+import contextlib
 import fcntl
 import hashlib
 import hmac
@@ -23,6 +24,7 @@ from jupyter_core.paths import jupyter_config_path
 from traitlets.config.loader import ConfigFileNotFound, JSONFileConfigLoader, PyFileConfigLoader
 
 c = get_config()  # type: ignore[name-defined]  # noqa: F821 - traitlets puts it there
+_say = _complain  # type: ignore[name-defined]  # noqa: F821 - jupyter_inside.py stands in front of this
 
 _classic = "notebook.notebookapp" in sys.modules  # notebook 6
 _two = False  # jupyter_server 2 and later
@@ -101,7 +103,9 @@ def _signing_key(path: str, fresh: bool) -> bytes:
                 file.write(text)
             os.rename(new, path)
         except OSError as error:
-            sys.stderr.write("jupyman: {} cannot be written: {}\n".format(path, error))
+            with contextlib.suppress(OSError):
+                os.unlink(new)
+            _say("jupyman: {} cannot be written: {}\n".format(path, error))
     return hmac.new(text, digestmod=hashlib.sha256).digest()
 
 
@@ -138,7 +142,7 @@ class _TokenFile:
             if not re.match(r"[0-9a-f]{48}\Z", token):
                 raise ValueError("the token file does not hold a token")
         except (OSError, ValueError) as error:  # an OSError passes, and the next request reads again
-            sys.stderr.write("jupyman: the token was not read again: {}\n".format(error))
+            _say("jupyman: the token was not read again: {}\n".format(error))
             return False
         new = token != _tokens[-1]
         if new or not self._keyed:
@@ -163,7 +167,7 @@ def _rewrite(app: Any) -> None:
         app.write_server_info_file()
         app.write_browser_open_file()
     except Exception as error:  # noqa: BLE001 - requests must not fail for it
-        sys.stderr.write("jupyman: the runtime file was not written again: {!r}\n".format(error))
+        _say("jupyman: the runtime file was not written again: {!r}\n".format(error))
 
 
 if _two:
@@ -243,7 +247,7 @@ for _base in ("jupyter_config", "jupyter_lab_config", "jupyter_notebook_config",
             except ConfigFileNotFound:
                 continue
             except Exception as _error:  # noqa: BLE001 - Jupyter too goes on without a file that it cannot read
-                sys.stderr.write("jupyman: {} in {} was left out: {!r}\n".format(_base, _folder, _error))
+                _say("jupyman: {} in {} was left out: {!r}\n".format(_base, _folder, _error))
                 continue
             for _section, _values in _loaded.items():
                 if _section.endswith("App"):
@@ -327,7 +331,7 @@ def _mend_pings() -> None:
 try:
     _mend_pings()
 except Exception as _error:  # noqa: BLE001 - another Jupyter than we know: it works without
-    sys.stderr.write("jupyman: websockets are pinged as Jupyter does it: {!r}\n".format(_error))
+    _say("jupyman: websockets are pinged as Jupyter does it: {!r}\n".format(_error))
 
 # systemd-tmpfiles leaves a directory alone while somebody holds this lock (tmpfiles.d(5), "Age"): the sockets and
 # connection files of a server that runs for weeks must not be tidied away.
@@ -335,7 +339,7 @@ _lock = os.open(os.environ["JUPYTER_RUNTIME_DIR"], os.O_RDONLY)
 try:
     fcntl.flock(_lock, fcntl.LOCK_SH)
 except OSError as _error:
-    sys.stderr.write("jupyman: no lock on {}: {}\n".format(os.environ["JUPYTER_RUNTIME_DIR"], _error))
+    _say("jupyman: no lock on {}: {}\n".format(os.environ["JUPYTER_RUNTIME_DIR"], _error))
 
 # With TCP any user of the host can read the cells and their outputs.
 for _section in ("ConnectionFileMixin", "KernelManager", "AsyncKernelManager", "IOLoopKernelManager"):

@@ -13,11 +13,20 @@ from importlib import import_module
 from typing import Any, Callable, List, Optional, Tuple
 
 
+def _complain(text: str) -> None:
+    """Write a line into the log, if its disk has room: a complaint must not break what goes on."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        pass
+
+
 def _change(what: str, how: "Callable[[], None]") -> None:
     try:
         how()
     except Exception as error:  # noqa: BLE001 - whatever it is: the server starts
-        sys.stderr.write("jupyman: {} as Jupyter has it: {!r}\n".format(what, error))
+        _complain("jupyman: {} as Jupyter has it: {!r}\n".format(what, error))
 
 
 # ZeroMQ drops what exceeds a socket's mark (1000 messages at each end) without a word: of 15 000 flushed prints a
