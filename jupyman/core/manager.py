@@ -218,7 +218,8 @@ class Manager:
             try:
                 lives.append(self.sessions.get(name))
             except errors.UnknownSession as error:
-                operation.emit(api.Step(key=f"down {name}", text=error.message, state="warn"))
+                if len(request.sessions) > 1:  # of one alone, the error says it
+                    operation.emit(api.Step(key=f"down {name}", text=error.message, state="warn"))
                 first = first or error
         if first is not None and not lives:
             raise first
