@@ -17,7 +17,7 @@ from paramiko.message import Message
 
 # When it is said: at the greeting; before and after its KEXINIT; right after the first keys; when asked for the login's
 # service; when asked to let somebody in; after it has; when a channel is asked for; when something is asked of one.
-Moment = Literal["greeting", "kexinit", "exchange", "newkeys", "service", "auth", "after", "open", "request"]
+Moment = Literal["greeting", "kexinit", "exchange", "agreed", "newkeys", "service", "auth", "after", "open", "request"]
 MOMENTS: tuple[Moment, ...] = ("kexinit", "exchange", "newkeys", "service", "auth", "after", "open", "request")
 Then = Literal["go on", "close", "wait"]
 
@@ -123,8 +123,11 @@ class Hostile(_Theirs):  # type: ignore[misc]  # likewise
             self.packetizer.send_message(Message(message))
 
     def say_in_exchange(self, messages: tuple[bytes, ...]) -> None:
-        """Send messages right after the next KEXINIT."""
-        self._oddity = Oddity("exchange", messages, "go on")
+        """Send messages in the next exchange, when both have sent KEXINIT.
+
+        In the thread that makes the new keys: they cannot come into use between two messages.
+        """
+        self._oddity = Oddity("agreed", messages, "go on")
 
     def _at(self, moment: Moment) -> bool:
         """Say what is to be said at a moment; return whether to go on."""
@@ -145,6 +148,10 @@ class Hostile(_Theirs):  # type: ignore[misc]  # likewise
         if self._at("kexinit"):
             super()._send_kex_init()
             self._at("exchange")
+
+    def _parse_kex_init(self, message: Message) -> None:
+        super()._parse_kex_init(message)
+        self._at("agreed")
 
     def _parse_newkeys(self, message: Message) -> None:
         super()._parse_newkeys(message)
