@@ -1,1 +1,0 @@
-"""How a server is started on a host: plain (nohup), later Slurm."""

@@ -1,0 +1,1 @@
+"""One SSH link per host: its policy, its supervisor, and what disturbs it."""

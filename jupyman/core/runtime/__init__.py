@@ -1,0 +1,1 @@
+"""What runs the daemon's work: clock, scheduler, pools, progress."""

@@ -1,0 +1,1 @@
+"""The sessions of this user: their state, its store, and what keeps it true."""

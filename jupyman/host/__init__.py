@@ -1,0 +1,1 @@
+"""Input and output on one host: scripts, reports, servers, kernels, environments, GPUs."""

@@ -1,0 +1,1 @@
+"""Kernel specs and kernels on a host."""

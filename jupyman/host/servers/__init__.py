@@ -1,0 +1,1 @@
+"""Jupyter servers on a host: start, find, verify, stop, read their logs."""

@@ -1,0 +1,1 @@
+"""Forwarders: local listeners that lead to addresses on a host."""

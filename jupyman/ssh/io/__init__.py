@@ -1,0 +1,1 @@
+"""The event loop of all sockets, and writes to local programs."""

@@ -1,0 +1,1 @@
+"""From a host's name to an authenticated connection."""

@@ -1,0 +1,1 @@
+"""The packets of one SSH connection (RFC 4253)."""

@@ -1,0 +1,1 @@
+"""Pure readers of what programs of the operating system print."""
