@@ -18,9 +18,10 @@ from typing import Any
 
 import msgspec
 
-from jupyman import __version__, address, errors
+from jupyman import __version__, errors
 from jupyman.api import Answer, AnyEvent, AnyRequest, Call, ClientContext, DaemonStop, Done, Failed, OpenBrowser, Prompt
-from jupyman.loopback import foreign_caller, foreign_listener
+from jupyman.local import daemon_file as address
+from jupyman.local.peer import foreign_caller, foreign_listener
 from jupyman.paths import Paths
 
 START_TIMEOUT = 15.0  # seconds for a daemon to answer; a cold disk can be slow
@@ -106,7 +107,7 @@ class Client:
             self._retire(daemon)
         if not start:
             raise errors.DaemonUnavailable("no daemon runs", "jupyman daemon start; every other command starts it too")
-        from jupyman.spawn import spawn
+        from jupyman.local.spawn import spawn
 
         try:
             process = spawn(self._paths)
@@ -170,7 +171,7 @@ class _Daemon:
         busy: whether other clients wait for the daemon.
     """
 
-    def __init__(self, where: address.Address, connection: _Connection, busy: object) -> None:
+    def __init__(self, where: address.DaemonAddress, connection: _Connection, busy: object) -> None:
         self.where = where
         self.busy = bool(busy)
         self._connection = connection
@@ -194,7 +195,7 @@ class _Daemon:
         self._connection.close()
 
 
-def _reach(where: address.Address) -> _Daemon | None:
+def _reach(where: address.DaemonAddress) -> _Daemon | None:
     """Connect to the daemon of a file; None where it does not live, or its port is another program's by now."""
     if not _lives(where.pid) or foreign_listener(where.port):
         return None  # he need not even hear that somebody looks for a daemon
@@ -213,7 +214,7 @@ def _reach(where: address.Address) -> _Daemon | None:
     return _Daemon(where, connection, said.get("busy"))
 
 
-def _again(where: address.Address) -> _Daemon:
+def _again(where: address.DaemonAddress) -> _Daemon:
     """Reach the daemon that works for us once more.
 
     Raises:
@@ -225,7 +226,7 @@ def _again(where: address.Address) -> _Daemon:
     return daemon
 
 
-def _proven(where: address.Address, connection: _Connection) -> dict[str, Any] | None:
+def _proven(where: address.DaemonAddress, connection: _Connection) -> dict[str, Any] | None:
     """Let the other end prove that it is the daemon; None where it does not. Nothing secret is sent before it has."""
     nonce = os.urandom(16).hex()
     connection.request("GET", f"/v1/prove?nonce={nonce}")
@@ -255,7 +256,7 @@ def _proven(where: address.Address, connection: _Connection) -> dict[str, Any] |
     return msgspec.json.decode(said, type=dict[str, Any])
 
 
-def _bearer(where: address.Address) -> dict[str, str]:
+def _bearer(where: address.DaemonAddress) -> dict[str, str]:
     return {"Authorization": f"Bearer {where.token}"}
 
 

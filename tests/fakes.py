@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jupyman import __version__, address, api, model, paths
+from jupyman import __version__, api, model, paths
 from jupyman.cli.context import Context
 from jupyman.cli.main import main
-from jupyman.daemon import http
+from jupyman.daemon import web_server
 from jupyman.daemon.server import Service
+from jupyman.local import daemon_file as address
 
 TOKEN = "the-token-of-the-fake-daemon"
 SECRET_URL = "http://127.0.0.1:8888/lab?token=a-secret"
@@ -251,10 +252,10 @@ def serving(home: Path, version: str = __version__) -> Iterator[Served]:
     stopped = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        server = http.server(Service(backend, TOKEN, lambda: port, stopped.set, where.log_file).app)
+        server = web_server.server(Service(backend, TOKEN, lambda: port, stopped.set, where.log_file).app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        here = address.Address(pid=os.getpid(), create_time=0.0, port=port, token=TOKEN, version=version)
+        here = address.DaemonAddress(pid=os.getpid(), create_time=0.0, port=port, token=TOKEN, version=version)
         address.write(where.daemon_file, here)
         try:
             yield Served(backend, home, port, stopped)

@@ -1,4 +1,4 @@
-"""This machine as a host: `jupyman.core.shell.Shell` without SSH in between, and accounts of its own for tests."""
+"""This machine as a host: a `Shell` without SSH in between, and accounts of its own for tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from jupyman import errors
-from jupyman.core.shell import ANSWER_LIMIT
+from jupyman.host.shell.script import ANSWER_LIMIT
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

@@ -41,7 +41,7 @@ for platform in win32 darwin; do
     check "types-$platform" "$bin/mypy" --platform "$platform" --exclude /remote/ jupyman
 done
 if command -v shellcheck >/dev/null 2>&1; then
-    check shell shellcheck -s sh jupyman/remote/*.sh tests/run.sh tests/bed/*.sh examples/*.sh
+    check shell shellcheck -s sh jupyman/remote/*/*.sh tests/run.sh tests/bed/*.sh examples/*.sh
 else
     skipped shell "shellcheck is not installed"
 fi

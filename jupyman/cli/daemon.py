@@ -100,7 +100,7 @@ def _show(context: Context, *, as_json: bool, start: bool) -> None:
 
 def _stop(context: Context) -> bool:
     """Ask the daemon to end; one that does not answer is ended by signals."""
-    from jupyman import address
+    from jupyman.local import daemon_file as address
 
     found = address.read(context.paths.daemon_file)
     process = _process(found.pid, found.create_time) if found is not None else None

@@ -13,7 +13,7 @@ from jupyman.cli.check import environments
 from jupyman.cli.context import Context
 from jupyman.cli.env_mirror import mirror
 from jupyman.cli.env_push import push
-from jupyman.cli.options import EnvName, Host, KernelName, Line, MirrorName, chosen_host, host_option, json_option
+from jupyman.cli.options import EnvName, Host, KernelName, MirrorName, TextLine, chosen_host, host_option, json_option
 
 KINDS = ("conda", "mamba", "micromamba", "uv", "venv")
 
@@ -46,12 +46,12 @@ Examples:
   jupyman env create course --from environment.yml --mirror tuna
   jupyman env create pytorch --torch --dry-run"""
 )
-@click.argument("name", type=Line())
+@click.argument("name", type=TextLine())
 @click.argument("positional", required=False, type=Host(), metavar="[HOST]")
 @host_option
-@click.option("--python", type=Line(), metavar="V", help="as in 3.12; default: one that the packages are made for")
+@click.option("--python", type=TextLine(), metavar="V", help="as in 3.12; default: one that the packages are made for")
 @click.option("--torch", is_flag=False, flag_value="auto", metavar="[V]", help="torch for the host's driver and GPUs")
-@click.option("--cuda", type=Line(), metavar="BUILD", help="another build of torch: cu124, cpu")
+@click.option("--cuda", type=TextLine(), metavar="BUILD", help="another build of torch: cu124, cpu")
 @click.option("--pyg", is_flag=True, help="PyTorch Geometric, with the wheels of that torch")
 @click.option("--packages", multiple=True, metavar="'A B'", help="further packages; pip:NAME is for pip in any case")
 @click.option(
@@ -60,11 +60,11 @@ Examples:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="an environment.yml or requirements.txt of this computer",
 )
-@click.option("--channel", "channels", type=Line(), multiple=True, help="of conda, instead of the configured ones")
+@click.option("--channel", "channels", type=TextLine(), multiple=True, help="of conda, instead of the configured ones")
 @click.option("--mirror", type=MirrorName(), help="where packages come from; see jupyman env mirror ls")
-@click.option("--torch-index", type=Line(), metavar="URL", help="where the folders of torch's builds lie")
+@click.option("--torch-index", type=TextLine(), metavar="URL", help="where the folders of torch's builds lie")
 @click.option("--tool", type=click.Choice(KINDS), help="what makes it; default: the first of these that the host has")
-@click.option("--dir", "directory", type=Line(), help="the folder on the host that it is made in")
+@click.option("--dir", "directory", type=TextLine(), help="the folder on the host that it is made in")
 @click.option("--kernel", type=KernelName(), help="the kernel's name; default: the environment's")
 @click.option("--replace", is_flag=True, help="replace a kernel of that name that runs another environment")
 @click.option("--dry-run", is_flag=True, help="show the commands, do nothing")

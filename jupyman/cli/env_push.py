@@ -12,7 +12,7 @@ import click
 
 from jupyman import api, errors
 from jupyman.cli.context import Context
-from jupyman.cli.options import EnvName, Line, host_option, json_option
+from jupyman.cli.options import EnvName, TextLine, host_option, json_option
 
 
 @click.command(
@@ -26,7 +26,12 @@ Examples:
 @click.option("--env", required=True, type=EnvName(), help="where they are installed, by name or prefix")
 @host_option
 @click.option(
-    "--download", "specs", type=Line(), multiple=True, metavar="SPEC", help="fetch wheels for the host here, with pip"
+    "--download",
+    "specs",
+    type=TextLine(),
+    multiple=True,
+    metavar="SPEC",
+    help="fetch wheels for the host here, with pip",
 )
 @json_option
 @click.pass_obj

@@ -7,7 +7,7 @@ import click
 from jupyman import api, config
 from jupyman.cli import terminal
 from jupyman.cli.context import Context
-from jupyman.cli.options import EnvName, Host, Line, Name, Port, json_option
+from jupyman.cli.options import EnvName, Host, Name, Port, TextLine, json_option
 
 
 @click.group("host", epilog="Example: jupyman host trust server1")
@@ -32,8 +32,8 @@ def ls(context: Context, as_json: bool) -> None:
 @click.argument("name", type=Name("host"))
 @click.argument("ssh", required=False, type=Host())
 @click.option("--env", type=EnvName(), help="environment to work in, by name or prefix")
-@click.option("--dir", type=Line(), help="root directory on the host")
-@click.option("--gpu", type=Line(), metavar="SPEC", help="GPUs for its servers")
+@click.option("--dir", type=TextLine(), help="root directory on the host")
+@click.option("--gpu", type=TextLine(), metavar="SPEC", help="GPUs for its servers")
 @click.option("--app", type=click.Choice(["lab", "notebook", "server"]), help="what to start")
 @click.option("--port", type=Port(), help="preferred port on the host")
 @click.option("--local-port", type=Port(), help="preferred port here")

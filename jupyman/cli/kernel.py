@@ -15,7 +15,7 @@ from jupyman.cli.options import (
     Host,
     KernelName,
     KernelOrHost,
-    Line,
+    TextLine,
     chosen_host,
     host_option,
     is_kernel_name,
@@ -33,7 +33,7 @@ def command() -> None:
 @click.argument("positional", required=False, type=Host(), metavar="[HOST]")
 @host_option
 @click.option("--name", type=KernelName(), help="the kernel's name; default: the environment's")
-@click.option("--display-name", type=Line(), help="what Jupyter shows")
+@click.option("--display-name", type=TextLine(), help="what Jupyter shows")
 @click.option("--install/--no-install", default=None, help="install ipykernel where it is missing")
 @click.option("--replace", is_flag=True, help="replace a kernel of that name that runs another environment")
 @json_option

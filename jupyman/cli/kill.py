@@ -11,7 +11,7 @@ from jupyman.cli.context import Context
 from jupyman.cli.options import Host, Port, SessionName, json_option
 
 
-class Target(SessionName):
+class KillTarget(SessionName):
     """A session, a port, or a host's port."""
 
     name = "session or port"
@@ -35,7 +35,7 @@ Examples:
   jupyman kill -y server1:8888
   jupyman kill --orphans server1"""
 )
-@click.argument("targets", nargs=-1, type=Target(), metavar="[SESSION | PORT | HOST:PORT]...")
+@click.argument("targets", nargs=-1, type=KillTarget(), metavar="[SESSION | PORT | HOST:PORT]...")
 @click.option("--host", type=Host(), help="the host of a PORT")
 @click.option(
     "--orphans", type=Host(), metavar="HOST", help="end your kernels on HOST whose server is gone, with what they hold"

@@ -91,7 +91,7 @@ class Host(click.ParamType[str]):
         return offer(hosts, incomplete)
 
 
-class Line(click.ParamType[str]):
+class TextLine(click.ParamType[str]):
     """One line of text that no program could take for an option."""
 
     name = "text"
@@ -109,7 +109,7 @@ def is_kernel_name(text: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9_.-]+", text) is not None and text.strip(".") != ""
 
 
-class KernelName(Line):
+class KernelName(TextLine):
     """The name of a kernel spec, with no dash in front."""
 
     name = "kernel name"
@@ -133,7 +133,7 @@ class KernelOrHost(Host):
         return text if is_kernel_name(text) and not text.startswith("-") else super().convert(value, param, ctx)
 
 
-class SessionName(Line):
+class SessionName(TextLine):
     """The name of an existing session."""
 
     name = "session"
@@ -144,7 +144,7 @@ class SessionName(Line):
         return offer(cached(ctx).sessions, incomplete)
 
 
-class EnvName(Line):
+class EnvName(TextLine):
     """The name or prefix of an environment."""
 
     name = "environment"
@@ -155,7 +155,7 @@ class EnvName(Line):
         return offer({name for names in cached(ctx).environments.values() for name in names}, incomplete)
 
 
-class MirrorName(Line):
+class MirrorName(TextLine):
     """The name of a mirror, built in or of config.toml."""
 
     name = "mirror"

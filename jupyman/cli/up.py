@@ -8,7 +8,7 @@ import click
 
 from jupyman import api
 from jupyman.cli.context import Context
-from jupyman.cli.options import EnvName, Host, Line, Name, Port, Seconds, json_option
+from jupyman.cli.options import EnvName, Host, Name, Port, Seconds, TextLine, json_option
 
 
 @click.command(
@@ -21,9 +21,9 @@ Examples:
 @click.argument("host", type=Host(), required=False)
 @click.option("--name", type=Name(), help="the session's name; default: the host's")
 @click.option("--env", type=EnvName(), help="environment to work in, by name or prefix")
-@click.option("--dir", "directory", type=Line(), help="the server's root directory on the host; default: home")
+@click.option("--dir", "directory", type=TextLine(), help="the server's root directory on the host; default: home")
 @click.option("--app", type=click.Choice(["lab", "notebook", "server"]), help="what to start; default: lab")
-@click.option("--gpu", type=Line(), metavar="SPEC", help="auto | none | 0,1 | UUID,… | any:2 | free:20G")
+@click.option("--gpu", type=TextLine(), metavar="SPEC", help="auto | none | 0,1 | UUID,… | any:2 | free:20G")
 @click.option("--port", type=Port(), help="preferred port on the host; default: 8888")
 @click.option("--local-port", type=Port(), help="preferred port here; default: the one on the host")
 @click.option(

@@ -14,18 +14,21 @@ import msgspec
 
 from jupyman import api, config, errors
 from jupyman.api import ClientContext, Operation
-from jupyman.core import checkup, ending, inquiries, kernel_verbs, merge, tunnels
-from jupyman.core.awake import TICK
-from jupyman.core.background import Background
-from jupyman.core.gpu_watch import GpuWatch
-from jupyman.core.hosts import Hosts
-from jupyman.core.restore import Restorer, link_gone
-from jupyman.core.sessions import Live, Sessions
-from jupyman.core.shared import Shared
-from jupyman.core.store import Store
-from jupyman.core.supervisor import Supervisor
-from jupyman.core.ticker import Ticker
-from jupyman.core.up import UpFlow
+from jupyman.core.links.hosts import Hosts
+from jupyman.core.links.supervisor import Supervisor
+from jupyman.core.links.wakeups import TICK
+from jupyman.core.runtime.background import Background
+from jupyman.core.runtime.scheduler import Scheduler
+from jupyman.core.runtime.shared_operation import SharedOperation
+from jupyman.core.sessions.gpu_monitor import GpuMonitor
+from jupyman.core.sessions.monitor import SessionMonitor, link_gone
+from jupyman.core.sessions.registry import Live, SessionRegistry
+from jupyman.core.sessions.store import Store
+from jupyman.core.verbs import check as checkup
+from jupyman.core.verbs import host as inquiries
+from jupyman.core.verbs import kernel, tunnel, up_plan
+from jupyman.core.verbs import kill as ending
+from jupyman.core.verbs.up import UpFlow
 from jupyman.model import FoundServer, Problem, Ps, SessionSpec, Unreachable
 from jupyman.paths import Paths
 
@@ -61,16 +64,16 @@ class Manager:
         store.load()
         if store.recovered:
             log.warning("%s", store.recovered)
-        self.sessions = Sessions(store)
-        self._ticker = Ticker()
+        self.sessions = SessionRegistry(store)
+        self._ticker = Scheduler()
         self.hosts = Hosts(paths.config_file, self._on_up, self._on_down)
         self._ticker.every(TICK, self.hosts.awake.tick)
-        self._restorer = Restorer(self.hosts, self.sessions, self._restart, self._ticker)
-        self._gpus = GpuWatch(self.hosts, self.sessions, self._ticker)
+        self._restorer = SessionMonitor(self.hosts, self.sessions, self._restart, self._ticker)
+        self._gpus = GpuMonitor(self.hosts, self.sessions, self._ticker)
         self._client = ClientContext()  # the newest way to log in
         self._settled_by = time.monotonic() + SETTLE
         self._codes: dict[str, tuple[str, float]] = {}
-        self._works: dict[str, tuple[api.Up, Shared]] = {}  # the `up` under way (or the last one) by session
+        self._works: dict[str, tuple[api.Up, SharedOperation]] = {}  # the `up` under way (or the last one) by session
         self._lock = threading.Lock()
         self._handlers: dict[type[api.Request], Callable[[Any, Operation], Any]] = {
             api.Up: self._up,
@@ -82,9 +85,9 @@ class Manager:
             api.OpenCode: self._open,
             api.Logs: lambda request, operation: inquiries.logs(request, self.hosts, self.sessions, operation),
             api.Check: self._on_host(checkup.check),
-            api.KernelAdd: self._on_host(kernel_verbs.add),
-            api.KernelLs: self._on_host(kernel_verbs.ls),
-            api.KernelRm: self._on_host(kernel_verbs.rm),
+            api.KernelAdd: self._on_host(kernel.add),
+            api.KernelLs: self._on_host(kernel.ls),
+            api.KernelRm: self._on_host(kernel.rm),
             api.KernelCheck: self._kernel_check,
             **dict.fromkeys(_ABOUT_ENVIRONMENTS, self._env),
             api.HostLs: lambda _, operation: inquiries.host_ls(self.hosts, self.sessions, operation),
@@ -144,7 +147,7 @@ class Manager:
             if work is None or work[1].ended or work[1].cancelled.is_set() or work[0] != same:
                 previous = work[1] if work is not None and not work[1].ended else None
                 flow = UpFlow(self.hosts, self.sessions, request, spec, self._restorer.look)
-                shared = Shared(_after(previous, flow.run), operation.client)
+                shared = SharedOperation(_after(previous, flow.run), operation.client)
                 self._works[spec.name] = (same, shared)
             else:
                 shared = work[1]
@@ -206,10 +209,10 @@ class Manager:
         entry = self.hosts.entry(host)
         for table, said in self.hosts.config.hosts.items():
             if host in {table, said.ssh}:  # also where the user says the address instead of the name
-                merge.refuse_slurm(table, said)
+                up_plan.refuse_slurm(table, said)
         old, ended = (live.spec, live.state == "exited") if live is not None else (None, False)
         defaults = self.hosts.config.defaults
-        return merge.merge(request, name, host, old, entry, defaults, ended=ended, interactive=interactive)
+        return up_plan.merge(request, name, host, old, entry, defaults, ended=ended, interactive=interactive)
 
     def _down(self, request: api.Down, operation: Operation) -> Any:
         lives: list[Live] = []
@@ -271,14 +274,14 @@ class Manager:
 
     def _tunnel(self, request: api.Tunnel, operation: Operation) -> Any:
         for text in request.specs:
-            tunnels.parse(text, "")
+            tunnel.parse(text, "")
         meant = request.host
         if meant is None and request.close:
-            meant = tunnels.owner(request, self.sessions)
+            meant = tunnel.owner(request, self.sessions)
         host = self.hosts.resolve(meant, self.sessions.busy(), self.sessions.hosts())
         if request.close:
-            return tunnels.close_all(request, host, self.hosts, self.sessions)
-        return tunnels.open_all(request, host, self.hosts, self.sessions, operation)
+            return tunnel.close_all(request, host, self.hosts, self.sessions)
+        return tunnel.open_all(request, host, self.hosts, self.sessions, operation)
 
     def _url(self, request: api.Url, operation: Operation) -> Any:
         live = self._forwarded(request.session)
@@ -300,9 +303,9 @@ class Manager:
         link_gone(self.sessions, supervisor.name)
 
     def _env(self, request: Any, operation: Operation) -> Any:
-        from jupyman.core import env_verbs  # half a megabyte, which a daemon that only forwards can do without
+        from jupyman.core.verbs import env  # half a megabyte, which a daemon that only forwards can do without
 
-        return self._on_host(env_verbs.VERBS[type(request)])(request, operation)
+        return self._on_host(env.VERBS[type(request)])(request, operation)
 
     def _on_host(self, verb: Callable[..., Any]) -> Callable[[Any, Operation], Any]:
         """Wrap a verb that works on one host over its link."""
@@ -318,7 +321,7 @@ class Manager:
         word = request.name if request.host is None else None
         if word is not None and (word in self.sessions.hosts() or self._configured(word, operation)):
             request = msgspec.structs.replace(request, host=word)
-        return self._on_host(kernel_verbs.check)(request, operation)
+        return self._on_host(kernel.check)(request, operation)
 
     def _configured(self, host: str, operation: Operation) -> bool:
         return host in self.hosts.config.hosts or inquiries.in_ssh_config(host, self.hosts, operation)
@@ -349,7 +352,7 @@ class Manager:
         return code
 
 
-def _after(previous: Shared | None, work: Callable[[Operation], Any]) -> Callable[[Operation], Any]:
+def _after(previous: SharedOperation | None, work: Callable[[Operation], Any]) -> Callable[[Operation], Any]:
     """One `up` at a time for a session: wait for the one before, whatever its end."""
     if previous is None:
         return work

@@ -14,7 +14,7 @@ SIZE = 1024 * 1024  # bytes; three old files are kept
 _SECRET = re.compile(r"((?:token|code)=|\bAuthorization:\s*(?:token|bearer)\s+)[^\s&\"'<>]+", re.IGNORECASE)
 
 
-class Discreet(logging.Formatter):
+class RedactingFormatter(logging.Formatter):
     """Blots tokens out of whatever is logged, tracebacks too.
 
     Nothing should carry one; this is for the day when something does.
@@ -47,7 +47,7 @@ def set_up(path: Path, *, foreground: bool) -> list[logging.Handler]:
     file = PrivateFile(path, maxBytes=SIZE, backupCount=3, encoding="utf-8")
     handlers: list[logging.Handler] = [file, *([logging.StreamHandler()] if foreground else [])]
     for handler in handlers:
-        handler.setFormatter(Discreet("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.handlers[:] = handlers
     root.setLevel(logging.INFO)

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 
-from jupyman import __version__, address, errors
+from jupyman import __version__, errors
 from jupyman.api import ClientContext
-from jupyman.core.patrol import Patrol
+from jupyman.core.runtime.per_host_pool import PerHostPool
 from jupyman.daemon import log as logs
 from jupyman.daemon.lock import Lock
+from jupyman.local import daemon_file as address
 from jupyman.paths import Paths
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def _serve(paths: Paths, lock: Lock, undo: ExitStack) -> None:
     import psutil
 
     from jupyman.core.manager import Manager
-    from jupyman.daemon import http
+    from jupyman.daemon import web_server
     from jupyman.daemon.server import Service
 
     _more_files()
@@ -82,14 +83,14 @@ def _serve(paths: Paths, lock: Lock, undo: ExitStack) -> None:
     def stop() -> None:
         server.should_exit = True
 
-    server = http.server(Service(manager, token, lambda: port, stop, paths.log_file).app)
+    server = web_server.server(Service(manager, token, lambda: port, stop, paths.log_file).app)
     _handle_signals(stop)
     # What the daemon was started with is how it logs in until a client brings something newer.
     client = ClientContext(
         ssh_auth_sock=os.environ.get("SSH_AUTH_SOCK"), ssh_config=os.environ.get("JUPYMAN_SSH_CONFIG")
     )
     threading.Thread(target=manager.start, args=(client,), name="restore", daemon=True).start()
-    here = address.Address(
+    here = address.DaemonAddress(
         pid=os.getpid(), create_time=psutil.Process().create_time(), port=port, token=token, version=__version__
     )
     address.write(paths.daemon_file, here)
@@ -126,7 +127,7 @@ def _close(close: Callable[[], None]) -> None:
 
 @contextmanager
 def _kept(
-    paths: Paths, here: address.Address, lock: Lock, every: Callable[[float, Callable[[], None]], None]
+    paths: Paths, here: address.DaemonAddress, lock: Lock, every: Callable[[float, Callable[[], None]], None]
 ) -> Iterator[None]:
     """Write daemon.json again where somebody removed or spoiled it: nobody would find this daemon any more."""
     mutex, ended = threading.Lock(), threading.Event()
@@ -139,7 +140,7 @@ def _kept(
                     address.write(paths.daemon_file, here)
 
     # A folder on a network may hang: that is for a thread of its own, which is there while there is something to do.
-    patrol = Patrol(lambda _: keep(), 1)
+    patrol = PerHostPool(lambda _: keep(), 1)
     every(KEEP, lambda: patrol.ask("daemon.json", again=False))
     try:
         yield
@@ -148,7 +149,7 @@ def _kept(
             ended.set()
 
 
-def _withdraw(paths: Paths, here: address.Address) -> None:
+def _withdraw(paths: Paths, here: address.DaemonAddress) -> None:
     """Remove daemon.json where it is still ours."""
     if address.read(paths.daemon_file) == here:
         paths.daemon_file.unlink(missing_ok=True)

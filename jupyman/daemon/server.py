@@ -21,9 +21,10 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from jupyman import __version__, address
+from jupyman import __version__
 from jupyman.api import Answer, Backend, Call, DaemonStatus, DaemonStop, Done
-from jupyman.daemon.operation import Questions, StreamOperation
+from jupyman.daemon.request_stream import Questions, StreamOperation
+from jupyman.local import daemon_file
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ class Service:
         if not _NONCE.fullmatch(nonce) or request.client is None:
             return self._json({"error": "a nonce is missing: 32 to 64 hexadecimal digits"}, 400)
         said = msgspec.json.encode(self._self())
-        shown = address.proof(self._token, nonce, request.client.port, self._port(), said)
+        shown = daemon_file.proof(self._token, nonce, request.client.port, self._port(), said)
         return Response(said, media_type="application/json", headers={"X-Jupyman-Proof": shown})
 
     async def _hello(self, request: Request) -> Response:

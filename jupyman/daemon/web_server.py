@@ -8,7 +8,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from jupyman.strangers import Strangers
+from jupyman.local.peer_guard import PeerGuard
 
 # Seconds for a request's head to come: uvicorn itself waits for ever, and any local process can connect.
 HEAD_TIMEOUT = 10.0
@@ -18,7 +18,7 @@ KEEP_ALIVE = 30  # seconds between two requests on one connection
 class Protocol(H11Protocol):
     """Closes a connection of another user, and one whose request head does not come."""
 
-    strangers = Strangers("the daemon's own port")  # there is one daemon in a process
+    strangers = PeerGuard("the daemon's own port")  # there is one daemon in a process
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own

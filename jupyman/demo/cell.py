@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 from jupyman import errors
 
 
-class Kernel:
+class CellKernel:
     """A kernel of its own on a server; use as a context manager.
 
     Args:
@@ -115,5 +115,5 @@ def converse(channels: Any, code: str) -> str:
 
 def execute(url: str, code: str, *, kernel: str | None = None, timeout: float = 60.0) -> str:
     """Start a kernel, run `code` in it, end it; arguments, result and errors as `Kernel` and its `run`."""
-    with Kernel(url, kernel, timeout=timeout) as started:
+    with CellKernel(url, kernel, timeout=timeout) as started:
         return started.run(code)

@@ -13,7 +13,7 @@ import msgspec
 from jupyman.paths import own_uid
 
 
-class Address(msgspec.Struct, frozen=True, kw_only=True):
+class DaemonAddress(msgspec.Struct, frozen=True, kw_only=True):
     """The file's content."""
 
     pid: Annotated[int, msgspec.Meta(gt=0)]
@@ -23,7 +23,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     version: str
 
 
-def write(path: Path, address: Address) -> None:
+def write(path: Path, address: DaemonAddress) -> None:
     """Write the file, 0600, whole or not at all."""
     fresh = path.with_name(f"{path.name}.{address.pid}")
     fresh.unlink(missing_ok=True)
@@ -35,13 +35,13 @@ def write(path: Path, address: Address) -> None:
     fresh.replace(path)
 
 
-def read(path: Path) -> Address | None:
+def read(path: Path) -> DaemonAddress | None:
     """Read the file; None where it is absent, broken, or another user's."""
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_uid != own_uid():
                 return None  # he would be our daemon, and ask for our passwords
-            return msgspec.json.decode(file.read(), type=Address)
+            return msgspec.json.decode(file.read(), type=DaemonAddress)
     except (OSError, ValueError):  # no JSON, another shape, or no text at all
         return None
 
@@ -62,7 +62,7 @@ def proof(token: str, nonce: str, client: int, daemon: int, said: bytes) -> str:
     return hmac.digest(token.encode(), text, "sha256").hex()
 
 
-def holds(where: Address, here: tuple[str, int]) -> bool:
+def holds(where: DaemonAddress, here: tuple[str, int]) -> bool:
     """Tell whether the process that the file names, and which is ours, has the other end of a connection of ours.
 
     For daemons of 0.1.0, which can prove nothing; takes 20 ms.

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 
-from jupyman import loopback
+from jupyman.local import peer
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ SHOWN = 3600.0  # seconds for which an attempt is worth a line of `ps`
 KEPT = 8  # users that are told apart: with a user namespace one person has thousands of uids
 
 
-class Strangers:
+class PeerGuard:
     """Who was refused at one local port.
 
     Args:
@@ -36,19 +36,19 @@ class Strangers:
         self._names: dict[int, str] = {}
         self._lock = threading.Lock()
 
-    def refuse(self, far: loopback.End, near: loopback.End) -> bool:
+    def refuse(self, far: peer.End, near: peer.End) -> bool:
         """Tell whether a connection that was just accepted is to be closed unread.
 
         Args:
             far: the caller's address and port.
             near: ours.
         """
-        uid = loopback.stranger(far, near)
+        uid = peer.stranger(far, near)
         if uid is None:
             return False
         with self._lock:
             self.refused += 1
-            if uid == loopback.GONE:  # our own looks at who listens come and go so, too: nobody is accused
+            if uid == peer.GONE:  # our own looks at who listens come and go so, too: nobody is accused
                 return True
             news = uid not in self._last
             self._last.pop(uid, None)

@@ -1,4 +1,3 @@
-# ruff: noqa: PLC0414 - the nouns of gpu.py are part of this module's face
 """The nouns: frozen structs that cross the API, go to disk, and are printed by ``--json``.
 
 Times are RFC 3339 UTC strings, sizes are bytes, ports are integers; a value not known is None, never 0 or "".
@@ -10,15 +9,15 @@ from typing import Any, Literal
 
 import msgspec
 
-from jupyman.gpu import DeepCheck as DeepCheck
-from jupyman.gpu import Driver as Driver
-from jupyman.gpu import Gpu as Gpu
-from jupyman.gpu import GpuProcess as GpuProcess
-from jupyman.gpu import GpuUse as GpuUse
-from jupyman.gpu import MigInstance as MigInstance
-from jupyman.gpu import Toolkit as Toolkit
-from jupyman.gpu import Torch as Torch
-from jupyman.gpu import Verdict as Verdict
+from jupyman.model.gpu import DeepCheck as DeepCheck
+from jupyman.model.gpu import Driver as Driver
+from jupyman.model.gpu import Gpu as Gpu
+from jupyman.model.gpu import GpuProcess as GpuProcess
+from jupyman.model.gpu import GpuUse as GpuUse
+from jupyman.model.gpu import MigInstance as MigInstance
+from jupyman.model.gpu import Toolkit as Toolkit
+from jupyman.model.gpu import Torch as Torch
+from jupyman.model.gpu import Verdict as Verdict
 
 App = Literal["lab", "notebook", "server"]
 OnConflict = Literal["next", "ask", "kill", "fail"]
@@ -228,7 +227,7 @@ class HostReport(Noun, frozen=True, kw_only=True):
     node: str | None = None
     uid: int | None = None
     boot_id: str | None = None
-    survival: Literal["plain", "scope", "logout"] = "plain"  # how a server outlives the login (tools/logind.py)
+    survival: Literal["plain", "scope", "logout"] = "plain"  # how a server outlives the login (tools/host/logind.py)
 
 
 class KernelSpec(Noun, frozen=True, kw_only=True):

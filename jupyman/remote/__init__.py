@@ -16,3 +16,18 @@ def script(name: str) -> str:
         FileNotFoundError: there is no such script (a bug).
     """
     return files(__name__).joinpath(f"{name}.sh").read_text(encoding="utf-8")
+
+
+def program(name: str) -> str:
+    """Read one of the Python programs that run on a host.
+
+    Args:
+        name: file name without ``.py``.
+
+    Returns:
+        The program's text.
+
+    Raises:
+        FileNotFoundError: there is no such program (a bug).
+    """
+    return files(__name__).joinpath(f"{name}.py").read_text(encoding="utf-8")

@@ -15,16 +15,17 @@ from typing import Any
 import paramiko
 
 from jupyman import errors
-from jupyman.ssh import command, connect, route
-from jupyman.ssh import loop as loops
-from jupyman.ssh.auth import Credentials, Keyring
-from jupyman.ssh.channel import Channel, Receiver
-from jupyman.ssh.command import Completed as Completed  # noqa: PLC0414 - part of this module's face
-from jupyman.ssh.config import HostConfig
-from jupyman.ssh.loop import Loop
-from jupyman.ssh.route import Route, Traveller
-from jupyman.ssh.sessions import Sessions
-from jupyman.ssh.transport import BROKEN, CHANNEL_TIMEOUT, Address, Transport
+from jupyman.ssh.channels.channel import Channel, Receiver
+from jupyman.ssh.channels.transport import BROKEN, CHANNEL_TIMEOUT, Address, Transport
+from jupyman.ssh.config.ssh_g import HostConfig
+from jupyman.ssh.exec import command
+from jupyman.ssh.exec.command import CompletedCommand as CompletedCommand  # noqa: PLC0414 - part of this module's face
+from jupyman.ssh.exec.session_pool import SessionPool
+from jupyman.ssh.io import loop as loops
+from jupyman.ssh.io.loop import Loop
+from jupyman.ssh.login import dial, route
+from jupyman.ssh.login.auth import Credentials, Keyring
+from jupyman.ssh.login.route import LoginContext, Route
 
 log = logging.getLogger(__name__)
 # paramiko writes to its own loggers and, where nobody listens, to stderr; and it logs names and algorithms, which are
@@ -87,7 +88,7 @@ class Link:
         self.connection = Connection(config.hostname, user=config.user, port=config.port, config=settings)
         self.connection.client = _Client(self.transport)
         self.connection.open()
-        self._sessions = Sessions(
+        self._sessions = SessionPool(
             config.alias,
             self.connection.create_session,
             lambda done: self.transport.begin_channel(None, done),
@@ -128,7 +129,7 @@ class Link:
         """
         way = Route()
         try:
-            route.climb(config, Traveller(credentials, keyring, timeout, cancelled, reach), way)
+            route.climb(config, LoginContext(credentials, keyring, timeout, cancelled, reach), way)
             return cls(config, way)
         except BROKEN as error:  # it ended right after the login
             way.close()
@@ -203,7 +204,7 @@ class Link:
         on_line: Callable[[str], None] | None = None,
         cancelled: threading.Event | None = None,
         feed: command.Feed | None = None,
-    ) -> Completed:
+    ) -> CompletedCommand:
         """Run a script by ``/bin/sh -s``: one word that every login shell understands, the script on stdin.
 
         Args:
@@ -241,7 +242,7 @@ class Link:
                     command.start(channel)
             yield ShellAhead(self, channel)
 
-    def _talk(self, channel: paramiko.Channel, script: str, **how: Any) -> Completed:
+    def _talk(self, channel: paramiko.Channel, script: str, **how: Any) -> CompletedCommand:
         try:
             done = command.talk(channel, script, **how)
         except BROKEN as error:
@@ -340,7 +341,7 @@ class ShellAhead:
         limit: int = LIMIT,
         on_line: Callable[[str], None] | None = None,
         cancelled: threading.Event | None = None,
-    ) -> Completed:
+    ) -> CompletedCommand:
         """Run a script; see `Link.run`."""
         how: dict[str, Any] = {"limit": limit, "on_line": on_line, "cancelled": cancelled}
         channel, self._channel = self._channel, None
@@ -372,7 +373,7 @@ def scan(config: HostConfig, timeout: float = 10.0) -> paramiko.PKey:
             f"run jupyman up {config.alias} on a terminal: it shows the key and asks",
         )
     deadline = time.monotonic() + timeout
-    transport = route.handshake(config, connect.tcp(config, timeout, None), deadline, None)
+    transport = route.handshake(config, dial.tcp(config, timeout, None), deadline, None)
     try:
         return transport.get_remote_server_key()
     except BROKEN as error:

@@ -12,7 +12,8 @@ import time
 from functools import partial
 
 from jupyman import remote
-from jupyman.core import probe, shell
+from jupyman.host.report import probe
+from jupyman.host.shell import script as shell
 from tests.bed import Bed, Cli, User, private_home
 from tests.bench.table import interleave, process, show
 from tests.local_shell import LocalShell
@@ -33,8 +34,9 @@ def environments(user: User, count: int) -> None:
 
 def script(user: User, name: str) -> float:
     """Run one of our scripts as the user and return the seconds it took."""
-    arguments = {**probe.arguments("full"), "SERVER": remote.script("server"), "PORTS": "", "LIST": ""}
-    arguments |= {f"DO_{one.upper()}": remote.script(one) for one in ("probe", "find", "ports", "orphans")}
+    arguments = {**probe.arguments("full"), "SERVER": remote.script("lib/server"), "PORTS": "", "LIST": ""}
+    scripts = ("report/probe", "servers/find", "report/ports", "kernels/orphans")
+    arguments |= {f"DO_{one.partition('/')[2].upper()}": remote.script(one) for one in scripts}
     text = shell.compose("check" if name == "check" else "probe", arguments, "mark")
     if name == "environments":
         text = text.replace("\njm_begin\n", f"\n{ALONE}jm_begin\n")

@@ -41,11 +41,12 @@ def _targets(asked: dict[str, Any]) -> Targets:
 
 def jupyman(asked: dict[str, Any]) -> None:
     """Forward with this package, as its daemon does."""
-    from jupyman.ssh import config, engine
-    from jupyman.ssh.auth import Credentials, Keyring
+    from jupyman.ssh.config import ssh_g
+    from jupyman.ssh.forward import engine
     from jupyman.ssh.link import Link
+    from jupyman.ssh.login.auth import Credentials, Keyring
 
-    link = Link.open(config.read(HOST, ssh_config=asked["ssh_config"]), Credentials(), Keyring())
+    link = Link.open(ssh_g.read(HOST, ssh_config=asked["ssh_config"]), Credentials(), Keyring())
     forwarder = engine.make(HOST)
     forwarder.attach(link)
     _ready([forwarder.listen(0, target).local_port for target in _targets(asked)])

@@ -13,9 +13,9 @@ from tests.bed import Bed, User
 from tests.bed.packages import closure, install
 from tests.e2e.desk import Desk, at_desk
 from tests.integration.account import get
+from tests.integration.kernels.test_kernel_check import able, put_spec
+from tests.integration.kernels.test_kernel_verbs import SITE
 from tests.integration.notebooks import local_port, now, token
-from tests.integration.test_kernel_check import able, put_spec
-from tests.integration.test_kernel_verbs import SITE
 
 BAR = "from tqdm.notebook import tqdm\nfor _ in tqdm(range(3), desc='epochs'):\n    pass"
 

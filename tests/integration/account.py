@@ -38,7 +38,7 @@ class Completed:
 
 @dataclass
 class Account:
-    """A uid of its own with a home: a host without SSH in between. Implements `jupyman.core.shell.Shell`."""
+    """A uid of its own with a home: a host without SSH in between. Implements `jupyman.host.shell.script.Shell`."""
 
     uid: int
     home: Path

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jupyman.core import probe
+from jupyman.host.report import probe
 from jupyman.model import Environment, HostReport
 from tests.local_shell import Account, LocalShell, new_account
 

@@ -12,10 +12,10 @@ import msgspec
 from jupyman import config as configuration
 from jupyman import errors
 from jupyman.api import ClientContext
-from jupyman.core.awake import Awake
-from jupyman.core.supervisor import Supervisor
-from jupyman.ssh.auth import Keyring
+from jupyman.core.links.supervisor import Supervisor
+from jupyman.core.links.wakeups import WakeupWatcher
 from jupyman.ssh.link import Link
+from jupyman.ssh.login.auth import Keyring
 
 
 class Hosts:
@@ -48,7 +48,7 @@ class Hosts:
         self._refreshed: configuration.Config | None = None
         self._stamp: tuple[int, int] | None = None
         self._config: configuration.Config | None = None
-        self.awake = Awake(lambda: self.all().values())
+        self.awake = WakeupWatcher(lambda: self.all().values())
 
     @property
     def config(self) -> configuration.Config:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 from jupyman import errors
 from jupyman.api import ClientContext
-from jupyman.ssh import config as ssh_config
-from jupyman.ssh.auth import Credentials, Keyring
+from jupyman.ssh.config import ssh_g as ssh_config
 from jupyman.ssh.link import Link
-from jupyman.ssh.manners import printable
+from jupyman.ssh.login.auth import Credentials, Keyring
+from jupyman.ssh.wire.compat import printable
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ Rules, and everything that affects them lives in this file:
    stay, nothing new is asked of it, and no login is tried. It ends when the connection does, or when the supervisor
    gives it up (`lost`). `ps` shows `silent` as `reconnecting`.
 
-docs/architecture.md draws the table; `python -m jupyman.core.lifecycle` prints it in that form.
+docs/architecture.md draws the table; `python -m jupyman.core.links.policy` prints it in that form.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ STATES: tuple[PolicyState, ...] = ("idle", "connecting", "up", "silent", "reconn
 
 
 @dataclass(frozen=True)
-class Link:
+class LinkSnapshot:
     """The link as the policy sees it.
 
     Attributes:
@@ -134,7 +134,7 @@ _STILL: dict[PolicyState, tuple[EventName, ...]] = {
 TABLE |= {(state, event): (state, (), state, ()) for state, events in _STILL.items() for event in events}
 
 
-def step(link: Link, event: EventName) -> tuple[Link, tuple[Action, ...]]:
+def step(link: LinkSnapshot, event: EventName) -> tuple[LinkSnapshot, tuple[Action, ...]]:
     """Apply one event.
 
     Args:

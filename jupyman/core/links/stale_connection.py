@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jupyman.core import shell as script
-from jupyman.core.shell import Shell
+from jupyman.host.shell import script
+from jupyman.host.shell.script import Shell
 
 TIMEOUT = 30.0  # seconds; nobody waits for it
 
 
 @dataclass(frozen=True)
-class Visit:
+class ServerProcess:
     """The process that carries, or carried, one connection: its pid, its start in ticks, the host's boot."""
 
     pid: int
@@ -19,7 +19,7 @@ class Visit:
     boot: str
 
 
-def arrive(shell: Shell, before: Visit | None) -> Visit | None:
+def arrive(shell: Shell, before: ServerProcess | None) -> ServerProcess | None:
     """Note which process carries this connection, and end the one of the connection that was lost before.
 
     Some hosts count logins (pam_limits, maxlogins), and would soon let nobody in.
@@ -37,6 +37,6 @@ def arrive(shell: Shell, before: Visit | None) -> Visit | None:
     old = {"PID": "", "TICKS": "", "BOOT": ""}
     if before is not None:
         old = {"PID": str(before.pid), "TICKS": str(before.ticks), "BOOT": before.boot}
-    facts = script.run(shell, "visit", old, timeout=TIMEOUT)
+    facts = script.run(shell, "processes/visit", old, timeout=TIMEOUT)
     pid, ticks, boot = facts.number("pid"), facts.number("ticks"), facts.one("boot")
-    return Visit(pid, ticks, boot) if pid is not None and ticks is not None and boot is not None else None
+    return ServerProcess(pid, ticks, boot) if pid is not None and ticks is not None and boot is not None else None

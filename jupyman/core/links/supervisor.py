@@ -7,7 +7,7 @@ fields, and nobody waits for the network while holding it. Order: `_login`, then
 States: those of lifecycle.py, changed by `_feed` alone. `_link` is set in "up" and "silent" only, but for the moment
 between a connection's end and its notice; `_silence` is set exactly in "silent".
 
-Over 400 lines because logins, heartbeats and waiting act on the same state under the same two locks.
+Over 300 lines because logins, heartbeats and waiting act on the same state under the same two locks.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from typing import Literal
 
 from jupyman import errors
 from jupyman.api import ClientContext, Operation, Prompt, Step
-from jupyman.core import backoff, lifecycle, silence, visit
-from jupyman.core.clock import Clock
-from jupyman.core.login import Ask, LogIn, log_in, named
-from jupyman.core.silence import Silence
+from jupyman.core.links import backoff, policy, silence, stale_connection
+from jupyman.core.links.login import Ask, LogIn, log_in, named
+from jupyman.core.links.silence import Silence
+from jupyman.core.runtime.clock import Clock
 from jupyman.model import LinkStatus
-from jupyman.ssh import engine
-from jupyman.ssh.auth import Keyring
+from jupyman.ssh.forward import engine
 from jupyman.ssh.link import Link, NoAnswer
+from jupyman.ssh.login.auth import Keyring
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Supervisor:
         self._clock = clock or Clock()
         self._on_up = on_up
         self._on_down = on_down
-        self._policy = lifecycle.Link()
+        self._policy = policy.LinkSnapshot()
         self._link: Link | None = None
         self._since = self._clock.stamp()
         self._error: str | None = None
@@ -85,7 +85,7 @@ class Supervisor:
         self._began = 0.0  # when the last attempt did, monotonic
         self._reached = True  # the host said something to it
         self._peer: str | None = None
-        self._visit: visit.Visit | None = None  # what the last link is, or was, on the host
+        self._visit: stale_connection.ServerProcess | None = None  # what the last link is, or was, on the host
         self._visitor: Link | None = None  # the link that has asked
         self._silence: Silence | None = None  # while the policy's state is "silent"
         self._silent_since: str | None = None  # likewise
@@ -338,11 +338,11 @@ class Supervisor:
         # Whoever else is on the way to it, jump hosts and a ProxyCommand, still is.
         threading.Thread(target=link.close, name=f"close {self.name}", daemon=True).start()
 
-    def _feed(self, event: lifecycle.EventName, reason: str | None = None) -> None:
+    def _feed(self, event: policy.EventName, reason: str | None = None) -> None:
         """Apply an event; its actions are done before this returns, except logins, which the thread does."""
         with self._mutex:
             before = self._policy
-            self._policy, actions = lifecycle.step(before, event)
+            self._policy, actions = policy.step(before, event)
             if self._policy.state != "silent":
                 self._silence = self._silent_since = None
             if self._policy.state != "reconnecting":
@@ -366,7 +366,7 @@ class Supervisor:
                 self._do(action)
             self._wake.notify_all()
 
-    def _do(self, action: lifecycle.Action) -> None:
+    def _do(self, action: policy.Action) -> None:
         if action == "attach" and self._link is not None:
             self._due = self._due_at = None
             self.forwarder.attach(self._link)
@@ -492,7 +492,7 @@ class Supervisor:
 
     def _arrive(self, link: Link) -> None:
         try:
-            self._visit = visit.arrive(link, self._visit)
+            self._visit = stale_connection.arrive(link, self._visit)
             if self._visit is not None:
                 log.info("%s: process %d there carries the link", self.name, self._visit.pid)
         except errors.JupymanError as error:
@@ -510,7 +510,7 @@ class Supervisor:
         try:
             with self._mutex:
                 before, self._due, self._due_at = self._error, None, None
-                self._policy, actions = lifecycle.step(self._policy, "due")
+                self._policy, actions = policy.step(self._policy, "due")
             if "login" in actions:
                 self._open(None, None)
         except errors.JupymanError as error:

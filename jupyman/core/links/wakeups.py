@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from jupyman.core.clock import Clock
+from jupyman.core.runtime.clock import Clock
 
 # A tick that comes this much later than asked, by either clock, means sleep (or SIGSTOP): CLOCK_MONOTONIC stands
 # still during sleep on Linux, the wall clock does not.
@@ -49,7 +49,7 @@ def source_address(peer: str | None) -> str | None:
         raise
 
 
-class Sleeper(Protocol):
+class WakeupListener(Protocol):
     """What has to know: the owner of a link."""
 
     @property
@@ -71,7 +71,7 @@ class Sleeper(Protocol):
         """Nothing has led to the host for `CUT_OFF` seconds. Must not wait."""
 
 
-class Awake:
+class WakeupWatcher:
     """Compares ticks with both clocks, and the addresses that packets leave from with the last ones seen.
 
     One for all links: a tick of each would cost more than their heartbeats.
@@ -81,7 +81,7 @@ class Awake:
         clock: this computer's.
     """
 
-    def __init__(self, sleepers: Callable[[], Iterable[Sleeper]], clock: Clock | None = None) -> None:
+    def __init__(self, sleepers: Callable[[], Iterable[WakeupListener]], clock: Clock | None = None) -> None:
         self._sleepers = sleepers
         self._clock = clock or Clock()
         self._addresses: dict[str | None, str | None] = {}

@@ -9,7 +9,7 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 
-class Patrol:
+class PerHostPool:
     """Each host is looked at by one thread at a time. Threads are there while there is something to do.
 
     Args:

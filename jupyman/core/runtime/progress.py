@@ -11,7 +11,7 @@ from jupyman import errors
 from jupyman.api import Operation, Step
 
 
-class Progress:
+class StepProgress:
     """The one step under way; `text` may be replaced by what was found out."""
 
     def __init__(self, operation: Operation, key: str, text: str) -> None:
@@ -41,7 +41,7 @@ def go_on(operation: Operation) -> None:
 
 
 @contextmanager
-def step(operation: Operation, key: str, text: str) -> Iterator[Progress]:
+def step(operation: Operation, key: str, text: str) -> Iterator[StepProgress]:
     """Show a step: at once, and again with its seconds when it is over.
 
     Args:
@@ -53,7 +53,7 @@ def step(operation: Operation, key: str, text: str) -> Iterator[Progress]:
         Interrupted: the operation was cancelled before the step.
     """
     go_on(operation)
-    progress = Progress(operation, key, text)
+    progress = StepProgress(operation, key, text)
     operation.emit(Step(key=key, text=text, state="run"))
     start = time.monotonic()
     try:

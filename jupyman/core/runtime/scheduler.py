@@ -6,12 +6,12 @@ import logging
 import threading
 from collections.abc import Callable
 
-from jupyman.core.clock import Clock
+from jupyman.core.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
 
 
-class Duty:
+class PeriodicTask:
     """Something that is to be done again and again.
 
     Args:
@@ -26,7 +26,7 @@ class Duty:
         self.due = due
 
 
-class Ticker:
+class Scheduler:
     """Calls what is due.
 
     Args:
@@ -35,7 +35,7 @@ class Ticker:
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or Clock()
-        self._duties: list[Duty] = []
+        self._duties: list[PeriodicTask] = []
         self._closed = False
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="ticker", daemon=True)
@@ -60,7 +60,7 @@ class Ticker:
             What has it done at once, by the ticker's thread, and then counts the seconds from there.
         """
         with self._wake:
-            duty = Duty(call, seconds, self._clock.monotonic() + seconds)
+            duty = PeriodicTask(call, seconds, self._clock.monotonic() + seconds)
             self._duties.append(duty)
             self._wake.notify_all()
 

@@ -10,7 +10,7 @@ from jupyman import errors
 from jupyman.api import AnyEvent, ClientContext, OpenBrowser, Operation, Prompt, Step
 
 
-class Shared:
+class SharedOperation:
     """Runs `work` once; each `join` waits for its end and sees all its events.
 
     The last client that leaves cancels the work (correct for Ctrl-C); while another waits it goes on. It is itself

@@ -8,13 +8,13 @@ from datetime import datetime
 import msgspec
 
 from jupyman.model import Forward, HostForward, LinkStatus, Problem, TunnelSpec
-from jupyman.ssh import crowd
-from jupyman.ssh.engine import Listening
+from jupyman.ssh.forward import connection_limit
+from jupyman.ssh.forward.engine import BoundForward
 
 SHOWN = 600.0  # seconds for which refused connections are told
 
 
-def crowded(listener: Listening) -> list[Problem]:
+def crowded(listener: BoundForward) -> list[Problem]:
     """Say that connections were refused lately because too many were open at once.
 
     Args:
@@ -28,13 +28,13 @@ def crowded(listener: Listening) -> list[Problem]:
         Problem(
             code="forward-full",
             severity="warning",
-            text=f"local port {listener.local_port} refused {count}: {crowd.MOST} were open at once",
+            text=f"local port {listener.local_port} refused {count}: {connection_limit.MOST} were open at once",
             fix=f"look which program of this computer connects to port {listener.local_port} so often",
         )
     ]
 
 
-def forward(listener: Listening, *, up: bool) -> Forward:
+def forward(listener: BoundForward, *, up: bool) -> Forward:
     """Return a listener as it is printed.
 
     Args:
@@ -53,7 +53,7 @@ def forward(listener: Listening, *, up: bool) -> Forward:
     )
 
 
-def strangers(listener: Listening, how: str) -> list[Problem]:
+def strangers(listener: BoundForward, how: str) -> list[Problem]:
     """Say which other users of this computer were refused at a local port of late.
 
     Args:
@@ -72,7 +72,7 @@ def strangers(listener: Listening, how: str) -> list[Problem]:
     ]
 
 
-def host_forward(spec: TunnelSpec, listener: Listening | None, link: LinkStatus | None) -> HostForward:
+def host_forward(spec: TunnelSpec, listener: BoundForward | None, link: LinkStatus | None) -> HostForward:
     """Return a forward that belongs to no session as it is printed.
 
     Args:

@@ -6,16 +6,16 @@ import logging
 import time
 
 from jupyman import errors, remote
-from jupyman.core import gpus as gpu_facts
-from jupyman.core import shell as script
-from jupyman.core.hosts import Hosts
-from jupyman.core.notebooks import paths
-from jupyman.core.patrol import Patrol
-from jupyman.core.sessions import Live, Sessions
-from jupyman.core.ticker import Ticker
+from jupyman.core.links.hosts import Hosts
+from jupyman.core.runtime.per_host_pool import PerHostPool
+from jupyman.core.runtime.scheduler import Scheduler
+from jupyman.core.sessions.registry import Live, SessionRegistry
+from jupyman.host.gpus import report as gpu_facts
+from jupyman.host.kernels.notebooks import paths
+from jupyman.host.shell import script
 from jupyman.model import Gpu, GpuUse, Problem
 from jupyman.ssh.link import Link
-from jupyman.tools import gpu_choice, nvidia_smi
+from jupyman.tools.gpu import choose, nvidia_smi
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ GPU_TIMEOUT = 5
 TIMEOUT = 30.0
 
 
-class GpuWatch:
+class GpuMonitor:
     """Keeps what `ps` shows of GPUs fresh, for running sessions that were given some.
 
     Args:
@@ -36,10 +36,10 @@ class GpuWatch:
         ticker: says when it is time.
     """
 
-    def __init__(self, hosts: Hosts, sessions: Sessions, ticker: Ticker) -> None:
+    def __init__(self, hosts: Hosts, sessions: SessionRegistry, ticker: Scheduler) -> None:
         self._hosts = hosts
         self._sessions = sessions
-        self._patrol = Patrol(self._visit, AT_ONCE)
+        self._patrol = PerHostPool(self._visit, AT_ONCE)
         self._next: dict[str, float] = {}  # monotonic, by host
         self._last: dict[str, float] = {}
         self._soon = ticker.every(SOON, self._tour)
@@ -84,8 +84,8 @@ class GpuWatch:
     def _look(self, host: str, link: Link, lives: list[Live]) -> None:
         self._last[host] = time.monotonic()
         self._next[host] = self._last[host] + EVERY
-        arguments = {"GPUS": remote.script("gpus"), "GPU_TIMEOUT": str(GPU_TIMEOUT)}
-        facts = script.run(link, "gpu_use", arguments, timeout=TIMEOUT)
+        arguments = {"GPUS": remote.script("lib/gpus"), "GPU_TIMEOUT": str(GPU_TIMEOUT)}
+        facts = script.run(link, "gpus/usage", arguments, timeout=TIMEOUT)
         trouble = nvidia_smi.problem(facts.number("gpu.status"), facts.all("gpu.row"))
         if trouble is not None and trouble.code == "nvidia-smi-hangs":
             self._next[host] = self._last[host] + GIVEN_UP
@@ -130,9 +130,9 @@ def note(live: Live, seen: list[Gpu], notebooks: dict[str, str], trouble: Proble
     own = [gpu for gpu in seen if gpu.index in (server.gpus or ())]
     problems = [trouble] if trouble is not None else []
     for gpu in own:
-        others = gpu_choice.others(gpu)
+        others = choose.others(gpu)
         if others:
-            who = ", ".join(gpu_choice.held(one) for one in others[:3]) + (" and others" if len(others) > 3 else "")
+            who = ", ".join(choose.held(one) for one in others[:3]) + (" and others" if len(others) > 3 else "")
             fix = "agree with them, or start the session anew on another GPU: jupyman check shows which are free"
             text = f"GPU {gpu.index} of this session is used by others too: {who}"
             problems.append(Problem(code="gpu-shared", severity="warning", text=text, fix=fix))

@@ -10,15 +10,15 @@ from functools import partial
 
 from jupyman import errors
 from jupyman.api import ClientContext
-from jupyman.core import overheard, restarts, tunnels
-from jupyman.core.hosts import Hosts
-from jupyman.core.launchers import nohup
-from jupyman.core.launchers.liveness import judge
-from jupyman.core.launchers.records import exposed_kernels
-from jupyman.core.patrol import Patrol
-from jupyman.core.sessions import Live, Sessions
-from jupyman.core.supervisor import Supervisor
-from jupyman.core.ticker import Ticker
+from jupyman.core.links.hosts import Hosts
+from jupyman.core.links.supervisor import Supervisor
+from jupyman.core.runtime.per_host_pool import PerHostPool
+from jupyman.core.runtime.scheduler import Scheduler
+from jupyman.core.sessions import outage_page, restart_limit, token_exposure
+from jupyman.core.sessions.registry import Live, SessionRegistry
+from jupyman.host.servers import nohup
+from jupyman.host.servers.liveness import judge
+from jupyman.host.servers.records import exposed_kernels
 from jupyman.model import Problem, Running, TunnelSpec
 from jupyman.ssh.link import Link
 
@@ -32,7 +32,7 @@ AGAIN = 1.0
 AT_ONCE = 16
 
 
-class Restorer:
+class SessionMonitor:
     """Keeps what is known of the sessions true.
 
     Args:
@@ -42,13 +42,15 @@ class Restorer:
         ticker: has the servers looked at now and then.
     """
 
-    def __init__(self, hosts: Hosts, sessions: Sessions, restart: Callable[[Live, str], None], ticker: Ticker) -> None:
+    def __init__(
+        self, hosts: Hosts, sessions: SessionRegistry, restart: Callable[[Live, str], None], ticker: Scheduler
+    ) -> None:
         self._hosts = hosts
         self._sessions = sessions
         self._restart = restart
         self._suspected = False
         self._client = ClientContext()
-        self._patrol = Patrol(self._visit, AT_ONCE)
+        self._patrol = PerHostPool(self._visit, AT_ONCE)
         self._ended = threading.Event()
         self._soon = ticker.every(LOOK, self._tour)
 
@@ -137,11 +139,11 @@ class Restorer:
                 text=error.message,
                 fix=f"free the port, then jupyman up {spec.name}",
             )
-            who = overheard.stranger(spec.local_port, taken=True) if isinstance(error, errors.PortInUse) else None
+            who = token_exposure.stranger(spec.local_port, taken=True) if isinstance(error, errors.PortInUse) else None
             if who is not None:
                 live.overheard(spec.local_port)
                 self._sessions.save()  # it stays true when he has left, and for the daemon after this one
-                problem = overheard.taken(spec.name, spec.local_port, who)
+                problem = token_exposure.taken(spec.name, spec.local_port, who)
             live.port_problems = [problem]
             return
         live.take(listener, lambda: supervisor.status, self.look)
@@ -154,7 +156,7 @@ class Restorer:
         except errors.PortInUse as error:
             log.warning("forward %s of %s: %s", spec.local_port, spec.host, error.message)
             return
-        tunnels.explain(bound, spec, supervisor)
+        bound.respond = outage_page.for_forward(spec, lambda: supervisor.status)
         bound.share = spec.share
         if not self._sessions.bind_forward(spec, bound):  # closed meanwhile, or opened by a request
             bound.close()
@@ -215,9 +217,9 @@ class Restorer:
         running = liveness.now(running)
         if live.sealed:
             try:
-                running, alone = overheard.renew(link, self._sessions, live, running)
+                running, alone = token_exposure.renew(link, self._sessions, live, running)
             except errors.JupymanError as error:
-                live.port_problems = [overheard.unchanged(live.spec.name, error)]
+                live.port_problems = [token_exposure.unchanged(live.spec.name, error)]
                 live.settled.set()
                 raise
             now = live.running
@@ -225,8 +227,8 @@ class Restorer:
                 return
             held = [problem for problem in live.port_problems if problem.code != "token-seen"]
             if not alone:
-                held.append(overheard.seen_for_good(live.spec.name))
-            live.port_problems = held or [overheard.changed(None, None)]
+                held.append(token_exposure.seen_for_good(live.spec.name))
+            live.port_problems = held or [token_exposure.changed(None, None)]
         with self._sessions.lock:
             if live.listener is not None and running.endpoint is not None:
                 live.listener.retarget(running.endpoint)
@@ -249,14 +251,14 @@ class Restorer:
         elif not seen.dead:
             fix = f"jupyman check {live.spec.host} shows the port; jupyman kill {name} ends it"
         again = live.spec.restart == "always" and seen.dead and seen.stopped_by is None and live.spec.wanted
-        limited = again and not restarts.allowed(live.restarts, time.monotonic())
+        limited = again and not restart_limit.allowed(live.restarts, time.monotonic())
         with self._sessions.lock:
             # Only proof of its end is an end: a process that runs is not to be replaced.
             live.state = "exited" if seen.dead else "lost"
             live.verified = False
             live.problems = [Problem(code=seen.code, severity="error", text=seen.text, fix=fix)]
             if limited:
-                text = f"not restarted: it ended {restarts.LIMIT} times in {restarts.SPAN / 60:.0f} minutes"
+                text = f"not restarted: it ended {restart_limit.LIMIT} times in {restart_limit.SPAN / 60:.0f} minutes"
                 live.problems.append(Problem(code="restart-limit", severity="error", text=text, fix=fix))
         live.settled.set()
         if again and not limited:
@@ -284,7 +286,7 @@ def overtaken(live: Live, before: Running | None) -> bool:
     return live.state == "starting" or live.running is not before
 
 
-def link_gone(sessions: Sessions, host: str) -> None:
+def link_gone(sessions: SessionRegistry, host: str) -> None:
     """Note that a host's link went away: its sessions must be verified again before they carry connections."""
     for live in sessions.on(host):
         live.verified = False

@@ -18,10 +18,11 @@ import html
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from jupyman.model import LinkStatus
+from jupyman.model import LinkStatus, TunnelSpec
 
 RETRY = 2  # seconds
 PATIENCE = 15.0  # seconds that requests about one kernel wait; connections are held for 20 at most
@@ -34,7 +35,7 @@ _LOCAL = re.compile(r"^(127\.0\.0\.1|localhost|\[::1\])(:[0-9]+)?$")
 
 
 @dataclass(frozen=True)
-class Facts:
+class OutageFacts:
     """What is known of the far end.
 
     Attributes:
@@ -58,7 +59,7 @@ class Facts:
     silent: bool = False
 
 
-def link_away(title: str, host: str, link: LinkStatus, *, again: str, seen: str | None = None) -> Facts:
+def link_away(title: str, host: str, link: LinkStatus, *, again: str, seen: str | None = None) -> OutageFacts:
     """Say what a browser should know of a link that is not up.
 
     Args:
@@ -70,13 +71,13 @@ def link_away(title: str, host: str, link: LinkStatus, *, again: str, seen: str 
     """
     if link.silent_since is not None:
         text = "the host does not answer; its connection is kept for a while"
-        return Facts(title, host, text, since=clock(link.silent_since), seen=clock(seen), silent=True)
+        return OutageFacts(title, host, text, since=clock(link.silent_since), seen=clock(seen), silent=True)
     words = {
         "up": "looking whether the server still runs",
         "needs-auth": "the host asks for a login",
         "failed": "the host's key is not the known one",
     }
-    return Facts(
+    return OutageFacts(
         title,
         host,
         words.get(link.state, "the link is lost, reconnecting"),
@@ -87,12 +88,27 @@ def link_away(title: str, host: str, link: LinkStatus, *, again: str, seen: str 
     )
 
 
+def for_forward(spec: TunnelSpec, status: Callable[[], LinkStatus]) -> Callable[[bytes, float | None], bytes | None]:
+    """Return what answers a browser that uses a forward of no session while its link is away.
+
+    Args:
+        spec: the forward.
+        status: of the host's link.
+    """
+    title, again = f"port {spec.local_port}", f"jupyman tunnel {spec.local_port} --host {spec.host}"
+
+    def respond(head: bytes, waited: float | None) -> bytes | None:
+        return answer(head, link_away(title, spec.host, status(), again=again), waited)
+
+    return respond
+
+
 def clock(moment: str | None) -> str | None:
     """Return a time as this computer's clock shows it."""
     return datetime.fromisoformat(moment).astimezone().strftime("%H:%M:%S") if moment else None
 
 
-def answer(head: bytes, facts: Facts, waited: float | None = math.inf) -> bytes | None:
+def answer(head: bytes, facts: OutageFacts, waited: float | None = math.inf) -> bytes | None:
     """Answer a request for a server that is away.
 
     Args:
@@ -153,7 +169,7 @@ def _response(kind: str, body: str, status: str = "503 Service Unavailable") -> 
     return "\r\n".join([*lines, "", ""]).encode() + content
 
 
-def _page(facts: Facts) -> str:
+def _page(facts: OutageFacts) -> str:
     rows = [("Host", facts.host), ("Since", facts.since), ("Server last seen alive", facts.seen)]
     rows.append(("Next attempt", facts.next_attempt))
     listed = "".join(f"<dt>{name}</dt><dd>{html.escape(value)}</dd>" for name, value in rows if value)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jupyman import errors
-from jupyman.core import away
-from jupyman.core.forwards import crowded, forward, host_forward, strangers
-from jupyman.core.launchers.liveness import ENDS
-from jupyman.core.store import Store
+from jupyman.core.sessions import outage_page
+from jupyman.core.sessions.forward_view import crowded, forward, host_forward, strangers
+from jupyman.core.sessions.store import Store
+from jupyman.host.servers.liveness import ENDS
 from jupyman.model import (
     GpuUse,
     HostForward,
@@ -28,10 +28,10 @@ from jupyman.model import (
     SessionSpec,
     TunnelSpec,
 )
-from jupyman.ssh.engine import Listening
+from jupyman.ssh.forward.engine import BoundForward
 
 if TYPE_CHECKING:
-    from jupyman.core.hosts import Hosts
+    from jupyman.core.links.hosts import Hosts
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Live:
     spec: SessionSpec
     running: Running | None = None
     state: ServerState = "lost"
-    listener: Listening | None = None
+    listener: BoundForward | None = None
     refusals: int = 0  # connections through its listener that the host did not take
     verified: bool = False  # the server's identity was proven since the link last came up
     down_since: float | None = None  # monotonic, while the link is away
@@ -77,7 +77,7 @@ class Live:
         """What the disk says holds from the beginning."""
         self.parked, self.sealed = not self.spec.wanted, self.spec.heard
 
-    def take(self, listener: Listening, status: Callable[[], LinkStatus], suspect: Callable[[], None]) -> None:
+    def take(self, listener: BoundForward, status: Callable[[], LinkStatus], suspect: Callable[[], None]) -> None:
         """Forward by this listener: connections wait until the server is proven, and browsers are told why.
 
         Args:
@@ -92,7 +92,7 @@ class Live:
             self.refusals += 1
             suspect()
 
-        listener.respond = lambda head, waited: away.answer(head, self._away(status()), waited)
+        listener.respond = lambda head, waited: outage_page.answer(head, self._away(status()), waited)
         listener.on_refused = refused
         self.listener = listener
 
@@ -100,7 +100,7 @@ class Live:
         """Whether connections may go to the server: it is proven, wanted, and nobody else knows its token."""
         return self.verified and not self.parked and not self.sealed
 
-    def park(self) -> Listening | None:
+    def park(self) -> BoundForward | None:
         """Take the session down: its listener stays, and leads nowhere. Return that listener."""
         self.spec = msgspec.structs.replace(self.spec, wanted=False)
         self.parked, self.verified = True, False
@@ -142,17 +142,17 @@ class Live:
         self.down_since = None
         self.seen = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
-    def _away(self, link: LinkStatus) -> away.Facts:
+    def _away(self, link: LinkStatus) -> outage_page.OutageFacts:
         if self.state == "exited" or self.parked:
             ends = [(self.parked, "the session is down"), (self.state == "exited", "the server has ended")]
-            return away.Facts(
+            return outage_page.OutageFacts(
                 self.spec.name,
                 self.spec.host,
                 ", and ".join(text for seen, text in ends if seen),
                 command=f"jupyman up {self.spec.name}",
-                seen=away.clock(self.seen),
+                seen=outage_page.clock(self.seen),
             )
-        return away.link_away(
+        return outage_page.link_away(
             self.spec.name, self.spec.host, link, again=f"jupyman up {self.spec.name}", seen=self.seen
         )
 
@@ -212,7 +212,7 @@ class Live:
         return f"http://127.0.0.1:{self.listener.local_port}{base}/{page}{query}"
 
 
-class Sessions:
+class SessionRegistry:
     """The registry. Its lock guards the dictionaries, never a network wait.
 
     Requests, the restorer and the looks at hosts run in threads of their own and add and remove entries at any moment.
@@ -228,7 +228,7 @@ class Sessions:
         self.lock = threading.RLock()
         self.unsaved: Problem | None = None
         self.live: dict[str, Live] = {name: Live(spec=spec) for name, spec in store.state.sessions.items()}
-        self.tunnels: dict[tuple[str, int], tuple[TunnelSpec, Listening | None]] = {
+        self.tunnels: dict[tuple[str, int], tuple[TunnelSpec, BoundForward | None]] = {
             (spec.host, spec.local_port): (spec, None) for spec in store.state.tunnels
         }
 
@@ -292,17 +292,17 @@ class Sessions:
         """Return the hosts of the sessions that run."""
         return [live.spec.host for live in self.all() if live.state == "running"]
 
-    def forwards(self, host: str | None = None) -> list[tuple[TunnelSpec, Listening | None]]:
+    def forwards(self, host: str | None = None) -> list[tuple[TunnelSpec, BoundForward | None]]:
         """Return the forwards of a host that belong to no session, as of now; None: those of every host."""
         with self.lock:
             return [entry for key, entry in self.tunnels.items() if host is None or key[0] == host]
 
-    def keep_forward(self, spec: TunnelSpec, listener: Listening | None) -> None:
+    def keep_forward(self, spec: TunnelSpec, listener: BoundForward | None) -> None:
         """Note a forward; it replaces the one that has its local port."""
         with self.lock:
             self.tunnels[spec.host, spec.local_port] = (spec, listener)
 
-    def bind_forward(self, spec: TunnelSpec, listener: Listening) -> bool:
+    def bind_forward(self, spec: TunnelSpec, listener: BoundForward) -> bool:
         """Give a forward its listener; False where it was closed, or got another listener, meanwhile."""
         with self.lock:
             if self.tunnels.get((spec.host, spec.local_port)) != (spec, None):
@@ -320,7 +320,7 @@ class Sessions:
                 listener.share = share
             self.tunnels[spec.host, spec.local_port] = (msgspec.structs.replace(kept, share=share), listener)
 
-    def drop_forward(self, host: str, local_port: int) -> Listening | None:
+    def drop_forward(self, host: str, local_port: int) -> BoundForward | None:
         """Forget a forward; return its listener, which is still open."""
         with self.lock:
             _, listener = self.tunnels.pop((host, local_port), (None, None))

@@ -6,18 +6,20 @@ from collections.abc import Callable
 
 from jupyman import errors
 from jupyman.api import Operation
-from jupyman.core import answer, overheard
-from jupyman.core.prepare import DEFAULT_PORT
-from jupyman.core.sessions import Live
-from jupyman.core.steps import step
-from jupyman.core.supervisor import Supervisor
+from jupyman.core.links.supervisor import Supervisor
+from jupyman.core.runtime.progress import step
+from jupyman.core.sessions import token_exposure
+from jupyman.core.sessions.registry import Live
+from jupyman.host.servers import http_check
 from jupyman.model import Running
-from jupyman.ssh.engine import Listening
+from jupyman.ssh.channels.transport import Address
+from jupyman.ssh.forward.engine import BoundForward
 from jupyman.ssh.link import Link
-from jupyman.ssh.transport import Address
+
+DEFAULT_PORT = 8888  # Jupyter Server's own (ServerApp.port)
 
 
-class Way:
+class SessionForward:
     """Made for one `up`.
 
     Attributes:
@@ -54,12 +56,12 @@ class Way:
         self._share = share
         self._had = had
         self._suspect = suspect
-        self._asking: answer.Asking | None = None
-        self._asked_by: Listening | None = None  # whose port that is connected to
+        self._asking: http_check.Asking | None = None
+        self._asked_by: BoundForward | None = None  # whose port that is connected to
         # The listener that was bound here, on the port that was asked for, or another because it is taken; and the one
         # that it replaces, which goes when all has gone well. A session that was down is parked again where it has not.
-        self._made: Listening | None = None
-        self._before: Listening | None = None
+        self._made: BoundForward | None = None
+        self._before: BoundForward | None = None
         self._was_parked = live.parked
         self.stranger: str | None = None
         self._unparked = False  # here; a `down` that comes later stands
@@ -166,7 +168,7 @@ class Way:
     def _connect(self) -> None:
         self._live.refusals = 0
         self._asked_by = listener = self._bound()
-        self._asking = answer.Asking(listener.local_port)
+        self._asking = http_check.Asking(listener.local_port)
 
     def _preferred(self, target: Address) -> int:
         return self._asked or self._usual or (DEFAULT_PORT if isinstance(target, str) else target[1])
@@ -191,17 +193,17 @@ class Way:
             self._unparked, live.parked = True, False
         self._bound().share = self._share
 
-    def _look_at_own(self, preferred: int, bound: Listening) -> None:
+    def _look_at_own(self, preferred: int, bound: BoundForward) -> None:
         """Look who has the session's own port, which nobody kept and could not be bound again."""
         own = self._had
         if own is None or bound.local_port == own:
             return
-        who = overheard.stranger(own, taken=preferred == own)
+        who = token_exposure.stranger(own, taken=preferred == own)
         if who is not None:
             self.stranger = who
             self._live.overheard(own)
 
-    def _bound(self) -> Listening:
+    def _bound(self) -> BoundForward:
         if self._live.listener is None or self._live.parked:  # `down` at the same moment
             raise errors.Interrupted(f"session {self._live.spec.name} was taken down meanwhile")
         return self._live.listener

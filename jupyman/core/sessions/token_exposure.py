@@ -14,11 +14,11 @@ import msgspec
 
 from jupyman import errors
 from jupyman.api import Operation
-from jupyman.core.launchers import renewal
-from jupyman.core.sessions import Live, Sessions
-from jupyman.core.shell import Shell
-from jupyman.core.steps import step
-from jupyman.loopback import listener_uid
+from jupyman.core.runtime.progress import step
+from jupyman.core.sessions.registry import Live, SessionRegistry
+from jupyman.host.servers import token_renewal
+from jupyman.host.shell.script import Shell
+from jupyman.local.peer import listener_uid
 from jupyman.model import Problem, Running
 from jupyman.paths import own_uid
 
@@ -103,7 +103,7 @@ def unchanged(name: str, error: errors.JupymanError) -> Problem:
     )
 
 
-def renew(shell: Shell, sessions: Sessions, live: Live, running: Running) -> tuple[Running, bool]:
+def renew(shell: Shell, sessions: SessionRegistry, live: Live, running: Running) -> tuple[Running, bool]:
     """Have the session's server take a new token, where another user may know the one that it has.
 
     Args:
@@ -125,7 +125,7 @@ def renew(shell: Shell, sessions: Sessions, live: Live, running: Running) -> tup
             now = live.running
             known = now is not None and now.server.pid == running.server.pid and now.start_ticks == running.start_ticks
             return (now if known and now is not None else running), not live.spec.heard
-        seen, token = renewal.renew(shell, running)
+        seen, token = token_renewal.renew(shell, running)
         if not seen.ok:
             raise errors.ServerExited(f"the server is gone: {seen.text}")
         if token is not None:
@@ -144,7 +144,7 @@ def renew(shell: Shell, sessions: Sessions, live: Live, running: Running) -> tup
 
 def mend(
     shell: Shell,
-    sessions: Sessions,
+    sessions: SessionRegistry,
     live: Live,
     running: Running,
     operation: Operation,

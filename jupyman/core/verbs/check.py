@@ -6,22 +6,25 @@ import msgspec
 
 from jupyman import api, remote
 from jupyman.api import Operation
-from jupyman.core import deep, gpu_use, inquiries, orphans, ports, probe
-from jupyman.core import gpus as gpu_facts
-from jupyman.core import shell as script
-from jupyman.core.hosts import Hosts
-from jupyman.core.launchers import nohup, records
-from jupyman.core.sessions import Sessions
-from jupyman.core.shell import Facts
-from jupyman.core.steps import step
+from jupyman.core.links.hosts import Hosts
+from jupyman.core.runtime.progress import step
+from jupyman.core.sessions.registry import SessionRegistry
+from jupyman.core.verbs import host as inquiries
+from jupyman.core.verbs import kill_orphans
+from jupyman.host.gpus import attribution, torch_test
+from jupyman.host.gpus import report as gpu_facts
+from jupyman.host.report import ports, probe
+from jupyman.host.servers import nohup, records
+from jupyman.host.shell import script
+from jupyman.host.shell.script import Facts
 from jupyman.model import DeepCheck, Environment, HostReport, Problem
 from jupyman.ssh.link import Link
-from jupyman.tools import conda
+from jupyman.tools.envs import discovery
 
 _NO_FIX = "see what jupyman check says of the driver and of that environment"
 
 
-def check(request: api.Check, host: str, hosts: Hosts, sessions: Sessions, operation: Operation) -> HostReport:
+def check(request: api.Check, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> HostReport:
     """Look at everything on a host, and with `request.deep` compute something in its environments.
 
     Args:
@@ -43,7 +46,7 @@ def check(request: api.Check, host: str, hosts: Hosts, sessions: Sessions, opera
         seen = look(link, host)
     inquiries.remember(host, seen, sessions)
     if request.env is not None:
-        seen = _only(seen, conda.find(seen.environments, request.env, seen.home))
+        seen = _only(seen, discovery.find(seen.environments, request.env, seen.home))
     if request.deep:
         seen = _tried(link, seen, operation, every=request.env is None)
     return seen
@@ -61,17 +64,20 @@ def look(link: Link, host: str) -> HostReport:
     """
     arguments = {
         **probe.arguments("full"),
-        "SERVER": remote.script("server"),
+        "SERVER": remote.script("lib/server"),
         "PORTS": "",
         "LIST": "",
-        **{f"DO_{name.upper()}": remote.script(name) for name in ("probe", "find", "ports", "orphans")},
+        "DO_PROBE": remote.script("report/probe"),
+        "DO_FIND": remote.script("servers/find"),
+        "DO_PORTS": remote.script("report/ports"),
+        "DO_ORPHANS": remote.script("kernels/orphans"),
     }
-    facts = script.run(link, "check", arguments, timeout=probe.TIMEOUT)
+    facts = script.run(link, "report/check", arguments, timeout=probe.TIMEOUT)
     seen = probe.read(facts, host)
     found = records.read(facts)
     servers = nohup.rows(host, found)
-    gpus = gpu_use.traced(link, seen.gpus, gpu_facts.kin(facts), found)
-    orphaned = orphans.problem(host, orphans.read(facts, gpus))
+    gpus = attribution.traced(link, seen.gpus, gpu_facts.kin(facts), found)
+    orphaned = kill_orphans.problem(host, kill_orphans.read(facts, gpus))
     problems = [*seen.problems, *_unfinished(facts), *(problem for server in servers for problem in server.problems)]
     return msgspec.structs.replace(
         seen,
@@ -115,7 +121,7 @@ def _tried(link: Link, seen: HostReport, operation: Operation, *, every: bool) -
             continue
         name = environment.name or environment.prefix
         with step(operation, f"deep {environment.prefix}", f"{name}: computing with its torch") as progress:
-            result = deep.run(link, environment, seen.driver, seen.gpus, cancelled=operation.cancelled)
+            result = torch_test.run(link, environment, seen.driver, seen.gpus, cancelled=operation.cancelled)
             progress.text = f"{name}: {result.text}"
             if result.ok is False:
                 progress.warn(progress.text)

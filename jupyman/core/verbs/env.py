@@ -9,16 +9,18 @@ import msgspec
 
 from jupyman import api, errors
 from jupyman.api import Operation, Output
-from jupyman.core import env_create, env_jobs, env_mirror, env_push, env_remove, probe
-from jupyman.core.hosts import Hosts
-from jupyman.core.inquiries import connect, remember
-from jupyman.core.sessions import Sessions
+from jupyman.core.links.hosts import Hosts
+from jupyman.core.sessions.registry import SessionRegistry
+from jupyman.core.verbs import env_create, env_mirror, env_push, env_rm
+from jupyman.core.verbs.host import connect, remember
+from jupyman.host.report import probe
+from jupyman.host.shell import jobs as env_jobs
 from jupyman.model import Environment, Environments
-from jupyman.tools import conda
-from jupyman.tools.wish import KINDS, Kind
+from jupyman.tools.envs import discovery
+from jupyman.tools.install.request import KINDS, Kind
 
 
-def ls(request: api.EnvLs, host: str, hosts: Hosts, sessions: Sessions, operation: Operation) -> Environments:
+def ls(request: api.EnvLs, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> Environments:
     """List the environments, with those that are being made, or were left unfinished."""
     del request
     link = connect(host, hosts, operation)
@@ -42,7 +44,7 @@ def with_jobs(environments: list[Environment], jobs: list[env_jobs.Job], home: s
             kind: Kind = next((one for one in KINDS if one == job.tool), "venv")
             found.append(
                 Environment(
-                    name=conda.name_of(job.prefix, None, home),
+                    name=discovery.name_of(job.prefix, None, home),
                     prefix=job.prefix,
                     kind=kind,
                     python=None,
@@ -55,7 +57,7 @@ def with_jobs(environments: list[Environment], jobs: list[env_jobs.Job], home: s
     return found
 
 
-def logs(request: api.EnvLogs, host: str, hosts: Hosts, sessions: Sessions, operation: Operation) -> Any:
+def logs(request: api.EnvLogs, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> Any:
     """Send an installation's log as `Output` events; followed, its end decides the exit status."""
     del sessions
     link = hosts.supervisor(host, operation.client).acquire(operation)
@@ -86,7 +88,7 @@ VERBS: dict[type[api.Request], Callable[..., Any]] = {
     api.EnvLs: ls,
     api.EnvCreate: env_create.create,
     api.EnvLogs: logs,
-    api.EnvRm: env_remove.remove,
+    api.EnvRm: env_rm.remove,
     api.EnvPush: env_push.push,
     api.EnvTarget: env_push.target,
     api.EnvMirror: env_mirror.mirror,

@@ -11,26 +11,30 @@ import msgspec
 
 from jupyman import api, errors
 from jupyman.api import Operation
-from jupyman.core import env_jobs, kernels, probe
-from jupyman.core import shell as script
-from jupyman.core.env_jobs import Ended, Job, Kernel, Order
-from jupyman.core.env_look import free, look, mib, place, quota_left
-from jupyman.core.env_remove import remove_unfinished
-from jupyman.core.hosts import Hosts
-from jupyman.core.inquiries import connect, remember
-from jupyman.core.sessions import Sessions
-from jupyman.core.shell import Looking, Shell
-from jupyman.core.steps import step
+from jupyman.core.links.hosts import Hosts
+from jupyman.core.runtime.progress import step
+from jupyman.core.sessions.registry import SessionRegistry
+from jupyman.core.verbs.env_rm import remove_unfinished
+from jupyman.core.verbs.host import connect, remember
+from jupyman.host.envs.facilities import free, look, mib, place, quota_left
+from jupyman.host.kernels import specs as kernels
+from jupyman.host.report import probe
+from jupyman.host.shell import jobs, script
+from jupyman.host.shell.jobs import Ended, Job, JobSpec, KernelStep
+from jupyman.host.shell.script import CancellableShell, Shell
 from jupyman.model import Environment, HostReport, KernelAdded, KernelSpec, Noun, Problem
-from jupyman.tools import installers, kernelspec, mirrors, recipe
-from jupyman.tools.mirrors import Mirror
-from jupyman.tools.recipe import Recipe
-from jupyman.tools.wish import Wish
+from jupyman.tools.host import logind
+from jupyman.tools.install import failures, mirrors
+from jupyman.tools.install import plan as recipe
+from jupyman.tools.install.mirrors import Mirror
+from jupyman.tools.install.plan import InstallPlan
+from jupyman.tools.install.request import EnvironmentRequest
+from jupyman.tools.jupyter import kernelspec
 
 SOURCE_LIMIT = 256 * 1024  # bytes of an environment.yml or requirements.txt
 
 
-class Made(Noun, frozen=True, kw_only=True):
+class StepResult(Noun, frozen=True, kw_only=True):
     """One step with its command (`env create --json`); `seconds` None where it was not run."""
 
     key: str
@@ -47,13 +51,13 @@ class Created(Noun, frozen=True, kw_only=True):
     prefix: str
     tool: str
     state: str  # planned, installing, done
-    steps: list[Made]
+    steps: list[StepResult]
     environment: Environment | None = None
     kernel: KernelAdded | None = None
     problems: list[Problem] = msgspec.field(default_factory=list)
 
 
-def create(request: api.EnvCreate, host: str, hosts: Hosts, sessions: Sessions, operation: Operation) -> Created:
+def create(request: api.EnvCreate, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> Created:
     """Make an environment with its kernel.
 
     Raises:
@@ -71,15 +75,15 @@ def create(request: api.EnvCreate, host: str, hosts: Hosts, sessions: Sessions, 
     return _Creation(request, host, connect(host, hosts, operation), sessions, operation, mirror).run()
 
 
-def _said(request: api.EnvCreate) -> Wish:
-    return Wish(**{key: getattr(request, key) for key in Wish.__struct_fields__})
+def _said(request: api.EnvCreate) -> EnvironmentRequest:
+    return EnvironmentRequest(**{key: getattr(request, key) for key in EnvironmentRequest.__struct_fields__})
 
 
 @dataclass
 class _Watched:
     """What was seen of an installation: the steps by their keys."""
 
-    made: dict[str, Made]
+    made: dict[str, StepResult]
 
 
 class _Creation:
@@ -90,7 +94,7 @@ class _Creation:
         request: api.EnvCreate,
         host: str,
         link: Shell,
-        sessions: Sessions,
+        sessions: SessionRegistry,
         operation: Operation,
         mirror: Mirror | None,
     ) -> None:
@@ -105,11 +109,11 @@ class _Creation:
     def run(self) -> Created:
         """Do it."""
         request, name = self.request, self.request.name
-        looking = Looking(self.link, self.operation.cancelled)
+        looking = CancellableShell(self.link, self.operation.cancelled)
         with step(self.operation, "probe", "looking at the host") as progress:
             report = probe.probe(looking, self.host, depth="full", directory=None)
             remember(self.host, report, self.sessions)
-            earlier = next((job for job in env_jobs.find(looking) if job.name == name and job.new), None)
+            earlier = next((job for job in jobs.find(looking) if job.name == name and job.new), None)
             means = look(looking, report)
             tools = ", ".join(dict.fromkeys(tool.kind for tool in means.tools)) or "no installer but Python's own"
             progress.text = f"{report.os or 'unknown system'}, {report.user}; {tools}"
@@ -123,7 +127,7 @@ class _Creation:
             for note in made.notes:
                 progress.text += f"; {note}"
         spec = self._kernel(looking, report, made)
-        kernel = Kernel(
+        kernel = KernelStep(
             arguments=kernels.arguments(
                 made.environment,
                 name=spec,
@@ -138,14 +142,14 @@ class _Creation:
                 *("--display-name", kernelspec.display_name_for(made.environment)),
             ],
         )
-        steps = {one.key: Made(key=one.key, text=one.text, command=one.argv) for one in made.steps}
-        steps["kernel"] = Made(key="kernel", text=f"kernel {spec}, and a cell run in it", command=kernel.shown)
+        steps = {one.key: StepResult(key=one.key, text=one.text, command=one.argv) for one in made.steps}
+        steps["kernel"] = StepResult(key="kernel", text=f"kernel {spec}, and a cell run in it", command=kernel.shown)
         self._possible(looking, report, made)
         if request.dry_run:
             return Created(
                 name=name, prefix=made.prefix, tool=made.tool.kind, state="planned", steps=list(steps.values())
             )
-        order = Order(
+        order = JobSpec(
             name=name,
             prefix=made.prefix,
             tool=made.tool.kind,
@@ -159,7 +163,7 @@ class _Creation:
             scope=report.survival == "scope",
         )
         with step(self.operation, "begin", "starting the installation") as progress:
-            how = env_jobs.start(self.link, order)
+            how = jobs.start(self.link, order)
             where = f"on {self.host}, whoever goes away"
             progress.text = {
                 "begun": f"the installation runs {where}",
@@ -167,7 +171,7 @@ class _Creation:
                 "existing": f"the installation runs already {where}",
             }[how]
         if report.survival == "logout":
-            self.problems.append(probe.ends_at_logout(report.user or ""))
+            self.problems.append(logind.ends_at_logout(report.user or ""))
         if request.detach:
             self._say_how_to_watch()
             return Created(
@@ -182,22 +186,22 @@ class _Creation:
 
     # --- before anything is touched -------------------------------------------------------------------------------
 
-    def _wish(self, shell: Shell, earlier: Job | None) -> Wish:
+    def _wish(self, shell: Shell, earlier: Job | None) -> EnvironmentRequest:
         """Return what is wanted: what was said, or where only a name was said what an earlier try was made for."""
         request = self.request
         wish = _said(request)
         if not wish.bare or earlier is None or earlier.state == "done":
             return wish
         facts = place(shell, "", request.name)
-        kept = env_jobs.decode_wish(facts.one("wish"), Wish)
-        if not isinstance(kept, Wish):
+        kept = jobs.decode_wish(facts.one("wish"), EnvironmentRequest)
+        if not isinstance(kept, EnvironmentRequest):
             return wish
         self.operation.emit(
             api.Step(key="resume", text=f"going on with {request.name} as it was begun", state="done", seconds=None)
         )
         return msgspec.structs.replace(kept, name=request.name)
 
-    def _kernel(self, shell: Shell, report: HostReport, made: Recipe) -> str:
+    def _kernel(self, shell: Shell, report: HostReport, made: InstallPlan) -> str:
         """Return the kernel's name; a name that another environment has is refused before the long work."""
         wanted = self.request.kernel
         name = kernelspec.checked_name(wanted) if wanted is not None else kernelspec.name_for(made.environment)
@@ -211,7 +215,7 @@ class _Creation:
                 )
         return name
 
-    def _possible(self, shell: Shell, report: HostReport, made: Recipe) -> None:
+    def _possible(self, shell: Shell, report: HostReport, made: InstallPlan) -> None:
         """See that there is room and permission, and that nothing is in the way."""
         name = self.request.name
         taken = [one for one in report.environments if one.name == name and one.state == "ready"]
@@ -254,7 +258,7 @@ class _Creation:
         self,
         prefix: str,
         tool: str,
-        steps: dict[str, Made],
+        steps: dict[str, StepResult],
         *,
         began: bool,
         environment: Environment | None = None,
@@ -311,7 +315,7 @@ class _Creation:
         return found
 
 
-def watch(shell: Shell, name: str, operation: Operation, made: dict[str, Made]) -> Ended:
+def watch(shell: Shell, name: str, operation: Operation, made: dict[str, StepResult]) -> Ended:
     """Follow an installation to its end and show its steps.
 
     Args:
@@ -332,7 +336,7 @@ def watch(shell: Shell, name: str, operation: Operation, made: dict[str, Made]) 
 
     def end(key: str, state: str, seconds: float) -> None:
         text = texts.get(key, key)
-        one = made.get(key) or Made(key=key, text=text, command=[])
+        one = made.get(key) or StepResult(key=key, text=text, command=[])
         made[key] = msgspec.structs.replace(one, state=state, seconds=seconds)
         if state == "failed":
             operation.emit(api.Step(key=key, text=f"{text}: failed", state="warn", seconds=seconds))
@@ -347,7 +351,7 @@ def watch(shell: Shell, name: str, operation: Operation, made: dict[str, Made]) 
             key, text = next(reversed(texts.items()))
             operation.emit(api.Step(key=key, text=f"{text}: {line}", state="run"))
 
-    return env_jobs.follow(shell, name, on_begin=begin, on_end=end, on_last=last, cancelled=operation.cancelled)
+    return jobs.follow(shell, name, on_begin=begin, on_end=end, on_last=last, cancelled=operation.cancelled)
 
 
 def conclude(
@@ -377,7 +381,7 @@ def conclude(
     if failed is not None:
         failed.hint = f"the environment is there; jupyman kernel add {name} --host {host}. {failed.hint}"
         raise failed
-    reason = installers.reason(ended.log)
+    reason = failures.reason(ended.log)
     raise errors.RemoteFailed(
         f"{ended.text or 'a step'} failed (status {ended.code}): {reason.text}",
         f"{reason.hint.replace('NAME', name)}; {again}",

@@ -6,17 +6,17 @@ import difflib
 
 from jupyman import api, errors
 from jupyman.api import Operation, Output, Prompt
-from jupyman.core import shell as script
-from jupyman.core.env_jobs import libraries
-from jupyman.core.hosts import Hosts
-from jupyman.core.inquiries import connect
-from jupyman.core.sessions import Sessions
-from jupyman.core.shell import Shell
-from jupyman.core.steps import step
+from jupyman.core.links.hosts import Hosts
+from jupyman.core.runtime.progress import step
+from jupyman.core.sessions.registry import SessionRegistry
+from jupyman.core.verbs.host import connect
+from jupyman.host.shell import script
+from jupyman.host.shell.jobs import libraries
+from jupyman.host.shell.script import Shell
 from jupyman.model import Noun
-from jupyman.tools import mirrors
-from jupyman.tools.mirrors import Mirror
-from jupyman.tools.text import clean
+from jupyman.tools.host.text import clean
+from jupyman.tools.install import mirrors
+from jupyman.tools.install.mirrors import Mirror
 
 LIMIT = 8  # seconds for an answer
 TIMEOUT = 30.0
@@ -49,7 +49,7 @@ class Written(Noun, frozen=True, kw_only=True):
     changed: list[str]
 
 
-class _File(Noun, frozen=True, kw_only=True):
+class _MirrorFile(Noun, frozen=True, kw_only=True):
     name: str
     path: str
     state: str
@@ -60,7 +60,7 @@ class _File(Noun, frozen=True, kw_only=True):
 
 
 def mirror(
-    request: api.EnvMirror, host: str, hosts: Hosts, sessions: Sessions, operation: Operation
+    request: api.EnvMirror, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation
 ) -> Mirrors | Written:
     """Do one of the three.
 
@@ -78,7 +78,7 @@ def mirror(
     if request.action == "ls":
         return _list(link, files, list(mirrors.every(own).values()), operation)
     known = list(mirrors.every(own).values())
-    changes: list[tuple[_File, str]] = []
+    changes: list[tuple[_MirrorFile, str]] = []
     for file in files:
         fresh = _after(file, chosen, known)
         if fresh is not None and (fresh != file.text or (file.changed and chosen is None)):
@@ -102,7 +102,7 @@ def mirror(
     return Written(mirror=request.name, changed=[file.path for file, _ in changes])
 
 
-def _after(file: _File, chosen: Mirror | None, known: list[Mirror]) -> str | None:
+def _after(file: _MirrorFile, chosen: Mirror | None, known: list[Mirror]) -> str | None:
     """Return what a file shall hold; None where it is left alone."""
     if chosen is None:
         return file.kept if file.changed else None
@@ -119,22 +119,22 @@ def _after(file: _File, chosen: Mirror | None, known: list[Mirror]) -> str | Non
         raise errors.UsageFault(f"{file.path}: {error.message}", error.hint) from error
 
 
-def _diff(file: _File, fresh: str) -> list[str]:
+def _diff(file: _MirrorFile, fresh: str) -> list[str]:
     lines = difflib.unified_diff(
         file.text.splitlines(), fresh.splitlines(), fromfile=file.path, tofile=file.path, lineterm="", n=2
     )
     return [clean(line, 500) for line in lines]
 
 
-def _read(shell: Shell) -> list[_File]:
-    facts = script.run(shell, "mirror_look", {"SERVER": libraries()["SERVER"]}, timeout=TIMEOUT)
+def _read(shell: Shell) -> list[_MirrorFile]:
+    facts = script.run(shell, "envs/mirror_look", {"SERVER": libraries()["SERVER"]}, timeout=TIMEOUT)
     kept = {one.one("name"): one.all("line") for one in facts.records("kept", "name")}
     found = []
     for record in facts.records("file", "name"):
         name = record.one("name") or ""
         state = record.one("kept")
         found.append(
-            _File(
+            _MirrorFile(
                 name=name,
                 path=record.one("path") or "",
                 state=record.one("state") or "foreign",
@@ -152,10 +152,10 @@ def _text(lines: list[str]) -> str:
     return "".join(f"{line.removesuffix('|')}\n" for line in lines)
 
 
-def _write(shell: Shell, file: _File, text: str, *, reset: bool) -> None:
+def _write(shell: Shell, file: _MirrorFile, text: str, *, reset: bool) -> None:
     script.run(
         shell,
-        "mirror_write",
+        "envs/mirror_write",
         {
             "SERVER": libraries()["SERVER"],
             "PATH": file.path,
@@ -190,7 +190,9 @@ def _reach(shell: Shell, known: list[Mirror]) -> dict[str, float]:
             # file: addresses have no directories to ask for.
             page = "index.html" if one.pip.startswith("file:") else ""
             urls.append(f"{one.name}.pip {one.pip.rstrip('/')}/pip/{page}")
-    facts = script.run(shell, "mirror_test", {"URLS": "\n".join(urls), "LIMIT": str(LIMIT)}, timeout=LIMIT + TIMEOUT)
+    facts = script.run(
+        shell, "envs/mirror_test", {"URLS": "\n".join(urls), "LIMIT": str(LIMIT)}, timeout=LIMIT + TIMEOUT
+    )
     found: dict[str, float] = {}
     for line in facts.all("reach"):
         key, _, number = line.partition(" ")
@@ -199,7 +201,7 @@ def _reach(shell: Shell, known: list[Mirror]) -> dict[str, float]:
     return found
 
 
-def _list(shell: Shell, files: list[_File], known: list[Mirror], operation: Operation) -> Mirrors:
+def _list(shell: Shell, files: list[_MirrorFile], known: list[Mirror], operation: Operation) -> Mirrors:
     with step(operation, "reach", "asking each mirror from there") as progress:
         seconds = _reach(shell, known)
         told = [

@@ -7,18 +7,19 @@ from pathlib import Path
 
 from jupyman import api, errors
 from jupyman.api import Operation, Prompt
-from jupyman.core import env_jobs, probe, upload
-from jupyman.core import shell as script
-from jupyman.core.env_create import Made, conclude, watch
-from jupyman.core.env_jobs import Order
-from jupyman.core.env_look import look, mib
-from jupyman.core.hosts import Hosts
-from jupyman.core.inquiries import connect, remember
-from jupyman.core.sessions import Sessions
-from jupyman.core.shell import Facts, Shell
-from jupyman.core.steps import step
+from jupyman.core.links.hosts import Hosts
+from jupyman.core.runtime.progress import step
+from jupyman.core.sessions.registry import SessionRegistry
+from jupyman.core.verbs.env_create import StepResult, conclude, watch
+from jupyman.core.verbs.host import connect, remember
+from jupyman.host.envs.facilities import look, mib
+from jupyman.host.report import probe
+from jupyman.host.shell import jobs, script, upload
+from jupyman.host.shell.jobs import JobSpec
+from jupyman.host.shell.script import Facts, Shell
 from jupyman.model import Environment, HostReport, Noun
-from jupyman.tools import conda, packages
+from jupyman.tools.envs import discovery
+from jupyman.tools.install import packages
 
 BAR = 20  # characters
 
@@ -30,10 +31,10 @@ class Pushed(Noun, frozen=True, kw_only=True):
     prefix: str
     files: list[str]
     bytes: int
-    steps: list[Made]
+    steps: list[StepResult]
 
 
-class Target(Noun, frozen=True, kw_only=True):
+class PushTarget(Noun, frozen=True, kw_only=True):
     """Which wheels fit an environment."""
 
     prefix: str
@@ -42,7 +43,7 @@ class Target(Noun, frozen=True, kw_only=True):
     platforms: list[str]
 
 
-def push(request: api.EnvPush, host: str, hosts: Hosts, sessions: Sessions, operation: Operation) -> Pushed:
+def push(request: api.EnvPush, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> Pushed:
     """Upload files and install them.
 
     Raises:
@@ -80,9 +81,9 @@ def push(request: api.EnvPush, host: str, hosts: Hosts, sessions: Sessions, oper
             sent += size
             progress.text = f"{path.name}: {mib(size)}, checksum as here"
     steps = packages.steps(environment, there, means.tools, pip=facts.one("pip") is not None)
-    made = {one.key: Made(key=one.key, text=one.text, command=one.argv) for one in steps}
+    made = {one.key: StepResult(key=one.key, text=one.text, command=one.argv) for one in steps}
     name = job_name(environment.name)
-    order = Order(
+    order = JobSpec(
         name=name,
         prefix=environment.prefix,
         tool=environment.kind,
@@ -91,7 +92,7 @@ def push(request: api.EnvPush, host: str, hosts: Hosts, sessions: Sessions, oper
         steps=steps,
         scope=report.survival == "scope",
     )
-    if env_jobs.start(link, order) == "existing":
+    if jobs.start(link, order) == "existing":
         raise errors.UsageFault(
             f"an installation for {environment.name} runs already", f"jupyman env logs {name} -f shows it; wait for it"
         )
@@ -99,7 +100,9 @@ def push(request: api.EnvPush, host: str, hosts: Hosts, sessions: Sessions, oper
     return Pushed(name=environment.name, prefix=environment.prefix, files=names, bytes=sent, steps=list(made.values()))
 
 
-def target(request: api.EnvTarget, host: str, hosts: Hosts, sessions: Sessions, operation: Operation) -> Target:
+def target(
+    request: api.EnvTarget, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation
+) -> PushTarget:
     """Say which wheels fit an environment.
 
     Raises:
@@ -113,7 +116,7 @@ def target(request: api.EnvTarget, host: str, hosts: Hosts, sessions: Sessions, 
         raise errors.UsageFault(f"the Python of {environment.prefix} is not known", "download the wheels by hand")
     machine = facts.one("machine") or "?"
     tags = packages.platforms(machine, facts.one("libc"))
-    return Target(prefix=environment.prefix, python=version[0], machine=machine, platforms=tags)
+    return PushTarget(prefix=environment.prefix, python=version[0], machine=machine, platforms=tags)
 
 
 def job_name(name: str) -> str:
@@ -122,15 +125,15 @@ def job_name(name: str) -> str:
 
 
 def _environment(
-    link: Shell, wanted: str, host: str, sessions: Sessions, operation: Operation
+    link: Shell, wanted: str, host: str, sessions: SessionRegistry, operation: Operation
 ) -> tuple[HostReport, Environment, Facts]:
     with step(operation, "environment", f"looking for environment {wanted}") as progress:
         named = [wanted] if wanted.startswith(("/", "~/")) else []
         report = probe.probe(link, host, depth="launch", directory=None, extra=named)
         remember(host, report, sessions)
-        environment = conda.find(report.environments, wanted, report.home)
-        arguments = {**env_jobs.libraries(), "PREFIX": environment.prefix}
-        facts = script.run(link, "env_use", arguments, timeout=env_jobs.LOOK_TIMEOUT)
+        environment = discovery.find(report.environments, wanted, report.home)
+        arguments = {**jobs.libraries(), "PREFIX": environment.prefix}
+        facts = script.run(link, "envs/use", arguments, timeout=jobs.LOOK_TIMEOUT)
         progress.text = f"environment {environment.name}: Python {environment.python}, {environment.prefix}"
     return report, environment, facts
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from jupyman import api, errors
 from jupyman.api import Operation, Prompt
-from jupyman.core import env_jobs, kernels, probe
-from jupyman.core import shell as script
-from jupyman.core.env_jobs import Job
-from jupyman.core.env_look import mib
-from jupyman.core.hosts import Hosts
-from jupyman.core.inquiries import connect, remember
-from jupyman.core.sessions import Sessions
-from jupyman.core.shell import Facts, Shell
-from jupyman.core.steps import step
+from jupyman.core.links.hosts import Hosts
+from jupyman.core.runtime.progress import step
+from jupyman.core.sessions.registry import SessionRegistry
+from jupyman.core.verbs.host import connect, remember
+from jupyman.host.envs.facilities import mib
+from jupyman.host.kernels import specs as kernels
+from jupyman.host.report import probe
+from jupyman.host.shell import jobs as env_jobs
+from jupyman.host.shell import script
+from jupyman.host.shell.jobs import Job
+from jupyman.host.shell.script import Facts, Shell
 from jupyman.model import Environment, Noun
-from jupyman.tools import conda
-from jupyman.tools.text import clean
+from jupyman.tools.envs import discovery
+from jupyman.tools.host.text import clean
 
 REMOVE_TIMEOUT = 1800.0  # seconds; a hundred thousand files on a network home take minutes
 
@@ -29,7 +31,7 @@ class Removed(Noun, frozen=True, kw_only=True):
     kernels: list[str]
 
 
-def remove(request: api.EnvRm, host: str, hosts: Hosts, sessions: Sessions, operation: Operation) -> Removed:
+def remove(request: api.EnvRm, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> Removed:
     """Remove an environment.
 
     Raises:
@@ -97,7 +99,7 @@ def remove_unfinished(shell: Shell, name: str, prefix: str) -> None:
 def _meant(wanted: str, environments: list[Environment], jobs: list[Job], home: str | None) -> tuple[str, str]:
     """Find what is meant: an environment, or an installation of that name that has made none yet."""
     try:
-        found = conda.find(environments, wanted, home, unfinished=True)
+        found = discovery.find(environments, wanted, home, unfinished=True)
     except errors.EnvironmentMissing:
         job = next((one for one in jobs if wanted in {one.name, one.prefix}), None)
         if job is None:
@@ -115,7 +117,7 @@ def _script(shell: Shell, prefix: str, job: Job | None, *, remove: bool, force: 
         "FORCE": "1" if force else "0",
     }
     timeout = REMOVE_TIMEOUT if remove else env_jobs.LOOK_TIMEOUT + 20
-    return script.run(shell, "env_rm", arguments, timeout=timeout)
+    return script.run(shell, "envs/remove", arguments, timeout=timeout)
 
 
 def _busy(users: list[list[str]]) -> str:

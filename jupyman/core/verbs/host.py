@@ -10,14 +10,14 @@ from typing import Any
 
 from jupyman import api, errors
 from jupyman.api import Operation, Output, Prompt
-from jupyman.core.hosts import Hosts
-from jupyman.core.launchers import nohup
-from jupyman.core.sessions import Sessions
-from jupyman.core.steps import go_on, step
+from jupyman.core.links.hosts import Hosts
+from jupyman.core.runtime.progress import go_on, step
+from jupyman.core.sessions.registry import SessionRegistry
+from jupyman.host.servers import nohup
 from jupyman.model import FoundServer, HostReport, KnownHost, KnownHosts, LinkStatus, Unreachable
-from jupyman.ssh import config as ssh_config
-from jupyman.ssh import hostkeys
+from jupyman.ssh.config import ssh_g as ssh_config
 from jupyman.ssh.link import Link, scan
+from jupyman.ssh.login import hostkeys
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def connect(host: str, hosts: Hosts, operation: Operation) -> Link:
     return link
 
 
-def logs(request: api.Logs, hosts: Hosts, sessions: Sessions, operation: Operation) -> Any:
+def logs(request: api.Logs, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> Any:
     """Send the server's log as `Output` events."""
     live = sessions.only(request.session)
     link = hosts.supervisor(live.spec.host, operation.client).acquire(operation)
@@ -58,7 +58,7 @@ def logs(request: api.Logs, hosts: Hosts, sessions: Sessions, operation: Operati
 
 
 def servers(
-    hosts_wanted: list[str], hosts: Hosts, sessions: Sessions, operation: Operation
+    hosts_wanted: list[str], hosts: Hosts, sessions: SessionRegistry, operation: Operation
 ) -> tuple[list[FoundServer], list[Unreachable]]:
     """Find the servers that no session owns, on several hosts at once; one that cannot be asked holds up no other.
 
@@ -86,7 +86,7 @@ def servers(
     return reached, [one for one in found if isinstance(one, Unreachable)]
 
 
-def host_ls(hosts: Hosts, sessions: Sessions, operation: Operation) -> KnownHosts:
+def host_ls(hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> KnownHosts:
     """List the hosts of config.toml, of the SSH config, and those in use."""
     rows: dict[str, KnownHost] = {}
     for name, entry in hosts.config.hosts.items():
@@ -151,13 +151,13 @@ def _aliases(hosts: Hosts, operation: Operation) -> list[str]:
     return found
 
 
-def _unowned(host: str, found: nohup.Found, sessions: Sessions) -> list[FoundServer]:
+def _unowned(host: str, found: nohup.Found, sessions: SessionRegistry) -> list[FoundServer]:
     """Turn what was found into rows; those that a session of this computer owns are left out."""
     owned = {live.running.server.pid for live in sessions.on(host) if live.running is not None}
     return [server for server in nohup.rows(host, found) if server.pid not in owned]
 
 
-def remember(host: str, report: HostReport, sessions: Sessions) -> None:
+def remember(host: str, report: HostReport, sessions: SessionRegistry) -> None:
     """Keep environment names for shell completion."""
     names = sorted({environment.name for environment in report.environments if environment.name})
     with sessions.lock:

@@ -8,31 +8,36 @@ import msgspec
 
 from jupyman import api, errors
 from jupyman.api import Operation, Prompt
-from jupyman.core import kernel_check, kernel_fix, probe
-from jupyman.core import kernels as kernel_work
-from jupyman.core.hosts import Hosts
-from jupyman.core.inquiries import connect, remember
-from jupyman.core.kernel_check import Findings
-from jupyman.core.kernel_fix import Plan
-from jupyman.core.kernels import Listing
-from jupyman.core.sessions import Sessions
-from jupyman.core.steps import step
+from jupyman.core.links.hosts import Hosts
+from jupyman.core.runtime.progress import step
+from jupyman.core.sessions.registry import SessionRegistry
+from jupyman.core.verbs.host import connect, remember
+from jupyman.host.kernels import check as kernel_check
+from jupyman.host.kernels import repair
+from jupyman.host.kernels import specs as kernel_work
+from jupyman.host.kernels.check import Findings
+from jupyman.host.kernels.repair import Plan
+from jupyman.host.kernels.specs import Listing
+from jupyman.host.report import probe
 from jupyman.model import Environment, HostReport, KernelAdded, Kernels, KernelSpec, Problem, Repair
 from jupyman.ssh.link import Link
-from jupyman.tools import conda, kernelspec
+from jupyman.tools.envs import discovery
+from jupyman.tools.jupyter import kernelspec
 
 # An installation may show what else is lacking: that a kernel starts, and has no ipywidgets.
 ROUNDS = 3
 
 
-def add(request: api.KernelAdd, host: str, hosts: Hosts, sessions: Sessions, operation: Operation) -> KernelAdded:
+def add(
+    request: api.KernelAdd, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation
+) -> KernelAdded:
     """Register an environment as a kernel."""
     link = connect(host, hosts, operation)
     with step(operation, "environment", f"looking for environment {request.env}") as progress:
         named = [request.env] if request.env.startswith(("/", "~/")) else []
         report = probe.probe(link, host, depth="launch", directory=None, extra=named)
         remember(host, report, sessions)
-        environment = conda.find(report.environments, request.env, report.home)
+        environment = discovery.find(report.environments, request.env, report.home)
         progress.text = f"environment {environment.name or environment.prefix}: Python {environment.python}"
     install = kernel_work.may_install(environment, request.install, operation)
     with step(operation, "kernel", "registering the kernel") as progress:
@@ -51,7 +56,7 @@ def add(request: api.KernelAdd, host: str, hosts: Hosts, sessions: Sessions, ope
     return added
 
 
-def ls(request: api.KernelLs, host: str, hosts: Hosts, sessions: Sessions, operation: Operation) -> Kernels:
+def ls(request: api.KernelLs, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> Kernels:
     """List the kernel specs."""
     del request
     link = connect(host, hosts, operation)
@@ -59,7 +64,7 @@ def ls(request: api.KernelLs, host: str, hosts: Hosts, sessions: Sessions, opera
     return Kernels(kernels=listing.specs)
 
 
-def rm(request: api.KernelRm, host: str, hosts: Hosts, sessions: Sessions, operation: Operation) -> Any:
+def rm(request: api.KernelRm, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> Any:
     """Remove a kernel spec of the user's own."""
     del sessions
     link = connect(host, hosts, operation)
@@ -72,7 +77,9 @@ def rm(request: api.KernelRm, host: str, hosts: Hosts, sessions: Sessions, opera
     return {"removed": request.name, "directory": kernel_work.rm(link, request.name)}
 
 
-def check(request: api.KernelCheck, host: str, hosts: Hosts, sessions: Sessions, operation: Operation) -> Kernels:
+def check(
+    request: api.KernelCheck, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation
+) -> Kernels:
     """Start kernels to see that they work; say what is wrong; install what they lack where the user says so."""
     link = connect(host, hosts, operation)
     with step(operation, "probe", "looking for kernels") as progress:
@@ -104,7 +111,7 @@ def check(request: api.KernelCheck, host: str, hosts: Hosts, sessions: Sessions,
     return Kernels(kernels=found.kernels, problems=_with_commands(found, plans, again), repairs=repairs)
 
 
-def _list(link: Link, host: str, sessions: Sessions) -> tuple[HostReport, Listing]:
+def _list(link: Link, host: str, sessions: SessionRegistry) -> tuple[HostReport, Listing]:
     """Look for environments and kernels; kernels may lead to environments that nothing else does."""
     running = sorted(_running(host, sessions))
     report = probe.probe(link, host, depth="launch", directory=None, extra=running)
@@ -133,13 +140,13 @@ def _chosen(listing: Listing, name: str | None, host: str) -> list[KernelSpec]:
     raise errors.UsageFault(f"no kernel is called {name!r} on {host}", f"kernels there: {names}")
 
 
-def _running(host: str, sessions: Sessions) -> set[str]:
+def _running(host: str, sessions: SessionRegistry) -> set[str]:
     """Return the prefixes in which servers of this computer's sessions run."""
     servers = [live.running.server for live in sessions.on(host) if live.running is not None]
     return {server.env for server in servers if server.env is not None}
 
 
-def _servers(report: HostReport, host: str, hosts: Hosts, sessions: Sessions) -> list[Environment]:
+def _servers(report: HostReport, host: str, hosts: Hosts, sessions: SessionRegistry) -> list[Environment]:
     """Return the environments whose Jupyter shows the kernels: of running sessions, else the one that `up` takes."""
     running = _running(host, sessions)
     used = [one for one in report.environments if one.prefix in running]
@@ -174,7 +181,7 @@ def _look(
             told=progress.now,
             cancelled=operation.cancelled,
         )
-        plans = kernel_fix.plans(link, found.wishes, operation.cancelled)
+        plans = repair.plans(link, found.wishes, operation.cancelled)
         count = len(found.problems)
         progress.text = f"{what} started: {count} problem{'' if count == 1 else 's'}"
     return found, plans
@@ -193,7 +200,7 @@ def _mend(link: Link, host: str, plans: list[Plan], operation: Operation, *, yes
             done.append(_repair(plan, "declined"))
             continue
         with step(operation, "repair", plan.text) as progress:
-            kernel_fix.run(link, plan, on_line=progress.now, cancelled=operation.cancelled)
+            repair.run(link, plan, on_line=progress.now, cancelled=operation.cancelled)
             progress.text = plan.text
         done.append(_repair(plan, "done"))
     return done

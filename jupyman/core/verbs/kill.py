@@ -8,11 +8,13 @@ import msgspec
 
 from jupyman import errors
 from jupyman.api import Kill, Operation, Prompt
-from jupyman.core import notebooks, orphans, ports
-from jupyman.core.hosts import Hosts
-from jupyman.core.launchers import nohup
-from jupyman.core.sessions import Live, Sessions
-from jupyman.core.steps import step
+from jupyman.core.links.hosts import Hosts
+from jupyman.core.runtime.progress import step
+from jupyman.core.sessions.registry import Live, SessionRegistry
+from jupyman.core.verbs import kill_orphans
+from jupyman.host.kernels import notebooks
+from jupyman.host.report import ports
+from jupyman.host.servers import nohup
 from jupyman.model import ErrorInfo, Noun, Running
 from jupyman.ssh.link import Link
 
@@ -45,7 +47,7 @@ class Kills(Noun, frozen=True, kw_only=True, omit_defaults=True):
     error: ErrorInfo | None = None
 
 
-def kill(request: Kill, hosts: Hosts, sessions: Sessions, operation: Operation) -> Kills:
+def kill(request: Kill, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> Kills:
     """Stop each target; all are tried.
 
     Args:
@@ -88,19 +90,19 @@ def _orphans(request: Kill, host: str, hosts: Hosts, operation: Operation) -> Ki
         raise errors.UsageFault("--orphans ends kernels, not sessions or ports", "leave out one of them")
     killed: list[Killed] = [
         KilledKernel(target=host, host=host, pid=one.pid, kernel=one.kernel, memory=one.memory)
-        for one in orphans.kill(request, host, hosts, operation)
+        for one in kill_orphans.kill(request, host, hosts, operation)
     ]
     return Kills(killed=killed)
 
 
-def _only(sessions: Sessions) -> str:
+def _only(sessions: SessionRegistry) -> str:
     names = sorted(live.spec.name for live in sessions.all())
     if len(names) == 1:
         return names[0]
     raise errors.UsageFault("kill what?", f"name a session or a port; sessions here: {', '.join(names) or 'none'}")
 
 
-def _one(target: str, request: Kill, hosts: Hosts, sessions: Sessions, operation: Operation) -> Killed:
+def _one(target: str, request: Kill, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> Killed:
     live = sessions.find(target)
     if live is not None:
         # A session that the user named is not asked about; the bare `kill` is.
@@ -119,7 +121,7 @@ def _one(target: str, request: Kill, hosts: Hosts, sessions: Sessions, operation
 
 
 def _session(
-    live: Live, request: Kill, hosts: Hosts, sessions: Sessions, operation: Operation, *, asked: bool
+    live: Live, request: Kill, hosts: Hosts, sessions: SessionRegistry, operation: Operation, *, asked: bool
 ) -> Killed:
     """Stop a session's server and forget the session.
 
@@ -217,7 +219,7 @@ def _mind_kernels(
     _confirm(request, operation, f"Kernels of session {name} are at work: {told}. Stop it all the same?")
 
 
-def _forget(live: Live, hosts: Hosts, sessions: Sessions) -> Killed:
+def _forget(live: Live, hosts: Hosts, sessions: SessionRegistry) -> Killed:
     """Take a session out of the list without a word to its host."""
     name, host = live.spec.name, live.spec.host
     sessions.remove(name)
@@ -228,7 +230,7 @@ def _forget(live: Live, hosts: Hosts, sessions: Sessions) -> Killed:
 
 
 def _port(
-    target: str, port: int, host: str, request: Kill, hosts: Hosts, sessions: Sessions, operation: Operation
+    target: str, port: int, host: str, request: Kill, hosts: Hosts, sessions: SessionRegistry, operation: Operation
 ) -> Killed:
     link = hosts.supervisor(host, operation.client).acquire(operation)
     with step(operation, f"kill {target}", f"looking who listens on port {port} of {host}") as progress:
@@ -246,7 +248,7 @@ def _port(
     _confirm(request, operation, f"End {what} on {host}?")
     with step(operation, f"end {target}", f"ending pid {holder.pid}") as progress:
         found = nohup.find(link)
-        servers: list[nohup.Record | nohup.Foreign] = [*found.records, *found.servers]
+        servers: list[nohup.Record | nohup.UnmanagedServer] = [*found.records, *found.servers]
         server = next((one for one in servers if one.pid == holder.pid), None)
         if server is not None:
             ended = nohup.stop(link, nohup.adopt(link, server, record=False), force=request.force)

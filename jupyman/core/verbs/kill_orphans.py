@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 
 from jupyman import errors, remote
 from jupyman.api import Kill, Operation, Prompt
-from jupyman.core import gpus as gpu_facts
-from jupyman.core import shell as script
-from jupyman.core.hosts import Hosts
-from jupyman.core.shell import Facts, Shell
-from jupyman.core.steps import step
+from jupyman.core.links.hosts import Hosts
+from jupyman.core.runtime.progress import step
+from jupyman.host.gpus import report as gpu_facts
+from jupyman.host.shell import script
+from jupyman.host.shell.script import Facts, Shell
 from jupyman.model import Gpu, Problem
-from jupyman.tools import gpu_choice, lineage
+from jupyman.tools.gpu import choose
+from jupyman.tools.jupyter import process_tree
 
 LOOK_TIMEOUT = 30.0  # seconds
 GPU_TIMEOUT = 5
@@ -58,7 +59,7 @@ def read(facts: Facts, gpus: Iterable[Gpu] = ()) -> list[Orphan]:
     # A wrapper, its kernel and a worker are orphans each; what they all started is counted once.
     counted = {entry.one("pid") for entry in entries}
     for entry in entries:
-        pid, ticks, kernel = entry.number("pid"), entry.number("ticks"), lineage.kernel_id(entry.one("file") or "")
+        pid, ticks, kernel = entry.number("pid"), entry.number("ticks"), process_tree.kernel_id(entry.one("file") or "")
         if pid is None or ticks is None or kernel is None:
             continue
         texts = [text for text in entry.all("child") if re.fullmatch(r"[0-9]{1,9}", text) and text not in counted]
@@ -143,11 +144,13 @@ def find(shell: Shell) -> tuple[list[Orphan], str]:
     Raises:
         LinkLost, RemoteFailed: as `script.run`.
     """
-    facts = script.run(shell, "orphans", {"SERVER": remote.script("server"), "LIST": ""}, timeout=LOOK_TIMEOUT)
+    facts = script.run(
+        shell, "kernels/orphans", {"SERVER": remote.script("lib/server"), "LIST": ""}, timeout=LOOK_TIMEOUT
+    )
     gpus: list[Gpu] = []
     if facts.one("orphan.pid") is not None:
-        arguments = {"GPUS": remote.script("gpus"), "GPU_TIMEOUT": str(GPU_TIMEOUT)}
-        gpus = gpu_facts.read(script.run(shell, "gpu_use", arguments, timeout=LOOK_TIMEOUT))
+        arguments = {"GPUS": remote.script("lib/gpus"), "GPU_TIMEOUT": str(GPU_TIMEOUT)}
+        gpus = gpu_facts.read(script.run(shell, "gpus/usage", arguments, timeout=LOOK_TIMEOUT))
     return read(facts, gpus), facts.one("boot_id") or ""
 
 
@@ -171,9 +174,9 @@ def end(
     """
     facts = script.run(
         shell,
-        "orphans",
+        "kernels/orphans",
         {
-            "SERVER": remote.script("server"),
+            "SERVER": remote.script("lib/server"),
             "LIST": "\n".join(f"{orphan.pid} {orphan.ticks}" for orphan in orphans),
             "BOOT": boot,
             "GRACE": str(grace),
@@ -200,8 +203,8 @@ def _line(orphan: Orphan) -> str:
 def _held(orphans: Sequence[Orphan]) -> str:
     """Say what they hold: memory, and that of each GPU."""
     memory = sum(orphan.memory or 0 for orphan in orphans)
-    parts = [f"{gpu_choice.size(memory)} of memory"]
+    parts = [f"{choose.size(memory)} of memory"]
     for index in sorted({index for orphan in orphans for index in orphan.gpu}):
         total = sum(orphan.gpu.get(index, 0) for orphan in orphans)
-        parts.append(f"{gpu_choice.size(total)} of GPU {index}" if total else f"GPU {index}")
+        parts.append(f"{choose.size(total)} of GPU {index}" if total else f"GPU {index}")
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

@@ -9,14 +9,15 @@ import msgspec
 
 from jupyman import errors
 from jupyman.api import Operation, Tunnel
-from jupyman.core import away, whose
-from jupyman.core.forwards import endpoint
-from jupyman.core.hosts import Hosts
-from jupyman.core.sessions import Sessions
-from jupyman.core.steps import step
-from jupyman.core.supervisor import Supervisor
+from jupyman.core.links.hosts import Hosts
+from jupyman.core.links.supervisor import Supervisor
+from jupyman.core.runtime.progress import step
+from jupyman.core.sessions import outage_page
+from jupyman.core.sessions.forward_view import endpoint
+from jupyman.core.sessions.registry import SessionRegistry
+from jupyman.host.report import port_owner
 from jupyman.model import ErrorInfo, HostForward, Noun, TunnelSpec
-from jupyman.ssh.engine import Listening
+from jupyman.ssh.forward.engine import BoundForward
 from jupyman.ssh.link import Link
 
 _SPEC = re.compile(r"^(?P<local>[0-9]+)(?::(?:(?P<address>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):)?(?P<remote>[0-9]+))?$")
@@ -54,7 +55,7 @@ class Forwards(Noun, frozen=True, kw_only=True, omit_defaults=True):
     error: ErrorInfo | None = None
 
 
-def open_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions, operation: Operation) -> Forwards:
+def open_all(request: Tunnel, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> Forwards:
     """Open the forwards that are asked for; each that stands already is returned as it is, and all are tried.
 
     Args:
@@ -109,14 +110,14 @@ def open_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions, opera
     return Forwards(forwards=result, error=failed[0].info() if failed else None)
 
 
-def _asked(spec: TunnelSpec, sessions: Sessions) -> list[TunnelSpec]:
+def _asked(spec: TunnelSpec, sessions: SessionRegistry) -> list[TunnelSpec]:
     """Find the forwards that a local port means: the one that has it, then those that got another in its place."""
     kept = [one for one, _ in sessions.forwards(spec.host)]
     has = [one for one in kept if one.local_port == spec.local_port]
     return has + [one for one in kept if one.asked == spec.local_port and one not in has]
 
 
-def _share(standing: TunnelSpec, share: bool | None, sessions: Sessions) -> None:
+def _share(standing: TunnelSpec, share: bool | None, sessions: SessionRegistry) -> None:
     """Open a forward that stands to the other users of this computer, or close it to them."""
     if share is None or share == standing.share:
         return
@@ -128,7 +129,9 @@ def _target(spec: TunnelSpec) -> tuple[str, int]:
     return spec.address, spec.port
 
 
-def _open(spec: TunnelSpec, supervisor: Supervisor, sessions: Sessions, operation: Operation, *, yes: bool) -> int:
+def _open(
+    spec: TunnelSpec, supervisor: Supervisor, sessions: SessionRegistry, operation: Operation, *, yes: bool
+) -> int:
     target = _target(spec)
     remarks = []
     with step(operation, "tunnel", f"forwarding {spec.local_port} to {endpoint(target)} on {spec.host}") as progress:
@@ -143,7 +146,7 @@ def _open(spec: TunnelSpec, supervisor: Supervisor, sessions: Sessions, operatio
             remarks.append(f"nothing listens on {endpoint(target)} on {spec.host} yet")
             free = True
         else:
-            said = whose.consent(link, spec.host, *target, yes=yes, operation=operation)
+            said = port_owner.consent(link, spec.host, *target, yes=yes, operation=operation)
             if said is not None:
                 remarks.append(said)
         listener = _listen(spec, link, supervisor, free=free)
@@ -154,7 +157,7 @@ def _open(spec: TunnelSpec, supervisor: Supervisor, sessions: Sessions, operatio
             progress.warn("; ".join(remarks))
         else:
             progress.text = f"127.0.0.1:{local} leads to {endpoint(target)} on {spec.host}"
-        explain(listener, spec, supervisor)
+        listener.respond = outage_page.for_forward(spec, lambda: supervisor.status)
         listener.share = spec.share
         kept = msgspec.structs.replace(spec, local_port=local, asked=spec.local_port)
         sessions.keep_forward(kept, listener)
@@ -163,7 +166,7 @@ def _open(spec: TunnelSpec, supervisor: Supervisor, sessions: Sessions, operatio
     return local
 
 
-def _listen(spec: TunnelSpec, link: Link, supervisor: Supervisor, *, free: bool) -> Listening:
+def _listen(spec: TunnelSpec, link: Link, supervisor: Supervisor, *, free: bool) -> BoundForward:
     """Bind the local port; refuse one that is the very port to which it leads, where the host is this computer.
 
     Args:
@@ -181,7 +184,7 @@ def _listen(spec: TunnelSpec, link: Link, supervisor: Supervisor, *, free: bool)
         knocked.set()
         return False
 
-    listener: Listening = supervisor.forwarder.listen(spec.local_port, _target(spec), gate=shut)
+    listener: BoundForward = supervisor.forwarder.listen(spec.local_port, _target(spec), gate=shut)
     listener.share = True  # on the host that connection belongs to whoever logged in there; nothing passes the gate
     try:
         try:
@@ -203,17 +206,7 @@ def _listen(spec: TunnelSpec, link: Link, supervisor: Supervisor, *, free: bool)
     return listener
 
 
-def explain(listener: Listening, spec: TunnelSpec, supervisor: Supervisor) -> None:
-    """Let a browser that comes while the link is away hear why."""
-    title, again = f"port {spec.local_port}", f"jupyman tunnel {spec.local_port} --host {spec.host}"
-
-    def respond(head: bytes, waited: float | None) -> bytes | None:
-        return away.answer(head, away.link_away(title, spec.host, supervisor.status, again=again), waited)
-
-    listener.respond = respond
-
-
-def owner(request: Tunnel, sessions: Sessions) -> str | None:
+def owner(request: Tunnel, sessions: SessionRegistry) -> str | None:
     """Find the one host that has the forwards which are to be closed; None: none has one, or it cannot be told."""
     hosts = {spec.host for spec, _ in sessions.forwards()}
     count = {host: sum(bool(_asked(parse(text, host), sessions)) for text in request.specs) for host in hosts}
@@ -222,7 +215,7 @@ def owner(request: Tunnel, sessions: Sessions) -> str | None:
     return has[0] if len(has) == 1 else None
 
 
-def close_all(request: Tunnel, host: str, hosts: Hosts, sessions: Sessions) -> Forwards:
+def close_all(request: Tunnel, host: str, hosts: Hosts, sessions: SessionRegistry) -> Forwards:
     """Close the forwards that are named by their local port, or by the one that was asked for and taken.
 
     Args:

@@ -11,16 +11,17 @@ import msgspec
 
 from jupyman import errors
 from jupyman.api import Operation, Up
-from jupyman.core import overheard, probe
-from jupyman.core.hosts import Hosts
-from jupyman.core.launchers import nohup
-from jupyman.core.launchers.records import exposed_kernels
-from jupyman.core.prepare import DEFAULT_PORT, Preparation
-from jupyman.core.sessions import Live, Sessions
-from jupyman.core.shell import Looking, Shell
-from jupyman.core.steps import go_on, step
-from jupyman.core.supervisor import Supervisor
-from jupyman.core.way import Way
+from jupyman.core.links.hosts import Hosts
+from jupyman.core.links.supervisor import Supervisor
+from jupyman.core.runtime.progress import go_on, step
+from jupyman.core.sessions import token_exposure
+from jupyman.core.sessions.registry import Live, SessionRegistry
+from jupyman.core.sessions.session_forward import DEFAULT_PORT, SessionForward
+from jupyman.core.verbs.up_prepare import Preparation
+from jupyman.host.report import probe
+from jupyman.host.servers import nohup
+from jupyman.host.servers.records import exposed_kernels
+from jupyman.host.shell.script import CancellableShell, Shell
 from jupyman.model import HostReport, LaunchSpec, Problem, Running, Session, SessionSpec
 from jupyman.ssh.link import Link
 
@@ -39,7 +40,7 @@ class UpFlow:
     """
 
     def __init__(
-        self, hosts: Hosts, sessions: Sessions, request: Up, spec: SessionSpec, suspect: Callable[[], None]
+        self, hosts: Hosts, sessions: SessionRegistry, request: Up, spec: SessionSpec, suspect: Callable[[], None]
     ) -> None:
         self._hosts = hosts
         self._sessions = sessions
@@ -102,7 +103,9 @@ class UpFlow:
         local, usual = self._request.local_port, self._spec.local_port
         had = None if self._fresh else live.spec.local_port
         share = self._hosts.share(self._spec.host)
-        way = Way(supervisor, link, live, asked=local, usual=usual, had=had, share=share, suspect=self._suspect)
+        way = SessionForward(
+            supervisor, link, live, asked=local, usual=usual, had=had, share=share, suspect=self._suspect
+        )
         live.sealed = live.sealed or live.spec.heard  # what could not be mended before: it may be another server
         state, sealed = live.state, live.sealed
         try:
@@ -117,7 +120,7 @@ class UpFlow:
                         running = self._launch(link, shell, supervisor, way, report, found, operation)
             way.forward(running, operation)
             if sealed or live.sealed or way.stranger is not None:
-                running, self._port_problems = overheard.mend(
+                running, self._port_problems = token_exposure.mend(
                     link, self._sessions, live, running, operation, port=had, stranger=way.stranger
                 )
                 self._launched = running if self._launched is not None else None
@@ -207,7 +210,7 @@ class UpFlow:
 
     def _look(self, link: Link, operation: Operation) -> tuple[HostReport, nohup.Found]:
         spec = self._spec
-        shell = Looking(link, operation.cancelled)
+        shell = CancellableShell(link, operation.cancelled)
         with step(operation, "probe", "looking at the host") as progress:
             named = [spec.env] if spec.env is not None and spec.env.startswith(("/", "~/")) else []
             # All at once: each is a round trip, two of them some 100 ms of shell.
@@ -272,7 +275,7 @@ class UpFlow:
         link: Link,
         shell: Shell,
         supervisor: Supervisor,
-        way: Way,
+        way: SessionForward,
         report: HostReport,
         found: nohup.Found,
         operation: Operation,
@@ -292,7 +295,7 @@ class UpFlow:
         self._ready = msgspec.structs.replace(ready, debugger=self._hosts.debugger(self._spec.host))
         return self._start(shell, way, operation)
 
-    def _start(self, shell: Shell, way: Way, operation: Operation) -> Running:
+    def _start(self, shell: Shell, way: SessionForward, operation: Operation) -> Running:
         """Launch what is ready; the second time on a port, because no connection came through to its socket."""
         ready = self._ready
         assert ready is not None  # noqa: S101 - set by `_launch`
@@ -311,7 +314,7 @@ class UpFlow:
                 progress.warn(f"port {ready.ports[0]} could not be had: {progress.text}")
         return running
 
-    def _prove(self, link: Link, way: Way, live: Live, running: Running, operation: Operation) -> bool:
+    def _prove(self, link: Link, way: SessionForward, live: Live, running: Running, operation: Operation) -> bool:
         """The right server answers through the forward, to us and to nobody without the token.
 
         Returns:

@@ -6,25 +6,17 @@ import msgspec
 
 from jupyman import errors
 from jupyman.api import Operation, Prompt, Up
-from jupyman.core import kernels, ports, probe
-from jupyman.core.launchers import nohup
-from jupyman.core.launchers.base import Foreign, Record
-from jupyman.core.shell import Looking
-from jupyman.core.steps import step
-from jupyman.model import (
-    Environment,
-    HostReport,
-    LaunchSpec,
-    OnConflict,
-    PortHolder,
-    Problem,
-    Running,
-    SessionSpec,
-)
+from jupyman.core.runtime.progress import step
+from jupyman.core.sessions.session_forward import DEFAULT_PORT
+from jupyman.host.kernels import specs
+from jupyman.host.report import ports, probe
+from jupyman.host.servers import nohup
+from jupyman.host.servers.base import Record, UnmanagedServer
+from jupyman.host.shell.script import CancellableShell
+from jupyman.model import Environment, HostReport, LaunchSpec, OnConflict, PortHolder, Problem, Running, SessionSpec
 from jupyman.ssh.link import Link
-from jupyman.tools import gpu_choice
+from jupyman.tools.gpu import choose as gpu_choice
 
-DEFAULT_PORT = 8888
 # As many as Jupyter itself would try (ServerApp.port_retries).
 CANDIDATES = 50
 
@@ -148,7 +140,7 @@ class Preparation:
         preferred = self._spec.port or DEFAULT_PORT
         policy = self._spec.on_conflict
         where = f"port {preferred} on {self._spec.host}"
-        looking = Looking(self._link, self._operation.cancelled)
+        looking = CancellableShell(self._link, self._operation.cancelled)
         with step(self._operation, "port", where) as progress:
             held = {holder.port: holder for holder in ports.who(looking)}
             free = [port for port in range(preferred, min(preferred + CANDIDATES, 65536)) if port not in held]
@@ -179,7 +171,7 @@ class Preparation:
             progress.warn(f"port {preferred} is held by {what}{note}: using {free[0]}")
         return free
 
-    def _ask(self, text: str, holder: PortHolder, foreign: Foreign | None) -> str:
+    def _ask(self, text: str, holder: PortHolder, foreign: UnmanagedServer | None) -> str:
         if not self._operation.client.interactive:
             return "next"
         choices = ["next", "cancel"]
@@ -189,7 +181,7 @@ class Preparation:
             choices.insert(0, "adopt")
         return self._operation.ask(Prompt(id="", kind="choice", text=text, choices=choices, default=choices[0]))
 
-    def _end(self, where: str, what: str, holder: PortHolder, server: Record | Foreign | None) -> None:
+    def _end(self, where: str, what: str, holder: PortHolder, server: Record | UnmanagedServer | None) -> None:
         """End what holds the port: a Jupyter with its kernels, anything else by itself."""
         if server is not None:
             self.ended = server.pid
@@ -204,14 +196,14 @@ class Preparation:
     def _kernel(self, environment: Environment) -> str | None:
         """Register the working environment as a kernel; return its name."""
         with step(self._operation, "kernel", f"kernel of {label(environment)}") as progress:
-            install = kernels.may_install(environment, self._request.install, self._operation)
+            install = specs.may_install(environment, self._request.install, self._operation)
             if environment.ipykernel is None and not install:
                 text = f"environment {label(environment)} has no ipykernel, so it is no kernel yet"
                 fix = f"jupyman kernel add {label(environment)} --host {self._spec.host} --install"
                 self.problems.append(Problem(code="kernel-missing", severity="warning", text=text, fix=fix))
                 progress.warn(text)
                 return None
-            added = kernels.add(
+            added = specs.add(
                 self._link,
                 environment,
                 name=None,

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 
-from jupyman.core import env_jobs
-from jupyman.core import shell as script
-from jupyman.core.shell import Shell
+from jupyman.host.shell import jobs as env_jobs
+from jupyman.host.shell import script
+from jupyman.host.shell.script import Shell
 from jupyman.model import HostReport
-from jupyman.tools.wish import KINDS, Means, Python, Tool
+from jupyman.tools.install.request import KINDS, HostInstallers, Python, Tool
 
 MIB = 1024 * 1024
 
 
-def look(shell: Shell, report: HostReport) -> Means:
+def look(shell: Shell, report: HostReport) -> HostInstallers:
     """Look for installers and Pythons."""
     roots = list(dict.fromkeys(one.root for one in report.environments if one.root is not None))
     facts = script.run(
-        shell, "env_look", {"SERVER": env_jobs.libraries()["SERVER"], "ROOTS": "\n".join(roots)}, timeout=60.0
+        shell, "envs/look", {"SERVER": env_jobs.libraries()["SERVER"], "ROOTS": "\n".join(roots)}, timeout=60.0
     )
     tools = []
     for record in facts.records("tool", "kind"):
@@ -29,7 +29,7 @@ def look(shell: Shell, report: HostReport) -> Means:
         path, version = record.one("path"), record.one("version") or ""
         if path is not None and re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", version):
             pythons.append(Python(path=path, version=version, venv=record.one("venv") == "yes"))
-    return Means(
+    return HostInstallers(
         home=facts.one("home") or report.home or "",
         jobs=facts.one("jobs") or "",
         tools=tools,
@@ -42,7 +42,7 @@ def look(shell: Shell, report: HostReport) -> Means:
 def place(shell: Shell, prefix: str, name: str) -> script.Facts:
     """Look at the place where an environment shall lie, and at what an earlier try left."""
     arguments = {**env_jobs.libraries(), "PREFIX": prefix, "NAME": name}
-    return script.run(shell, "env_place", arguments, timeout=env_jobs.LOOK_TIMEOUT)
+    return script.run(shell, "envs/place", arguments, timeout=env_jobs.LOOK_TIMEOUT)
 
 
 def free(line: str | None) -> int | None:

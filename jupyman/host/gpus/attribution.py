@@ -5,16 +5,16 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from jupyman import errors
-from jupyman.core import gpus
-from jupyman.core.launchers import nohup
-from jupyman.core.launchers.base import Found
-from jupyman.core.notebooks import paths
+from jupyman.host.gpus import report
+from jupyman.host.kernels.notebooks import paths
+from jupyman.host.servers import nohup
+from jupyman.host.servers.base import Found
 from jupyman.model import Gpu, Running
 from jupyman.ssh.link import Link
-from jupyman.tools.lineage import Lineage
+from jupyman.tools.jupyter.process_tree import ProcessTree
 
 
-def traced(link: Link, seen: list[Gpu], tree: Lineage, found: Found) -> list[Gpu]:
+def traced(link: Link, seen: list[Gpu], tree: ProcessTree, found: Found) -> list[Gpu]:
     """Say whose each process is, asking the servers for the notebooks of kernels that hold a GPU, and only then.
 
     Args:
@@ -26,7 +26,7 @@ def traced(link: Link, seen: list[Gpu], tree: Lineage, found: Found) -> list[Gpu
     records = {record.pid: record for record in found.records if record.alive}
     servers: dict[int, str | None] = {server.pid: None for server in found.servers}
     servers |= {pid: record.name for pid, record in records.items()}
-    placed = gpus.attribute(seen, tree, servers)
+    placed = report.attribute(seen, tree, servers)
     asked = {one.server for gpu in placed for one in gpu.processes if one.kernel and one.server is not None}
 
     def ask(pid: int) -> dict[tuple[int, str], str]:
@@ -38,7 +38,7 @@ def traced(link: Link, seen: list[Gpu], tree: Lineage, found: Found) -> list[Gpu
         return placed
     with ThreadPoolExecutor(4) as pool:
         notebooks = {key: path for told in pool.map(ask, asked) for key, path in told.items()}
-    return gpus.attribute(seen, tree, servers, notebooks)
+    return report.attribute(seen, tree, servers, notebooks)
 
 
 def _proven(link: Link, pid: int, found: Found) -> Running | None:

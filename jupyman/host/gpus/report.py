@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from jupyman.core.shell import Facts
+from jupyman.host.shell.script import Facts
 from jupyman.model import Gpu, GpuProcess
-from jupyman.tools import lineage, nvidia_smi
+from jupyman.tools.gpu import nvidia_smi
+from jupyman.tools.jupyter import process_tree
 
 MOST_GPUS = 64  # more than any machine has: a host may invent them
 
@@ -36,14 +37,14 @@ def read(facts: Facts) -> list[Gpu]:
     ]
 
 
-def kin(facts: Facts) -> lineage.Lineage:
+def kin(facts: Facts) -> process_tree.ProcessTree:
     """Read whose children the processes are."""
-    return lineage.read(facts.all("gpu.link"), facts.all("gpu.kernel"), facts.all("gpu.uid"))
+    return process_tree.read(facts.all("gpu.link"), facts.all("gpu.kernel"), facts.all("gpu.uid"))
 
 
 def attribute(
     seen: Iterable[Gpu],
-    tree: lineage.Lineage,
+    tree: process_tree.ProcessTree,
     servers: Mapping[int, str | None],
     notebooks: Mapping[tuple[int, str], str] | None = None,
 ) -> list[Gpu]:
@@ -58,7 +59,7 @@ def attribute(
 
     def placed(process: GpuProcess) -> GpuProcess:
         # Nobody else's process is a child of a server of ours, whatever the table of processes says.
-        kernel, server = lineage.place(tree, process.pid, servers if process.ours else {})
+        kernel, server = process_tree.place(tree, process.pid, servers if process.ours else {})
         return msgspec.structs.replace(
             process,
             kernel=kernel,

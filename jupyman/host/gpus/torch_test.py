@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from importlib.resources import files
 
 from jupyman import errors, remote
-from jupyman.core import shell as script
-from jupyman.core.shell import Shell
+from jupyman.host.shell import script
+from jupyman.host.shell.script import Shell
 from jupyman.model import DeepCheck, Driver, Environment, Gpu
-from jupyman.tools import activation, gpu_choice, torch_fix, torch_run
+from jupyman.tools.envs import activation
+from jupyman.tools.gpu import choose as gpu_choice
+from jupyman.tools.gpu import torch_run
+from jupyman.tools.install import torch_fix
 
 LIMIT = 90  # seconds; importing torch from a cold network home takes 30, and CUDA loads its kernels on first use
 
@@ -48,11 +50,11 @@ def run(
     try:
         facts = script.run(
             shell,
-            "torch_run",
+            "gpus/torch_run",
             {
                 "ACTIVATE": activation.script(environment),
                 "PYTHON": activation.python(environment),
-                "PROGRAM": files(remote).joinpath("torch_run.py").read_text(encoding="utf-8"),
+                "PROGRAM": remote.program("gpus/torch_run"),
                 "LIMIT": str(limit),
                 "CUDA_SET": "0" if visible is None else "1",
                 "CUDA": visible or "",

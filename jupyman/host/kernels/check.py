@@ -12,13 +12,14 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from jupyman import remote
-from jupyman.core import kernels
-from jupyman.core import shell as script
-from jupyman.core.kernels import Listing
-from jupyman.core.shell import Facts, Shell
+from jupyman.host.kernels import specs as kernels
+from jupyman.host.kernels.specs import Listing
+from jupyman.host.shell import script
+from jupyman.host.shell.script import Facts, Shell
 from jupyman.model import Environment, KernelSpec, Problem, Severity
-from jupyman.tools import activation, kernelspec, widgets
-from jupyman.tools.text import clean
+from jupyman.tools.envs import activation
+from jupyman.tools.host.text import clean
+from jupyman.tools.jupyter import kernelspec, widgets
 
 # At once: a kernel needs a core while it starts, and a link carries six commands.
 TOGETHER = 3
@@ -27,7 +28,7 @@ SLACK = 60.0
 
 
 @dataclass(frozen=True)
-class Wish:
+class MissingPackage:
     """Something to install.
 
     Attributes:
@@ -47,7 +48,7 @@ class Findings:
 
     kernels: list[KernelSpec] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    wishes: list[Wish] = field(default_factory=list)
+    wishes: list[MissingPackage] = field(default_factory=list)
 
     def say(
         self,
@@ -59,7 +60,7 @@ class Findings:
     ) -> None:
         """Add a problem, with what is to be installed where."""
         if wish is not None:
-            self.wishes.append(Wish(*wish, problem=len(self.problems)))
+            self.wishes.append(MissingPackage(*wish, problem=len(self.problems)))
         self.problems.append(Problem(code=code, severity=severity, text=text, fix=fix))
 
 
@@ -70,7 +71,7 @@ class _Started:
     spec: KernelSpec
     runs: Environment | None
     facts: Facts
-    half: widgets.Half | None = None
+    half: widgets.WidgetPart | None = None
 
 
 def look(
@@ -137,11 +138,11 @@ def _start(
         "PREFIX": spec.prefix or "",
         "NAMED": "1" if named else "0",
         "LIMIT": str(kernels.PROOF_TIMEOUT),
-        "PROVE": kernels.program("kernel_proof"),
-        "KERNEL": remote.script("kernel"),
+        "PROVE": remote.program("kernels/kernel_proof"),
+        "KERNEL": remote.script("lib/kernel"),
     }
     timeout = kernels.PROOF_TIMEOUT + SLACK
-    facts = script.run(shell, "kernel_check", arguments, timeout=timeout, cancelled=cancelled)
+    facts = script.run(shell, "kernels/check", arguments, timeout=timeout, cancelled=cancelled)
     return _Started(spec, runs, facts)
 
 
@@ -274,7 +275,7 @@ def _wanted(mine: Sequence[_Started]) -> widgets.Generation:
     return min(widgets.agreed(widgets.in_kernel(None), empty, one.facts.one("version")) or 8 for one in mine)
 
 
-def _kernel_half(one: _Started, front: widgets.Half, server: Environment, found: Findings) -> None:
+def _kernel_half(one: _Started, front: widgets.WidgetPart, server: Environment, found: Findings) -> None:
     half, spec = one.half, one.spec
     target = widgets.agreed(half, front, one.facts.one("version")) if half is not None else None
     if half is None or target is None:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from jupyman import errors
 from jupyman.model import Noun, Running
-from jupyman.tools.text import clean
+from jupyman.tools.host.text import clean
 
 TIMEOUT = 5.0  # seconds for each read
 _LIMIT = 1024 * 1024  # bytes of an answer; a session takes some 500
@@ -44,7 +44,7 @@ class Busy(Noun, frozen=True, kw_only=True):
         )
 
 
-class Streams(Protocol):
+class ChannelOpener(Protocol):
     """What is needed of a link: `jupyman.ssh.link.Link` has it."""
 
     def open_channel(self, target: tuple[str, int] | str, timeout: float = ...) -> Any:
@@ -62,7 +62,7 @@ class _Through(http.client.HTTPConnection):
         """Do nothing: the channel is the connection. A second one is never made."""
 
 
-def paths(link: Streams, running: Running, timeout: float = TIMEOUT) -> dict[str, str]:
+def paths(link: ChannelOpener, running: Running, timeout: float = TIMEOUT) -> dict[str, str]:
     """GET ``/api/sessions`` of a server.
 
     Its identity must have been proven a moment ago: the token goes along.
@@ -78,7 +78,7 @@ def paths(link: Streams, running: Running, timeout: float = TIMEOUT) -> dict[str
     return read(_get(link, running, "/api/sessions", timeout))
 
 
-def busy(link: Streams, running: Running, timeout: float = TIMEOUT) -> list[Busy] | None:
+def busy(link: ChannelOpener, running: Running, timeout: float = TIMEOUT) -> list[Busy] | None:
     """Ask a server which of its kernels are at work; its identity must have been proven a moment ago, as for `paths`.
 
     Args:
@@ -98,7 +98,7 @@ def busy(link: Streams, running: Running, timeout: float = TIMEOUT) -> list[Busy
     return read_busy(kernels, paths(link, running, timeout))
 
 
-def _get(link: Streams, running: Running, path: str, timeout: float) -> Any:
+def _get(link: ChannelOpener, running: Running, path: str, timeout: float) -> Any:
     """GET something of a server's API; None where it did not answer with JSON."""
     if running.endpoint is None:
         return None

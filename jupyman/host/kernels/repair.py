@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from jupyman import errors, remote
-from jupyman.core import kernels
-from jupyman.core import shell as script
-from jupyman.core.kernel_check import Wish
-from jupyman.core.shell import Facts, Shell
+from jupyman.host.kernels import specs
+from jupyman.host.kernels.check import MissingPackage
+from jupyman.host.shell import script
+from jupyman.host.shell.script import Facts, Shell
 from jupyman.model import Environment
-from jupyman.tools import activation
-from jupyman.tools.text import clean
+from jupyman.tools.envs import activation
+from jupyman.tools.host.text import clean
 
 _KEPT = 20  # lines of an installer's output that an error shows
 
@@ -43,7 +43,7 @@ class Plan:
         return shlex.join(self.command)
 
 
-def plans(shell: Shell, wishes: Sequence[Wish], cancelled: threading.Event | None = None) -> list[Plan]:
+def plans(shell: Shell, wishes: Sequence[MissingPackage], cancelled: threading.Event | None = None) -> list[Plan]:
     """Find the command for each environment that lacks something.
 
     Args:
@@ -54,14 +54,14 @@ def plans(shell: Shell, wishes: Sequence[Wish], cancelled: threading.Event | Non
     Raises:
         LinkLost, RemoteFailed, Interrupted: as `script.run`.
     """
-    by_prefix: dict[str, list[Wish]] = {}
+    by_prefix: dict[str, list[MissingPackage]] = {}
     for wish in wishes:
         by_prefix.setdefault(wish.environment.prefix, []).append(wish)
     found = []
     for same in by_prefix.values():
         environment = same[0].environment
         packages = tuple(dict.fromkeys(wish.package for wish in same))
-        facts = _script(shell, environment, packages, (), kernels.LOOK_TIMEOUT, None, cancelled)
+        facts = _script(shell, environment, packages, (), specs.LOOK_TIMEOUT, None, cancelled)
         refusal = ""
         if (owner := facts.one("owner")) is not None:
             where = f"{environment.prefix}, which belongs to {clean(owner, 60)}"
@@ -88,7 +88,7 @@ def run(shell: Shell, plan: Plan, *, on_line: Callable[[str], None], cancelled: 
         LinkLost: as `script.run`.
     """
     try:
-        timeout = kernels.INSTALL_TIMEOUT
+        timeout = specs.INSTALL_TIMEOUT
         facts = _script(shell, plan.environment, plan.packages, plan.command, timeout, on_line, cancelled)
     except errors.Interrupted as error:
         raise errors.Interrupted(error.message, "the installation may be half-made: run it again") from error
@@ -123,6 +123,6 @@ def _script(
         "ROOT": environment.root or "",
         "PACKAGES": "\n".join(packages),
         "COMMAND": "\n".join(command),
-        "KERNEL": remote.script("kernel"),
+        "KERNEL": remote.script("lib/kernel"),
     }
-    return script.run(shell, "kernel_fix", arguments, timeout=timeout, on_fact=told, cancelled=cancelled)
+    return script.run(shell, "kernels/fix", arguments, timeout=timeout, on_fact=told, cancelled=cancelled)

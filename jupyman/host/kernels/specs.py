@@ -5,16 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
 import msgspec
 
 from jupyman import errors, remote
 from jupyman.api import Operation, Prompt
-from jupyman.core import shell as script
-from jupyman.core.shell import Facts, Shell
+from jupyman.host.shell import script
+from jupyman.host.shell.script import Facts, Shell
 from jupyman.model import Environment, KernelAdded, KernelSpec
-from jupyman.tools import activation, kernelspec, widgets
+from jupyman.tools.envs import activation
+from jupyman.tools.jupyter import kernelspec, widgets
 
 PROOF_TIMEOUT = 60  # seconds for a kernel to start and answer; a cold torch environment on NFS needs 30
 INSTALL_TIMEOUT = 900.0
@@ -55,9 +55,9 @@ def arguments(
         "PROOF": "1" if proof else "0",
         "LIMIT": str(PROOF_TIMEOUT),
         "WISH": msgspec.json.encode(wish).decode(),
-        "WRITE": program("kernel_write"),
-        "PROVE": program("kernel_proof"),
-        "KERNEL": remote.script("kernel"),
+        "WRITE": remote.program("kernels/kernel_write"),
+        "PROVE": remote.program("kernels/kernel_proof"),
+        "KERNEL": remote.script("lib/kernel"),
     }
 
 
@@ -106,7 +106,7 @@ def add(
 
     facts = script.run(
         shell,
-        "kernel_add",
+        "kernels/add",
         wish,
         timeout=(INSTALL_TIMEOUT if install else LOOK_TIMEOUT * 2) + PROOF_TIMEOUT + 10,
         on_fact=told,
@@ -158,7 +158,7 @@ class Listing:
     """
 
     specs: list[KernelSpec]
-    fronts: dict[str, widgets.Half]
+    fronts: dict[str, widgets.WidgetPart]
     foreign: frozenset[str]
 
 
@@ -177,7 +177,7 @@ def ls(shell: Shell, environments: Sequence[Environment]) -> Listing:
     """
     prefixes = [environment.prefix for environment in environments]
     arguments = {"PREFIXES": "\n".join(prefixes), "PATHS": ""}
-    facts = script.run(shell, "kernel_ls", arguments, timeout=LOOK_TIMEOUT)
+    facts = script.run(shell, "kernels/list", arguments, timeout=LOOK_TIMEOUT)
     specs: dict[str, KernelSpec] = {}  # by directory: ~/.local and /usr are environments, too
     for entry in facts.records("spec", "directory"):
         directory = entry.one("directory") or ""
@@ -188,7 +188,7 @@ def ls(shell: Shell, environments: Sequence[Environment]) -> Listing:
     looked = Facts()
     if programs:
         arguments = {"PREFIXES": "", "PATHS": "\n".join(programs)}
-        looked = script.run(shell, "kernel_ls", arguments, timeout=LOOK_TIMEOUT)
+        looked = script.run(shell, "kernels/list", arguments, timeout=LOOK_TIMEOUT)
     missing = set(looked.all("missing"))
     return Listing(
         specs=[gone(spec) if kernelspec.executable(spec) in missing else spec for spec in specs.values()],
@@ -220,7 +220,7 @@ def _placed(spec: KernelSpec, environments: Sequence[Environment], *, own: bool)
     return msgspec.structs.replace(spec, environment=runs.name if runs is not None else None, seen_by=seen_by)
 
 
-def _front(environment: Environment, facts: Facts) -> widgets.Half:
+def _front(environment: Environment, facts: Facts) -> widgets.WidgetPart:
     """Return what draws widgets in the pages of an environment's servers."""
     # Notebook 6 has its own pages; JupyterLab and notebook 7 have the same.
     classic = "lab" not in environment.apps and (environment.jupyter or "").startswith(("5.", "6."))
@@ -247,10 +247,5 @@ def rm(shell: Shell, name: str) -> str:
         UsageFault: there is none of that name.
         NotOurs: it is a link, another user's, or no kernel spec.
     """
-    facts = script.run(shell, "kernel_rm", {"NAME": kernelspec.checked_name(name)}, timeout=LOOK_TIMEOUT)
+    facts = script.run(shell, "kernels/remove", {"NAME": kernelspec.checked_name(name)}, timeout=LOOK_TIMEOUT)
     return facts.one("directory") or ""
-
-
-def program(name: str) -> str:
-    """Return the text of a Python program that runs on the host."""
-    return files(remote).joinpath(f"{name}.py").read_text(encoding="utf-8")

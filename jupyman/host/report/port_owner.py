@@ -12,12 +12,12 @@ from collections.abc import Iterable
 
 from jupyman import errors
 from jupyman.api import Operation, Prompt
-from jupyman.core import ports
-from jupyman.core import shell as script
-from jupyman.core.shell import Facts, Shell
+from jupyman.host.report import ports
+from jupyman.host.shell import script
+from jupyman.host.shell.script import Facts, Shell
 from jupyman.model import PortHolder
-from jupyman.tools import sockets
-from jupyman.tools.text import clean
+from jupyman.tools.host import sockets
+from jupyman.tools.host.text import clean
 
 TIMEOUT = 10.0  # seconds; an account that may only forward has no shell to ask
 _NAMES = {"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"}
@@ -64,7 +64,7 @@ def strangers(facts: Facts, address: str, port: int) -> list[PortHolder] | None:
     """Read whose the listeners of a target are. Pure; tests feed it recorded facts.
 
     Args:
-        facts: what `remote/ports.sh` said.
+        facts: what `remote/report/ports.sh` said.
         address: of the target.
         port: likewise.
 
@@ -113,7 +113,7 @@ def consent(shell: Shell, host: str, address: str, port: int, *, yes: bool, oper
         return None  # another machine: nobody can know
     what = f"port {port} on {host}"
     try:
-        found = strangers(script.run(shell, "ports", {"PORTS": str(port)}, timeout=TIMEOUT), address, port)
+        found = strangers(script.run(shell, "report/ports", {"PORTS": str(port)}, timeout=TIMEOUT), address, port)
     except errors.Interrupted:
         raise
     except errors.JupymanError:

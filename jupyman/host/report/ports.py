@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable, Iterator
 
 from jupyman import errors
-from jupyman.core import shell as script
-from jupyman.core.shell import Facts, Shell
+from jupyman.host.shell import script
+from jupyman.host.shell.script import Facts, Shell
 from jupyman.model import PortHolder
-from jupyman.tools import lsof, sockets
-from jupyman.tools.text import clean
+from jupyman.tools.host import lsof, sockets
+from jupyman.tools.host.text import clean
 
 TIMEOUT = 30.0
 GRACE = 5  # seconds between SIGTERM and SIGKILL
@@ -32,7 +32,7 @@ def who(shell: Shell, ports: Iterable[int] | None = None) -> list[PortHolder]:
     wanted = sorted(set(ports)) if ports is not None else None
     if wanted == []:
         return []
-    facts = script.run(shell, "ports", {"PORTS": " ".join(map(str, wanted or []))}, timeout=TIMEOUT)
+    facts = script.run(shell, "report/ports", {"PORTS": " ".join(map(str, wanted or []))}, timeout=TIMEOUT)
     return [holder for holder in read(facts) if wanted is None or holder.port in wanted]
 
 
@@ -146,7 +146,7 @@ def stop_process(shell: Shell, holder: PortHolder, *, force: bool = False, grace
         )
     facts = script.run(
         shell,
-        "signal",
+        "processes/signal",
         {
             "PID": str(holder.pid),
             "TICKS": str(holder.start_ticks),

@@ -10,12 +10,15 @@ from typing import Literal, Protocol
 import msgspec
 
 from jupyman import errors, remote
-from jupyman.core import gpus as gpu_facts
-from jupyman.core import shell as script
-from jupyman.core.shell import Facts, Shell
+from jupyman.host.gpus import report as gpu_facts
+from jupyman.host.shell import script
+from jupyman.host.shell.script import Facts, Shell
 from jupyman.model import App, Disk, Driver, Environment, Gpu, HostReport, Problem, Severity, Toolkit, Verdict
-from jupyman.tools import conda, logind, nvidia_smi, torch_cuda, torch_fix
-from jupyman.tools.text import clean
+from jupyman.tools.envs import discovery
+from jupyman.tools.gpu import nvidia_smi, torch_cuda
+from jupyman.tools.host import logind
+from jupyman.tools.host.text import clean
+from jupyman.tools.install import torch_fix
 
 TIMEOUT = 30.0
 GPU_TIMEOUT = {"launch": 3, "full": 5}  # seconds; without persistence mode nvidia-smi takes one or two
@@ -52,7 +55,7 @@ def probe(
     Raises:
         LinkLost, RemoteFailed: as `script.run`.
     """
-    return read(script.run(shell, "probe", arguments(depth, directory, extra), timeout=timeout), host)
+    return read(script.run(shell, "report/probe", arguments(depth, directory, extra), timeout=timeout), host)
 
 
 def arguments(
@@ -62,7 +65,7 @@ def arguments(
     return {
         "DEPTH": depth,
         "DIR": directory or "",
-        "GPUS": remote.script("gpus"),
+        "GPUS": remote.script("lib/gpus"),
         "GPU_TIMEOUT": str(GPU_TIMEOUT[depth]),
         "EXTRA": "\n".join(prefix for prefix in extra if "\n" not in prefix),
     }
@@ -84,7 +87,7 @@ def read(facts: Facts, host: str) -> HostReport:
     survival = logind.survival(user, manager, account, bus=facts.one("logind.bus") is not None)
     problems = _problems(facts, disk, environments, verdicts)
     if survival == "logout":
-        problems.append(ends_at_logout(user))
+        problems.append(logind.ends_at_logout(user))
     return HostReport(
         host=host,
         os=_clean(facts.one("os")),
@@ -111,17 +114,6 @@ def read(facts: Facts, host: str) -> HostReport:
     )
 
 
-def ends_at_logout(user: str) -> Problem:
-    """Say that nothing on this host outlives a login."""
-    return Problem(
-        code="ends-at-logout",
-        severity="warning",
-        text="this host ends all processes of a user with the last login (KillUserProcesses): the server runs only as "
-        "long as the link, or another login of yours, is there",
-        fix=f"run loginctl enable-linger there; where it is refused, ask the admin: loginctl enable-linger {user}",
-    )
-
-
 def choose(
     report: HostReport, wanted: str | None, default: str | None, app: App
 ) -> tuple[Environment, Environment | None]:
@@ -144,10 +136,10 @@ def choose(
     environments = report.environments
     working: Environment | None = None
     if wanted is not None:
-        working = conda.find(environments, wanted, report.home)
+        working = discovery.find(environments, wanted, report.home)
     elif default is not None:
         try:
-            working = conda.find(environments, default, report.home)
+            working = discovery.find(environments, default, report.home)
         except errors.EnvironmentMissing:
             working = None
     able = [one for one in environments if app in one.apps]
@@ -178,7 +170,7 @@ def _environments(facts: Facts) -> list[Environment]:
     home = facts.one("home")
     found: list[tuple[tuple[object, ...], Environment]] = []
     for record in itertools.islice(facts.records("env", "prefix"), MOST_ENVIRONMENTS):
-        one = conda.read(record.one, record.all, home)
+        one = discovery.read(record.one, record.all, home)
         if one is None:
             continue
         able = bool(one.apps)
@@ -212,7 +204,7 @@ def _toolkits(facts: Facts) -> list[Toolkit]:
         version, _, path = line.partition(" ")
         found.append(Toolkit(version=clean(version, 40), path=clean(path), on_path=version == on_path))
     for record in facts.records("env", "prefix"):
-        prefix, toolkit = clean(record.one("prefix") or ""), conda.toolkit(record.all("toolkit"))
+        prefix, toolkit = clean(record.one("prefix") or ""), discovery.toolkit(record.all("toolkit"))
         if toolkit is not None:
             found.append(Toolkit(version=toolkit, path=prefix))
     return found

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from jupyman.core.shell import Shell
+from jupyman.host.shell.script import Shell
 from jupyman.model import App, LaunchSpec, Running
 
 ProcessState = Literal["alive", "not-listening", "taken", "exited", "rebooted", "elsewhere"]
@@ -55,7 +55,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Foreign:
+class UnmanagedServer:
     """A Jupyter server of this account that jupyman did not start.
 
     Attributes:
@@ -101,7 +101,7 @@ class Found:
     node: str
     user: str
     records: list[Record] = field(default_factory=list)
-    servers: list[Foreign] = field(default_factory=list)
+    servers: list[UnmanagedServer] = field(default_factory=list)
     elsewhere: list[tuple[str, str]] = field(default_factory=list)
 
     def other_node(self, name: str, node: str | None) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from jupyman.core.launchers.base import Liveness, ProcessState
+from jupyman.host.servers.base import Liveness, ProcessState
 
 # What a Jupyter server writes when it ends in order (jupyter_server serverapp.py, notebook 6 notebookapp.py).
 _GOODBYE = re.compile(

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable
 
 from jupyman import errors, remote
-from jupyman.core import shell as script
-from jupyman.core.shell import Shell
-from jupyman.tools import jupyter
+from jupyman.host.shell import script
+from jupyman.host.shell.script import Shell
+from jupyman.tools.jupyter import server
 
 _LOOK_TIMEOUT = 30.0  # seconds
 _FOLLOW_FOR = 30 * 24 * 3600.0
@@ -39,7 +39,7 @@ def logs(
         UsageFault: there is no log.
         Interrupted: `cancelled` was set.
     """
-    if not jupyter.valid_name(name):
+    if not server.valid_name(name):
         raise errors.UsageFault(f"{name!r} is no session name", "see jupyman ps")
 
     def told(key: str, value: str) -> None:
@@ -48,9 +48,9 @@ def logs(
 
     script.run(
         shell,
-        "logs",
+        "servers/logs",
         {
-            "SERVER": remote.script("server"),
+            "SERVER": remote.script("lib/server"),
             "NAME": name,
             "DIRECTORY": directory or "",
             "LINES": str(max(0, lines)),

@@ -10,26 +10,26 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable
-from importlib.resources import files
 
 import msgspec
 
 from jupyman import errors, remote
-from jupyman.core import probe
-from jupyman.core import shell as script
-from jupyman.core.launchers import liveness, records
-from jupyman.core.launchers.base import Foreign, Found, Liveness, Record
-from jupyman.core.launchers.logs import logs
-from jupyman.core.launchers.records import rows
-from jupyman.core.shell import Shell
+from jupyman.host.servers import liveness, records
+from jupyman.host.servers.base import Found, Liveness, Record, UnmanagedServer
+from jupyman.host.servers.logs import logs
+from jupyman.host.servers.records import rows
+from jupyman.host.shell import script
+from jupyman.host.shell.script import Shell
 from jupyman.model import LaunchSpec, Running, Server
-from jupyman.tools import activation, jupyter
+from jupyman.tools.envs import activation
+from jupyman.tools.host import logind
+from jupyman.tools.jupyter import server as jupyter
 
 __all__ = [
-    "Foreign",
     "Found",
     "Liveness",
     "Record",
+    "UnmanagedServer",
     "adopt",
     "find",
     "launch",
@@ -81,12 +81,13 @@ def launch(
     launch_id = secrets.token_hex(8)
     limit = max(1, math.ceil(spec.timeout))
     arguments = {
-        "SERVER": remote.script("server"),
-        "LOCK": remote.script("lock"),
-        "CONFIG": program("jupyter_inside") + jupyter.configuration(program("jupyter_config"), spec.kernel_name),
-        "KERNEL": program("kernel_config"),
-        "CHECK": program("server_check"),
-        "NEIGHBOURS": remote.script("neighbours"),
+        "SERVER": remote.script("lib/server"),
+        "LOCK": remote.script("lib/lock"),
+        "CONFIG": remote.program("servers/jupyter_inside")
+        + jupyter.configuration(remote.program("servers/jupyter_config"), spec.kernel_name),
+        "KERNEL": remote.program("servers/kernel_config"),
+        "CHECK": remote.program("servers/server_check"),
+        "NEIGHBOURS": remote.script("lib/neighbours"),
         "DEBUGGER": {None: "auto", True: "on", False: "off"}[spec.debugger],
         "ACTIVATE": activation.script(spec.env),
         "NAME": spec.name,
@@ -113,7 +114,9 @@ def launch(
 
     try:
         # Twice: it may first wait for another launch of the same session.
-        facts = script.run(shell, "launch", arguments, timeout=2 * limit + 90, on_fact=told, cancelled=cancelled)
+        facts = script.run(
+            shell, "servers/launch", arguments, timeout=2 * limit + 90, on_fact=told, cancelled=cancelled
+        )
     except errors.JupymanError as error:
         if isinstance(error, errors.Interrupted) or "facts" not in error.details:
             # The script notices when its channel is closed, too, but only this way do we know.
@@ -131,7 +134,7 @@ def launch(
     if facts.one("existing"):
         return _adopted(running)
     if facts.one("scope") is not None:
-        problem = probe.ends_at_logout(facts.one("user") or "")
+        problem = logind.ends_at_logout(facts.one("user") or "")
         running = msgspec.structs.replace(running, problems=[*running.problems, problem])
     if cancelled is not None and cancelled.is_set():
         _cancel(shell, spec.name, launch_id)
@@ -151,11 +154,11 @@ def find(shell: Shell) -> Found:
     Raises:
         LinkLost, RemoteFailed: as `script.run`.
     """
-    facts = script.run(shell, "find", {"SERVER": remote.script("server")}, timeout=LOOK_TIMEOUT)
+    facts = script.run(shell, "servers/find", {"SERVER": remote.script("lib/server")}, timeout=LOOK_TIMEOUT)
     return records.read(facts)
 
 
-def adopt(shell: Shell, found: Record | Foreign, *, name: str | None = None, record: bool = True) -> Running:
+def adopt(shell: Shell, found: Record | UnmanagedServer, *, name: str | None = None, record: bool = True) -> Running:
     """Take over a server that runs.
 
     Args:
@@ -225,9 +228,9 @@ def adopt(shell: Shell, found: Record | Foreign, *, name: str | None = None, rec
     }
     facts = script.run(
         shell,
-        "adopt",
+        "servers/adopt",
         {
-            "SERVER": remote.script("server"),
+            "SERVER": remote.script("lib/server"),
             "NAME": label,
             "PID": str(found.pid),
             "TICKS": str(found.start_ticks),
@@ -256,9 +259,9 @@ def verify(shell: Shell, running: Running) -> Liveness:
     """
     facts = script.run(
         shell,
-        "verify",
+        "servers/verify",
         {
-            "SERVER": remote.script("server"),
+            "SERVER": remote.script("lib/server"),
             **identity(running),
             "ENDPOINT": running.sock or str(running.server.port or ""),
             "DIRECTORY": running.directory,
@@ -296,9 +299,9 @@ def stop(shell: Shell, running: Running, *, force: bool = False, grace: int = GR
     """
     facts = script.run(
         shell,
-        "stop",
+        "servers/stop",
         {
-            "SERVER": remote.script("server"),
+            "SERVER": remote.script("lib/server"),
             **identity(running),
             "DIRECTORY": running.directory,
             "GRACE": str(grace),
@@ -311,11 +314,6 @@ def stop(shell: Shell, running: Running, *, force: bool = False, grace: int = GR
 
 
 # --- small things -------------------------------------------------------------------------------------------------
-
-
-def program(name: str) -> str:
-    """Return the text of one of the Python programs that travel."""
-    return files(remote).joinpath(f"{name}.py").read_text(encoding="utf-8")
 
 
 def identity(running: Running) -> dict[str, str]:
@@ -366,7 +364,7 @@ def _attach_log(error: errors.JupymanError) -> None:
 def _cancel(shell: Shell, name: str, launch_id: str) -> None:
     """End the launch of that id, whether it is under way or done; another launch of the session is left alone."""
     arguments = {
-        "SERVER": remote.script("server"),
+        "SERVER": remote.script("lib/server"),
         "CANCEL": "1",
         "NAME": name,
         "ID": launch_id,
@@ -379,6 +377,6 @@ def _cancel(shell: Shell, name: str, launch_id: str) -> None:
         "DIRECTORY": "",
     }
     try:
-        script.run(shell, "stop", arguments, timeout=60)
+        script.run(shell, "servers/stop", arguments, timeout=60)
     except errors.JupymanError as error:
         log.warning("the cancelled launch of %s could not be looked after: %s", name, error.message)

@@ -7,10 +7,10 @@ from collections.abc import Collection
 from typing import get_args
 
 from jupyman import errors
-from jupyman.core.launchers.base import Foreign, Found, ProcessState, Record
-from jupyman.core.shell import Facts
+from jupyman.host.servers.base import Found, ProcessState, Record, UnmanagedServer
+from jupyman.host.shell.script import Facts
 from jupyman.model import App, FoundServer, Problem, Running, Server
-from jupyman.tools import jupyter
+from jupyman.tools.jupyter import server as jupyter
 
 _STATES: dict[str, ProcessState] = {state: state for state in get_args(ProcessState)}
 _DEBUGGER = re.compile(r"debugger [0-9]{1,10} ([0-9]{1,5})")
@@ -154,8 +154,8 @@ def _records(facts: Facts) -> list[Record]:
     return found
 
 
-def _foreign(facts: Facts, boot_id: str, node: str) -> list[Foreign]:
-    found: list[Foreign] = []
+def _foreign(facts: Facts, boot_id: str, node: str) -> list[UnmanagedServer]:
+    found: list[UnmanagedServer] = []
     for entry in facts.records("server", "file"):
         runtime = jupyter.parse_runtime(entry.one("json") or "")
         pid, ticks = entry.number("pid"), entry.number("start_ticks")
@@ -166,7 +166,7 @@ def _foreign(facts: Facts, boot_id: str, node: str) -> list[Foreign]:
         if not own and not runtime.sock:
             continue  # the pid was given to another process, or the server is only starting
         found.append(
-            Foreign(
+            UnmanagedServer(
                 pid=pid,
                 start_ticks=ticks,
                 boot_id=boot_id,
@@ -188,7 +188,7 @@ def _foreign(facts: Facts, boot_id: str, node: str) -> list[Foreign]:
     return found
 
 
-def problems(server: Foreign) -> list[Problem]:
+def problems(server: UnmanagedServer) -> list[Problem]:
     """Say what is dangerous about a server that the user started: reachable from other machines, or without a token."""
     found: list[Problem] = []
     if server.exposed:
@@ -219,7 +219,7 @@ def exposed_kernels(pid: int, *, seen: Collection[str]) -> list[Problem]:
 
     Args:
         pid: the server's process.
-        seen: what the host said of it: `tcp`, or `debugger PID PORT` (jm_exposed in remote/server.sh).
+        seen: what the host said of it: `tcp`, or `debugger PID PORT` (jm_exposed in remote/lib/server.sh).
 
     Returns:
         A problem for each kind; none where nothing was seen.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import secrets
 
 from jupyman import errors, remote
-from jupyman.core import shell as script
-from jupyman.core.launchers import liveness, nohup
-from jupyman.core.launchers.base import Liveness
-from jupyman.core.launchers.records import state
-from jupyman.core.shell import Shell
+from jupyman.host.servers import liveness, nohup
+from jupyman.host.servers.base import Liveness
+from jupyman.host.servers.records import state
+from jupyman.host.shell import script
+from jupyman.host.shell.script import Shell
 from jupyman.model import Running
-from jupyman.tools import jupyter
+from jupyman.tools.jupyter import server as jupyter
 
 WAIT = 60  # seconds that it waits for a launch under way
 PROOF = 60.0  # seconds for the server to answer with the new token and with the old one (renew.sh)
@@ -38,11 +38,11 @@ def renew(shell: Shell, running: Running) -> tuple[Liveness, str | None]:
     try:
         facts = script.run(
             shell,
-            "renew",
+            "servers/renew",
             {
-                "SERVER": remote.script("server"),
-                "LOCK": remote.script("lock"),
-                "CHECK": nohup.program("server_check"),
+                "SERVER": remote.script("lib/server"),
+                "LOCK": remote.script("lib/lock"),
+                "CHECK": remote.program("servers/server_check"),
                 **nohup.identity(running),
                 "ENDPOINT": running.sock or str(running.server.port),
                 "DIRECTORY": running.directory,

@@ -14,11 +14,11 @@ from typing import Literal
 import msgspec
 
 from jupyman import errors, remote
-from jupyman.core import shell as script
-from jupyman.core.shell import Facts, Shell
+from jupyman.host.shell import script
+from jupyman.host.shell.script import Facts, Shell
 from jupyman.model import Noun
-from jupyman.tools.recipe import Step
-from jupyman.tools.text import clean
+from jupyman.tools.host.text import clean
+from jupyman.tools.install.plan import PlanStep
 
 LOOK_TIMEOUT = 30.0
 START_TIMEOUT = 60.0
@@ -46,14 +46,14 @@ class Job(Noun, frozen=True, kw_only=True):
     text: str | None  # the step that it is at, or was
 
 
-class Kernel(Noun, frozen=True, kw_only=True):
+class KernelStep(Noun, frozen=True, kw_only=True):
     """The last step of an installation: the variables of the script that adds the kernel."""
 
     arguments: dict[str, str]
     shown: list[str]
 
 
-class Order(Noun, frozen=True, kw_only=True):
+class JobSpec(Noun, frozen=True, kw_only=True):
     """An installation to start."""
 
     name: str
@@ -61,8 +61,8 @@ class Order(Noun, frozen=True, kw_only=True):
     tool: str
     new: bool
     conda: bool
-    steps: list[Step]
-    kernel: Kernel | None = None
+    steps: list[PlanStep]
+    kernel: KernelStep | None = None
     wish: str = ""  # JSON
     file: str = ""
     text: str = ""
@@ -92,16 +92,16 @@ class Ended:
 
 def libraries() -> dict[str, str]:
     """Return the variables that every script about environments needs."""
-    return {"SERVER": remote.script("server"), "ENVIRONMENT": remote.script("environment")}
+    return {"SERVER": remote.script("lib/server"), "ENVIRONMENT": remote.script("lib/environment")}
 
 
-def identity(step: Step) -> str:
+def identity(step: PlanStep) -> str:
     """Name a step by what it does: one that was done in an earlier run, and is the same, is not done again."""
     digest = hashlib.sha256("\0".join(step.argv).encode()).hexdigest()[:16]
     return f"{'make' if step.key == 'make' else 'step'}-{digest}"
 
 
-def start(shell: Shell, order: Order) -> Literal["begun", "resumed", "existing"]:
+def start(shell: Shell, order: JobSpec) -> Literal["begun", "resumed", "existing"]:
     """Start an installation; it goes on whoever goes away.
 
     Args:
@@ -122,11 +122,11 @@ def start(shell: Shell, order: Order) -> Literal["begun", "resumed", "existing"]
     added = ""
     if order.kernel is not None:
         marker = f"jm-{secrets.token_hex(16)}"
-        added = script.compose("kernel_add", order.kernel.arguments, marker)
+        added = script.compose("kernels/add", order.kernel.arguments, marker)
         text = f"kernel {order.kernel.arguments['NAME']}"
         steps.append(shlex.join(["jm_kernel", "kernel", text, shlex.join(order.kernel.shown)]))
     run = script.compose(
-        "env_run",
+        "jobs/run",
         {
             **libraries(),
             "NAME": order.name,
@@ -141,7 +141,7 @@ def start(shell: Shell, order: Order) -> Literal["begun", "resumed", "existing"]
     make = next((identity(one) for one in order.steps if one.key == "make"), "")
     facts = script.run(
         shell,
-        "env_start",
+        "jobs/start",
         {
             **libraries(),
             "NAME": order.name,
@@ -214,7 +214,7 @@ def follow(
 
     facts = script.run(
         shell,
-        "env_follow",
+        "jobs/follow",
         {
             **libraries(),
             "NAME": name,
@@ -239,7 +239,7 @@ def follow(
 
 def find(shell: Shell) -> list[Job]:
     """List the installations of the account, also those of other machines with the same home."""
-    facts = script.run(shell, "env_jobs", libraries(), timeout=LOOK_TIMEOUT)
+    facts = script.run(shell, "jobs/list", libraries(), timeout=LOOK_TIMEOUT)
     found = []
     for record in facts.records("job", "name"):
         state, prefix = _STATES.get(record.one("state") or ""), record.one("prefix")

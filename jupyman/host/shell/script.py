@@ -24,7 +24,7 @@ _SAYS = re.compile(r"[A-Za-z]")  # not the ^ below a mistake
 _ARGUMENT = re.compile(r"^[A-Z][A-Z0-9_]*$")
 
 
-class Completed(Protocol):
+class CommandResult(Protocol):
     """What a finished command left: raw bytes, and its exit status (None: the link ended or it was killed)."""
 
     @property
@@ -51,7 +51,7 @@ class Shell(Protocol):
         limit: int = ANSWER_LIMIT,
         on_line: Callable[[str], None] | None = None,
         cancelled: threading.Event | None = None,
-    ) -> Completed:
+    ) -> CommandResult:
         """Run `script` by ``/bin/sh -s`` on the host.
 
         Args:
@@ -69,7 +69,7 @@ class Shell(Protocol):
 
 
 @dataclass(frozen=True)
-class Looking:
+class CancellableShell:
     """A shell to look around with: whatever it runs is given up as soon as `cancelled` is set."""
 
     shell: Shell
@@ -83,7 +83,7 @@ class Looking:
         limit: int = ANSWER_LIMIT,
         on_line: Callable[[str], None] | None = None,
         cancelled: threading.Event | None = None,
-    ) -> Completed:
+    ) -> CommandResult:
         """Run it: see `Shell.run`."""
         end = cancelled or self.cancelled
         return self.shell.run(script, timeout=timeout, limit=limit, on_line=on_line, cancelled=end)
@@ -155,7 +155,16 @@ def compose(name: str, arguments: Mapping[str, str], marker: str) -> str:
         if "\0" in value:
             raise errors.UsageFault(f"a NUL character in {key.lower()}", "leave it out")
         lines.append(f"JM_{key}={shlex.quote(value)}")
-    lines += [remote.script("lib"), remote.script(name), "jm_begin", "main </dev/null", "jm_end $?", "exit 0", "}", ""]
+    lines += [
+        remote.script("lib/common"),
+        remote.script(name),
+        "jm_begin",
+        "main </dev/null",
+        "jm_end $?",
+        "exit 0",
+        "}",
+        "",
+    ]
     return "\n".join(lines)
 
 

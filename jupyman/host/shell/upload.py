@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Protocol
 
 from jupyman import errors
-from jupyman.core import env_jobs
-from jupyman.core import shell as script
-from jupyman.core.shell import ANSWER_LIMIT, Completed
+from jupyman.host.shell import jobs, script
+from jupyman.host.shell.script import ANSWER_LIMIT, CommandResult
 
 PIECE = 256 * 1024  # bytes
 STALL = 600.0  # seconds without a byte taken; a dead link is noticed sooner. Also the time to check the sum
@@ -32,8 +31,8 @@ class Feeding(Protocol):
         on_line: Callable[[str], None] | None = None,
         cancelled: threading.Event | None = None,
         feed: Callable[[str], Iterator[bytes] | None] | None = None,
-    ) -> Completed:
-        """Run a script; see `jupyman.core.shell.Shell`."""
+    ) -> CommandResult:
+        """Run a script; see `jupyman.host.shell.script.Shell`."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class _Fed:
         limit: int = ANSWER_LIMIT,
         on_line: Callable[[str], None] | None = None,
         cancelled: threading.Event | None = None,
-    ) -> Completed:
+    ) -> CommandResult:
         """Run it: see `Shell.run`."""
         return self.link.run(script, timeout=timeout, limit=limit, on_line=on_line, cancelled=cancelled, feed=self.feed)
 
@@ -125,8 +124,8 @@ def upload(
             return None
         return pieces(int(start))
 
-    arguments = {**env_jobs.libraries(), "SHA": sha, "SIZE": str(size), "FILE": path.name}
-    facts = script.run(_Fed(link, feed), "env_put", arguments, timeout=STALL, cancelled=cancelled)
+    arguments = {**jobs.libraries(), "SHA": sha, "SIZE": str(size), "FILE": path.name}
+    facts = script.run(_Fed(link, feed), "envs/put", arguments, timeout=STALL, cancelled=cancelled)
     there = facts.one("path")
     if there is None:
         raise errors.RemoteFailed(f"the host did not say where {path.name} lies", "run it again")

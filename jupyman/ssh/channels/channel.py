@@ -27,8 +27,8 @@ from paramiko.common import (
     MSG_CHANNEL_WINDOW_ADJUST,
 )
 
-from jupyman.ssh.tray import Tray
-from jupyman.ssh.windows import WINDOW, Inward, Outward
+from jupyman.ssh.channels.flow_control import WINDOW, ReceiveWindow, SendWindow
+from jupyman.ssh.wire.batch import PacketBatch
 
 # ("127.0.0.1", 8888), or the path of a UNIX socket on the host.
 Address = tuple[str, int] | str
@@ -55,7 +55,7 @@ class Receiver(Protocol):
         """The connection has ended."""
 
 
-class Carriage(Protocol):
+class ChannelTransport(Protocol):
     """What a channel needs of its connection: `Channels`."""
 
     @property
@@ -87,7 +87,7 @@ class Carriage(Protocol):
     def send(self, payload: bytes) -> None:
         """Send a message, without waiting."""
 
-    def post(self, channel: Channel, tray: Tray) -> None:
+    def post(self, channel: Channel, tray: PacketBatch) -> None:
         """Send what a tray holds, without waiting."""
 
 
@@ -105,13 +105,13 @@ class Channel:
         packet: bytes of data that the host takes at once.
     """
 
-    def __init__(self, carriage: Carriage, receiver: Receiver) -> None:
+    def __init__(self, carriage: ChannelTransport, receiver: Receiver) -> None:
         self.eof = self.closed = self.complete = False
         self.packet = 0
         self._carriage = carriage
         self._receiver = receiver
-        self._outward = Outward()
-        self._inward = Inward(carriage.spare)
+        self._outward = SendWindow()
+        self._inward = ReceiveWindow(carriage.spare)
         self._number = self._remote = 0
         self._asked = 0.0  # when, on the monotonic clock
         # Of the following; held while something is sent: OpenSSH ends the connection where anything follows our CLOSE.
@@ -162,7 +162,7 @@ class Channel:
         if self._outward.lapse():
             self._receiver.news(self)
 
-    def send(self, tray: Tray, size: int) -> None:
+    def send(self, tray: PacketBatch, size: int) -> None:
         """Send what a tray has read; no more than the window."""
         with self._lock:
             if self._over:

@@ -9,15 +9,15 @@ import time
 
 import paramiko
 
-from jupyman.ssh import loop as loops
-from jupyman.ssh.channel import Address, Channel
-from jupyman.ssh.channels import Channels
-from jupyman.ssh.connect import pair
-from jupyman.ssh.owner import Respond
-from jupyman.ssh.stream import Stream
+from jupyman.ssh.channels.channel import Address, Channel
+from jupyman.ssh.channels.mux import ChannelMux
+from jupyman.ssh.channels.origin import Respond
+from jupyman.ssh.channels.relay import Relay
+from jupyman.ssh.io import loop as loops
+from jupyman.ssh.io.socket_pair import pair
 
 
-def connect(channels: Channels, target: Address, timeout: float) -> socket.socket:
+def connect(channels: ChannelMux, target: Address, timeout: float) -> socket.socket:
     """Open a byte stream to an address on the host's side.
 
     Args:
@@ -51,11 +51,11 @@ class _Bridge:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._loop = loops.shared()
-        self._stream = Stream(self._loop, self, self, sock)
+        self._stream = Relay(self._loop, self, self, sock)
         self._answered = threading.Event()
         self._error: Exception | None = None
 
-    def open(self, channels: Channels, target: Address, timeout: float) -> None:
+    def open(self, channels: ChannelMux, target: Address, timeout: float) -> None:
         """Open the channel; arguments and errors as `connect`."""
         channel = channels.channel(self._loop, self._stream)
         self._stream.begin(channel)
@@ -75,7 +75,7 @@ class _Bridge:
     def count(self, inward: int, outward: int) -> None:
         """Nobody counts."""
 
-    def opened(self, stream: Stream, channel: Channel, error: Exception | None) -> None:
+    def opened(self, stream: Relay, channel: Channel, error: Exception | None) -> None:
         """The host has answered."""
         del channel
         self._error = error
@@ -84,7 +84,7 @@ class _Bridge:
                 stream.carry()
         self._answered.set()
 
-    def linger(self, stream: Stream) -> None:
+    def linger(self, stream: Relay) -> None:
         """End it when its deadline comes."""
         self._loop.remind(self, stream.deadline)
 
@@ -95,7 +95,7 @@ class _Bridge:
         else:
             self.linger(self._stream)
 
-    def end(self, stream: Stream) -> None:
+    def end(self, stream: Relay) -> None:
         """End it now."""
         self._loop.forget(self)
         if not stream.dead:

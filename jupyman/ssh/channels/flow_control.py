@@ -20,7 +20,7 @@ ENOUGH = 512 * 1024  # and while nobody else speaks
 _LAST = (1 << 32) - 1
 
 
-class Outward:
+class SendWindow:
     """What the host takes."""
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ class Outward:
             return True
 
 
-class Inward:
+class ReceiveWindow:
     """What we take.
 
     Args:

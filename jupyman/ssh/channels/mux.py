@@ -12,11 +12,11 @@ from typing import Protocol
 
 import paramiko
 
-from jupyman.ssh.channel import Channel, Receiver
-from jupyman.ssh.loop import WRITE, Loop, guard
-from jupyman.ssh.messages import FIRST_CHANNEL
-from jupyman.ssh.sealing import Damaged
-from jupyman.ssh.tray import Tray
+from jupyman.ssh.channels.channel import Channel, Receiver
+from jupyman.ssh.io.loop import WRITE, Loop, guard
+from jupyman.ssh.wire.batch import PacketBatch
+from jupyman.ssh.wire.messages import FIRST_CHANNEL
+from jupyman.ssh.wire.packets import Damaged
 
 SPARE = 128 * 1024 * 1024  # bytes by which the windows of one connection may grow, all together
 COMPANY = 0.25  # seconds for which somebody who spoke counts as speaking
@@ -24,7 +24,7 @@ LATE = 0.25  # seconds without an acknowledgement after which a channel is remin
 _LAST = (1 << 32) - 1
 
 
-class Box(Protocol):
+class PacketSink(Protocol):
     """What they send by: `Outbox`, or `PlainOutbox`."""
 
     on_stuck: Callable[[], None] | None
@@ -50,7 +50,7 @@ class Box(Protocol):
         """Nothing is sent any more."""
 
 
-class Channels:
+class ChannelMux:
     """The channels of one connection, from `FIRST_CHANNEL` on: the packetizer's router.
 
     Args:
@@ -60,7 +60,7 @@ class Channels:
     first = False
     mask = 0
 
-    def __init__(self, outbox: Box) -> None:
+    def __init__(self, outbox: PacketSink) -> None:
         self.sock = outbox.sock
         self._waiting: deque[Callable[[], None]] = deque()  # the loop's alone
         self._outbox = outbox
@@ -168,7 +168,7 @@ class Channels:
         """Send a message, without waiting."""
         self._outbox.send(payload, wait=False)
 
-    def post(self, channel: Channel, tray: Tray) -> None:
+    def post(self, channel: Channel, tray: PacketBatch) -> None:
         """Send what a tray holds, without waiting."""
         if channel is not self._speaker:
             if self._speaker is not None:

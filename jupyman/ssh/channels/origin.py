@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from jupyman.ssh.channel import Channel
+from jupyman.ssh.channels.channel import Channel
 
 if TYPE_CHECKING:
-    from jupyman.ssh.stream import Stream
+    from jupyman.ssh.channels.relay import Relay
 
 # Asked what to say in the host's stead: what the local program said since it was last answered, and for how many
 # seconds it has waited (None: the link was lost in the middle). Bytes are said, then it is closed; None: it waits.
@@ -35,11 +35,11 @@ class Owner(Protocol):
     hasty: bool
     held: bool
 
-    def opened(self, stream: Stream, channel: Channel, error: Exception | None) -> None:
+    def opened(self, stream: Relay, channel: Channel, error: Exception | None) -> None:
         """The host has answered."""
 
-    def linger(self, stream: Stream) -> None:
+    def linger(self, stream: Relay) -> None:
         """End it when its deadline comes."""
 
-    def end(self, stream: Stream) -> None:
+    def end(self, stream: Relay) -> None:
         """End it now."""

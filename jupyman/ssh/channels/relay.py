@@ -11,11 +11,11 @@ import socket
 import time
 from collections.abc import Callable
 
-from jupyman.ssh.channel import Channel
-from jupyman.ssh.delivery import Delivery
-from jupyman.ssh.loop import READ, WRITE, Loop
-from jupyman.ssh.owner import Origin, Owner
-from jupyman.ssh.tray import DATA, SIZE
+from jupyman.ssh.channels.channel import Channel
+from jupyman.ssh.channels.origin import Origin, Owner
+from jupyman.ssh.io.local_writer import LocalWriter
+from jupyman.ssh.io.loop import READ, WRITE, Loop
+from jupyman.ssh.wire.batch import DATA, SIZE
 
 HOLD = 20.0  # seconds that a connection waits for a link or for its server's proof
 GRACE = 1.0  # seconds before a waiting connection may be answered in the host's stead; a blip needs no answer
@@ -23,7 +23,7 @@ HEAD = 16384  # bytes of what a waiting connection says that are looked at
 DRAIN = 2.0  # seconds that the rest of a finished connection is read and dropped, so that no reset overtakes our data
 
 
-class Stream:
+class Relay:
     """One local connection and its channel.
 
     Args:
@@ -52,7 +52,7 @@ class Stream:
         self._up_broken = False  # the host takes nothing more
         self._down_done = False  # all that the host sent is delivered, and its end
         self._lingering = False
-        self._delivery = Delivery(sock)
+        self._delivery = LocalWriter(sock)
         self._lock = self._delivery.lock  # of the following, and of `channel`
         self._asked = b""  # the beginning of what the local program said since the host last answered
         self._carried = False  # the channel is open, and has got that

@@ -18,12 +18,12 @@ from paramiko.common import (
 )
 from paramiko.message import Message
 
-from jupyman.ssh import algorithms, manners, selfcheck
-from jupyman.ssh.acknowledged import Acknowledgements
-from jupyman.ssh.channel import Address as Address  # noqa: PLC0414 - part of this module's face
-from jupyman.ssh.channels import Channels
-from jupyman.ssh.manners import Incoming
-from jupyman.ssh.plainpackets import PlainOutbox
+from jupyman.ssh.channels.channel import Address as Address  # noqa: PLC0414 - part of this module's face
+from jupyman.ssh.channels.mux import ChannelMux
+from jupyman.ssh.io.tcp_info import Acknowledgements
+from jupyman.ssh.wire import algorithms, compat, self_check
+from jupyman.ssh.wire.compat import Incoming
+from jupyman.ssh.wire.paramiko_packets import ParamikoPacketSender
 
 log = logging.getLogger(__name__)
 
@@ -121,16 +121,16 @@ class Transport(paramiko.Transport):
     }
 
     def __init__(self, sock: Any) -> None:
-        chosen: Any = selfcheck.packetizer()
+        chosen: Any = self_check.packetizer()
         super().__init__(sock, default_window_size=WINDOW, packetizer_class=chosen)
         self.channels_seen = _Seen()
         self.set_log_channel("jupyman.paramiko")
         line: Any = self.packetizer  # one of ours
         self._outbox = line.outbox
-        self.channels = Channels(self._outbox)
+        self.channels = ChannelMux(self._outbox)
         line.router, line.on_room = self.channels, self.channels.resumed
         line.sift = self._sift
-        if isinstance(self._outbox, PlainOutbox):
+        if isinstance(self._outbox, ParamikoPacketSender):
             self._outbox.say = super()._send_user_message  # type: ignore[misc]  # the stubs leave it out
         self.channel_timeout = CHANNEL_TIMEOUT
         options = self.get_security_options()
@@ -190,7 +190,7 @@ class Transport(paramiko.Transport):
         if self.farewell is not None:
             return f"the server ended the connection: {self.farewell}"
         error = self.saved_exception
-        return (manners.printable(str(error)) if error is not None else "") or "the connection ended"
+        return (compat.printable(str(error)) if error is not None else "") or "the connection ended"
 
     @property
     def saved_exception(self) -> Exception | None:
@@ -199,7 +199,7 @@ class Transport(paramiko.Transport):
 
     @saved_exception.setter
     def saved_exception(self, error: Exception | None) -> None:
-        self._failure = manners.foreign(error)
+        self._failure = compat.foreign(error)
 
     # --- odd messages -------------------------------------------------------------------------------------------------
 
@@ -211,13 +211,13 @@ class Transport(paramiko.Transport):
         if login and kind == MSG_USERAUTH_FAILURE and self.auth_handler.auth_method != "none":
             # The last byte tells whether the credential was taken and another is wanted (RFC 4252, section 5.1).
             self.refused = self.refused or message.asbytes()[-1:] == b"\0"
-        needed = manners.needs(kind, exchanging=bool(self._expected_packet), login=login)
+        needed = compat.needs(kind, exchanging=bool(self._expected_packet), login=login)
         if needed == "answer":
-            self._outbox.send(manners.unimplemented(message), wait=False)
+            self._outbox.send(compat.unimplemented(message), wait=False)
         return needed != "paramiko"
 
     def _parse_disconnect(self, message: Message) -> None:
-        self.farewell_code, self.farewell = manners.words_of(message)
+        self.farewell_code, self.farewell = compat.words_of(message)
 
     def _parse_debug(self, message: Message) -> None:
         """Ignore: it comes here during the first exchange of keys only, and may be malformed."""

@@ -9,8 +9,8 @@ from pathlib import Path
 import paramiko
 
 from jupyman import errors
-from jupyman.ssh.config import HostConfig, home
-from jupyman.ssh.destination import Destination
+from jupyman.ssh.config.destination import Destination
+from jupyman.ssh.config.ssh_g import HostConfig, home
 
 # paramiko reads these Match keywords (paramiko.config.SSHConfig); it ignores Include silently, which was measured.
 _MATCH = {"all", "canonical", "final", "exec", "host", "originalhost", "user", "localuser"}

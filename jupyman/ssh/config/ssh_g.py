@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jupyman import errors
-from jupyman.ssh.destination import Destination
+from jupyman.ssh.config.destination import Destination
 
 METHODS = ("publickey", "keyboard-interactive", "password")
 READ_TIMEOUT = 10.0  # seconds; Match exec may run a program of the user's
@@ -99,9 +99,9 @@ def read(host: str, *, ssh_config: str | None = None) -> HostConfig:
             )
     binary = shutil.which("ssh")
     if binary is None:
-        from jupyman.ssh import plainconfig
+        from jupyman.ssh.config import fallback
 
-        return plainconfig.read(destination, ssh_config)
+        return fallback.read(destination, ssh_config)
     words = [binary, "-G"]
     if ssh_config is not None:
         words += ["-F", ssh_config]

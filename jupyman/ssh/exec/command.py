@@ -23,7 +23,7 @@ LOOK = 0.25  # seconds between looks at the deadline and at `cancelled`; data ri
 
 
 @dataclass(frozen=True)
-class Completed:
+class CompletedCommand:
     """A finished command; `status` None: it was killed or the link ended."""
 
     stdout: bytes
@@ -153,7 +153,7 @@ def talk(
     on_line: Callable[[str], None] | None,
     cancelled: threading.Event | None,
     feed: Feed | None = None,
-) -> Completed:
+) -> CompletedCommand:
     """Run a script by ``/bin/sh -s`` on a fresh session channel.
 
     Args:
@@ -220,4 +220,4 @@ def talk(
     if channel.closed and not channel.event_ready:
         raise paramiko.SSHException("refused")
     status = channel.recv_exit_status() if channel.exit_status_ready() else None
-    return Completed(stdout=bytes(output.out), stderr=bytes(output.err), status=None if status == -1 else status)
+    return CompletedCommand(stdout=bytes(output.out), stderr=bytes(output.err), status=None if status == -1 else status)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import paramiko
 
 from jupyman import errors
-from jupyman.ssh.transport import BROKEN, Done
+from jupyman.ssh.channels.transport import BROKEN, Done
 
 # sshd's MaxSessions is 10 by default, and the user's own ssh may share nothing with us, but be modest.
 MAX_COMMANDS = 6
@@ -23,7 +23,7 @@ RETRY = 0.5  # seconds until a server that had no session left is asked again
 TRIES = 8  # of them without a command of ours running that could make room
 
 
-class Sessions:
+class SessionPool:
     """Hands out session channels.
 
     Args:

@@ -17,7 +17,7 @@ MOST = 1024
 QUIET = 60.0  # seconds between two lines of the log about the same forward
 
 
-class Crowd:
+class ConnectionLimit:
     """What one listener refused; its engine counts the open ones.
 
     Attributes:

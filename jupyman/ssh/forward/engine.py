@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, Protocol
 
-from jupyman.ssh.crowd import Crowd
+from jupyman.local.peer_guard import PeerGuard
+from jupyman.ssh.channels.origin import Respond
+from jupyman.ssh.channels.transport import Address
+from jupyman.ssh.forward.connection_limit import ConnectionLimit
 from jupyman.ssh.link import Link
-from jupyman.ssh.owner import Respond
-from jupyman.ssh.transport import Address
-from jupyman.strangers import Strangers
 
 EngineName = Literal["native", "sshtunnel"]
 
 
-class Listening(Protocol):
+class BoundForward(Protocol):
     """A local port that leads to an address on a host."""
 
     gate: Callable[[], bool] | None
     respond: Respond | None
     on_refused: Callable[[], None] | None
     share: bool
-    strangers: Strangers
+    strangers: PeerGuard
     holder_text: str
-    crowd: Crowd
+    crowd: ConnectionLimit
 
     @property
     def local_port(self) -> int:
@@ -57,7 +57,7 @@ class Engine(Protocol):
         strict: bool = False,
         address: str = "127.0.0.1",
         gate: Callable[[], bool] | None = None,
-    ) -> Listening:
+    ) -> BoundForward:
         """Bind a local port; see `Forwarder.listen`."""
 
     def attach(self, link: Link) -> None:
@@ -87,9 +87,9 @@ def make(name: str, engine: EngineName = "native") -> Engine:
         engine: as config.toml says for it.
     """
     if engine == "sshtunnel":
-        from jupyman.ssh.tunnel_engine import TunnelForwarder
+        from jupyman.ssh.forward.sshtunnel_engine import TunnelForwarder
 
         return TunnelForwarder(name)
-    from jupyman.ssh.forward import Forwarder
+    from jupyman.ssh.forward.forwarder import Forwarder
 
     return Forwarder(name)

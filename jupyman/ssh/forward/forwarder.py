@@ -16,15 +16,15 @@ from typing import Protocol
 
 import paramiko
 
-from jupyman.ssh import loop as loops
-from jupyman.ssh.channel import Address, Channel, Receiver
-from jupyman.ssh.crowd import Crowd
-from jupyman.ssh.localport import bind
-from jupyman.ssh.loop import READ, Loop, guard
-from jupyman.ssh.owner import Respond
-from jupyman.ssh.stream import HOLD, Stream
-from jupyman.ssh.transport import BROKEN, CHANNEL_TIMEOUT
-from jupyman.strangers import Strangers
+from jupyman.local.peer_guard import PeerGuard
+from jupyman.ssh.channels.channel import Address, Channel, Receiver
+from jupyman.ssh.channels.origin import Respond
+from jupyman.ssh.channels.relay import HOLD, Relay
+from jupyman.ssh.channels.transport import BROKEN, CHANNEL_TIMEOUT
+from jupyman.ssh.forward.bind import bind
+from jupyman.ssh.forward.connection_limit import ConnectionLimit
+from jupyman.ssh.io import loop as loops
+from jupyman.ssh.io.loop import READ, Loop, guard
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Listener:
         self.respond: Respond | None = None
         self.on_refused: Callable[[], None] | None = None
         self.share = False
-        self.strangers = Strangers(f"{forwarder.name}: local port {self.local_port}")
+        self.strangers = PeerGuard(f"{forwarder.name}: local port {self.local_port}")
         self.closed = False
         self.breathless = False  # no file descriptor was left for the last one, which the log says once
         self.turn = -1  # of the loop, in which somebody connected last
@@ -78,7 +78,7 @@ class Listener:
         self.bytes_in = 0
         self.bytes_out = 0
         self.refused = 0
-        self.crowd = Crowd()
+        self.crowd = ConnectionLimit()
         self._forwarder = forwarder
         self._lock = threading.Lock()
 
@@ -136,8 +136,8 @@ class Forwarder:
         self._link: Carrier | None = None
         self._listeners: set[Listener] = set()
         self._breathless: dict[Listener, float] = {}  # not accepting until
-        self._streams: set[Stream] = set()
-        self._timed: set[Stream] = set()  # wait for a link, a gate, a channel, or for the end of a drain
+        self._streams: set[Relay] = set()
+        self._timed: set[Relay] = set()  # wait for a link, a gate, a channel, or for the end of a drain
         self._gated = False
         self._closing = False
         self.held = False
@@ -254,7 +254,7 @@ class Forwarder:
             self._prolong()
         self._part(list(self._streams))
 
-    def _part(self, streams: Iterable[Stream]) -> None:
+    def _part(self, streams: Iterable[Relay]) -> None:
         for stream in streams:
             if stream.channel is not None:
                 guard(stream.part)
@@ -324,7 +324,7 @@ class Forwarder:
             sock.setblocking(False)
             with contextlib.suppress(OSError):  # macOS, where it was reset already
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            stream = Stream(self._loop, self, listener, sock)
+            stream = Relay(self._loop, self, listener, sock)
             listener.open += 1
             self._streams.add(stream)
             self.linger(stream)
@@ -337,7 +337,7 @@ class Forwarder:
             return False
         return listener.strangers.refuse(far[:2], near[:2])
 
-    def _start(self, stream: Stream) -> None:
+    def _start(self, stream: Relay) -> None:
         """Ask for a channel, where a link is there and the gate is open."""
         link = self._link
         listener = stream.origin
@@ -360,7 +360,7 @@ class Forwarder:
 
     # --- for the streams --------------------------------------------------------------------------------------------
 
-    def opened(self, stream: Stream, channel: Channel, error: Exception | None) -> None:
+    def opened(self, stream: Relay, channel: Channel, error: Exception | None) -> None:
         """The host has opened a stream's channel, or refused it."""
         if stream.dead or stream.channel is not channel or not stream.opening:
             return
@@ -379,16 +379,16 @@ class Forwarder:
         self._timed.discard(stream)
         stream.carry()
 
-    def linger(self, stream: Stream) -> None:
+    def linger(self, stream: Relay) -> None:
         """End a stream when its deadline comes."""
         self._timed.add(stream)
         self._loop.remind(self, min(stream.deadline, stream.answer_at) if stream.waits else stream.deadline)
 
-    def end(self, stream: Stream) -> None:
+    def end(self, stream: Relay) -> None:
         """End a stream now."""
         self._end_all([stream])
 
-    def _end_all(self, streams: Iterable[Stream]) -> None:
+    def _end_all(self, streams: Iterable[Relay]) -> None:
         for stream in streams:
             if stream.dead:
                 continue

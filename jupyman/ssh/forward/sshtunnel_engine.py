@@ -24,12 +24,12 @@ import paramiko
 import sshtunnel
 
 from jupyman import errors
-from jupyman.ssh.crowd import Crowd
+from jupyman.local.peer_guard import PeerGuard
+from jupyman.ssh.channels.origin import Respond
+from jupyman.ssh.channels.transport import BROKEN, Address
+from jupyman.ssh.forward.bind import bind
+from jupyman.ssh.forward.connection_limit import ConnectionLimit
 from jupyman.ssh.link import Link
-from jupyman.ssh.localport import bind
-from jupyman.ssh.owner import Respond
-from jupyman.ssh.transport import BROKEN, Address
-from jupyman.strangers import Strangers
 
 log = logging.getLogger(__name__)
 # sshtunnel would add a handler of its own, to stderr, to a logger without one.
@@ -51,11 +51,11 @@ class TunnelListener:
         self.respond: Respond | None = None  # never asked: nothing waits here
         self.on_refused: Callable[[], None] | None = None
         self.share = False
-        self.strangers = Strangers(f"{forwarder.name}: local port {port}")
+        self.strangers = PeerGuard(f"{forwarder.name}: local port {port}")
         self.open = 0
         self.bytes_in = 0
         self.bytes_out = 0
-        self.crowd = Crowd()
+        self.crowd = ConnectionLimit()
         self.tunnel: _Tunnel | None = None
         self._forwarder = forwarder
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import socket
 import threading
 
-from jupyman.ssh.backlog import Backlog
+from jupyman.ssh.io.backlog import Backlog
 
 TURN = 64  # pieces of the backlog that are delivered before the next connection has its turn
 
 
-class Delivery:
+class LocalWriter:
     """The sending half of a local connection.
 
     Args:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from jupyman.ssh.tray import Tray
+from jupyman.ssh.wire.batch import PacketBatch
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Loop:
     """
 
     def __init__(self) -> None:
-        self.tray = Tray()
+        self.tray = PacketBatch()
         self.turn = 0
         self._selector = selectors.DefaultSelector()
         self._hear, self._call = socket.socketpair()

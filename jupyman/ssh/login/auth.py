@@ -10,11 +10,11 @@ from pathlib import Path
 import paramiko
 
 from jupyman import errors
-from jupyman.ssh import keys
-from jupyman.ssh.config import METHODS, HostConfig
-from jupyman.ssh.keys import Keyring as Keyring  # noqa: PLC0414 - part of this module's face
-from jupyman.ssh.manners import printable
-from jupyman.ssh.transport import Transport
+from jupyman.ssh.channels.transport import Transport
+from jupyman.ssh.config.ssh_g import METHODS, HostConfig
+from jupyman.ssh.login import keys
+from jupyman.ssh.login.keys import Keyring as Keyring  # noqa: PLC0414 - part of this module's face
+from jupyman.ssh.wire.compat import printable
 
 log = logging.getLogger(__name__)
 

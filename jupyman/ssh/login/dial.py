@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import selectors
@@ -13,10 +12,10 @@ import time
 from typing import Any
 
 from jupyman import errors
-from jupyman.ssh.config import HostConfig
+from jupyman.ssh.config.ssh_g import HostConfig
+from jupyman.ssh.io.socket_pair import pair
 
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
-PAIR = 256 * 1024  # bytes that either socket of a pair holds
 _SILENCE = -1  # no error of the system's: we have waited long enough
 
 
@@ -137,16 +136,6 @@ def _words(code: int) -> str:
         errno.ETIMEDOUT: "no answer",
     }
     return known.get(code, os.strerror(code))
-
-
-def pair() -> tuple[socket.socket, socket.socket]:
-    """Return two sockets that lead to each other, and hold some packets: macOS gives them 8 KiB."""
-    both = socket.socketpair()
-    for one in both:
-        for direction in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-            with contextlib.suppress(OSError):
-                one.setsockopt(socket.SOL_SOCKET, direction, PAIR)
-    return both
 
 
 def proxy(config: HostConfig) -> tuple[socket.socket, subprocess.Popen[bytes]]:

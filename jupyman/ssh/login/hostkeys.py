@@ -23,7 +23,7 @@ from typing import Literal
 import paramiko
 
 from jupyman import errors
-from jupyman.ssh.config import HostConfig
+from jupyman.ssh.config.ssh_g import HostConfig
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ Marker = Literal["", "revoked", "cert-authority"]
 
 
 @dataclass(frozen=True)
-class Line:
+class KnownHostsLine:
     """A usable line of a known_hosts file."""
 
     file: str
@@ -57,20 +57,20 @@ class Unknown:
 class Changed:
     """Another key is known for the host."""
 
-    line: Line
+    line: KnownHostsLine
 
 
 @dataclass(frozen=True)
 class Revoked:
     """The key is marked as not to be trusted any more."""
 
-    line: Line
+    line: KnownHostsLine
 
 
 Verdict = Known | Unknown | Changed | Revoked
 
 
-def parse(text: str, file: str) -> Iterator[Line]:
+def parse(text: str, file: str) -> Iterator[KnownHostsLine]:
     """Read a known_hosts file; comments and lines that cannot be read are skipped.
 
     Args:
@@ -99,7 +99,7 @@ def parse(text: str, file: str) -> Iterator[Line]:
             blob = base64.b64decode(words[2], validate=True)
         except (binascii.Error, ValueError):
             continue
-        yield Line(file=file, number=number, marker=marker, names=words[0], kind=words[1], blob=blob)
+        yield KnownHostsLine(file=file, number=number, marker=marker, names=words[0], kind=words[1], blob=blob)
 
 
 def matches(names: str, host: str) -> bool:
@@ -128,9 +128,9 @@ def matches(names: str, host: str) -> bool:
     return found
 
 
-def lines_of(config: HostConfig) -> list[Line]:
+def lines_of(config: HostConfig) -> list[KnownHostsLine]:
     """Return the lines of all known_hosts files that mean a host."""
-    found: list[Line] = []
+    found: list[KnownHostsLine] = []
     for file in (*config.user_known_hosts, *config.global_known_hosts):
         try:
             text = Path(file).read_text(encoding="utf-8", errors="replace")

@@ -21,8 +21,8 @@ import paramiko
 from paramiko.agent import AgentSSH
 from paramiko.message import Message
 
-from jupyman.ssh.config import HostConfig
-from jupyman.ssh.manners import Incoming
+from jupyman.ssh.config.ssh_g import HostConfig
+from jupyman.ssh.wire.compat import Incoming
 
 log = logging.getLogger(__name__)
 

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 import paramiko
 
 from jupyman import errors
-from jupyman.ssh import auth, bridge, connect, hostkeys
-from jupyman.ssh import config as configuration
-from jupyman.ssh.auth import Credentials, Keyring
-from jupyman.ssh.config import HostConfig
-from jupyman.ssh.manners import printable
-from jupyman.ssh.transport import BROKEN, Transport
+from jupyman.ssh.channels import channel_socket
+from jupyman.ssh.channels.transport import BROKEN, Transport
+from jupyman.ssh.config import ssh_g as configuration
+from jupyman.ssh.config.ssh_g import HostConfig
+from jupyman.ssh.login import auth, dial, hostkeys
+from jupyman.ssh.login.auth import Credentials, Keyring
+from jupyman.ssh.wire.compat import printable
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class Route:
 
 
 @dataclass(frozen=True)
-class Traveller:
+class LoginContext:
     """Who goes: with which credentials, how long for each machine on the way (seconds), and what calls back."""
 
     credentials: Credentials
@@ -60,7 +61,7 @@ class Traveller:
     reach: float | None = None  # seconds for TCP to connect to one address, where less than `timeout`
 
 
-def climb(config: HostConfig, traveller: Traveller, route: Route, depth: int = 0) -> None:
+def climb(config: HostConfig, traveller: LoginContext, route: Route, depth: int = 0) -> None:
     """Connect to a host, through its jump hosts, each verified and logged in to, and append it to the route.
 
     Raises:
@@ -86,17 +87,17 @@ def climb(config: HostConfig, traveller: Traveller, route: Route, depth: int = 0
         deadline = time.monotonic() + (config.connect_timeout or traveller.timeout)
         sock = _through(route.chain[-1], config, deadline)
     elif config.proxy_command is not None:
-        sock, process = connect.proxy(config)
+        sock, process = dial.proxy(config)
         route.helpers.append(process)
     else:
-        sock = connect.tcp(config, deadline - time.monotonic(), traveller.cancelled, traveller.reach)
+        sock = dial.tcp(config, deadline - time.monotonic(), traveller.cancelled, traveller.reach)
     route.chain.append(_enter(config, sock, deadline, traveller))
 
 
 def _through(transport: Transport, config: HostConfig, deadline: float) -> socket.socket:
     target = (config.hostname, config.port)
     try:
-        return bridge.connect(transport.channels, target, max(1.0, deadline - time.monotonic()))
+        return channel_socket.connect(transport.channels, target, max(1.0, deadline - time.monotonic()))
     except (paramiko.SSHException, EOFError, OSError) as error:
         raise errors.HostUnreachable(
             f"{config.alias} ({config.hostname} port {config.port}) cannot be reached from the jump host: {error}",
@@ -104,7 +105,7 @@ def _through(transport: Transport, config: HostConfig, deadline: float) -> socke
         ) from error
 
 
-def _enter(config: HostConfig, sock: socket.socket, deadline: float, traveller: Traveller) -> Transport:
+def _enter(config: HostConfig, sock: socket.socket, deadline: float, traveller: LoginContext) -> Transport:
     """Exchange keys, verify the host, log in; closes the socket where that fails."""
     transport = handshake(config, sock, deadline, traveller.cancelled)
     try:

@@ -15,7 +15,7 @@ _HEAD = struct.Struct(">xBII")
 _ROOM = 32  # for the padding
 
 
-class Tray:
+class PacketBatch:
     """Room for a few packets of CHANNEL_DATA; one for each loop, since it is empty again at the end of every turn."""
 
     def __init__(self) -> None:

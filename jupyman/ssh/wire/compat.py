@@ -43,7 +43,7 @@ from paramiko.common import (
 )
 from paramiko.message import Message
 
-from jupyman.ssh.sealing import Damaged
+from jupyman.ssh.wire.packets import Damaged
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ Sift = Callable[[int, "Incoming"], bool]
 """Given a message and its type, returns whether it is dealt with, so that paramiko does not see it."""
 
 
-class Foreign(paramiko.SSHException):
+class ProtocolFault(paramiko.SSHException):
     """What the host sent is not SSH as we know it."""
 
 
@@ -168,7 +168,7 @@ def foreign(error: Exception | None) -> Exception | None:
         place = place.tb_next
     where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place is not None else "an unknown place"
     log.info("what a host sent broke %s: %s", where, printable(repr(error)))
-    made = Foreign(f"the host sent something that is not SSH as we know it ({printable(repr(error))})")
+    made = ProtocolFault(f"the host sent something that is not SSH as we know it ({printable(repr(error))})")
     made.__cause__ = error
     return made
 

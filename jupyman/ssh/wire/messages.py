@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Protocol
 
-from jupyman.ssh.sealing import Damaged
+from jupyman.ssh.wire.packets import Damaged
 
 FIRST_CHANNEL = 1 << 24  # paramiko's own channels have numbers below (Transport._next_channel)
 CHANNEL_MESSAGES = range(91, 101)  # from CHANNEL_OPEN_CONFIRMATION to CHANNEL_FAILURE

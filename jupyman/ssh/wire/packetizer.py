@@ -20,11 +20,11 @@ from paramiko.common import MSG_CHANNEL_DATA, MSG_KEXINIT
 from paramiko.message import Message
 from paramiko.packet import NeedRekeyException
 
-from jupyman.ssh.inbox import Inbox
-from jupyman.ssh.manners import Incoming, Sift
-from jupyman.ssh.messages import CHANNEL_MESSAGES, FIRST_CHANNEL, SIGNS_OF_LIFE, Router, data_of, number_of
-from jupyman.ssh.outbox import LAST, Outbox
-from jupyman.ssh.sealing import Damaged, GcmOpener, GcmSealer, MacOpener, MacSealer, Opener, Sealer
+from jupyman.ssh.wire.compat import Incoming, Sift
+from jupyman.ssh.wire.messages import CHANNEL_MESSAGES, FIRST_CHANNEL, SIGNS_OF_LIFE, Router, data_of, number_of
+from jupyman.ssh.wire.packets import Damaged, GcmOpener, GcmSealer, MacOpener, MacSealer, Opener, Sealer
+from jupyman.ssh.wire.receiver import PacketReceiver
+from jupyman.ssh.wire.sender import LAST, PacketSender
 
 # RFC 4344, section 3.2, allows 64 GiB under one AES key, and OpenSSH uses them up (packet.c); new keys stop the traffic
 # for two round trips. For ciphers with small blocks, what paramiko does.
@@ -58,11 +58,11 @@ class Packetizer:
         self.sift: Sift | None = None
         self.heard = time.monotonic()
         self._sock = sock
-        self._inbox = Inbox(sock, self._idle)
+        self._inbox = PacketReceiver(sock, self._idle)
         # The same connection once more, not blocking: a timeout would belong to both directions.
         ours = sock.dup()
         ours.setblocking(False)
-        self.outbox = Outbox(ours)
+        self.outbox = PacketSender(ours)
         self._closed = self._busy = False
         self._gone = threading.Lock()
         self._reader = 0

@@ -21,18 +21,18 @@ from paramiko.message import Message
 from paramiko.packet import NeedRekeyException
 from paramiko.packet import Packetizer as Theirs
 
-from jupyman.ssh.inbox import LINE, PATIENCE
-from jupyman.ssh.manners import Incoming, Sift
-from jupyman.ssh.messages import CHANNEL_MESSAGES, FIRST_CHANNEL, SIGNS_OF_LIFE, Router, data_of, number_of
-from jupyman.ssh.outbox import FLOOD, PIECE
-from jupyman.ssh.sealing import MAX_PACKET, Damaged
+from jupyman.ssh.wire.compat import Incoming, Sift
+from jupyman.ssh.wire.messages import CHANNEL_MESSAGES, FIRST_CHANNEL, SIGNS_OF_LIFE, Router, data_of, number_of
+from jupyman.ssh.wire.packets import MAX_PACKET, Damaged
+from jupyman.ssh.wire.receiver import LINE, PATIENCE
+from jupyman.ssh.wire.sender import FLOOD, PIECE
 
 log = logging.getLogger(__name__)
 
 FULL = 256 * 1024  # bytes that wait to be sent before the forwarder stops reading
 
 
-class PlainOutbox:
+class ParamikoPacketSender:
     """What the forwarder sends by.
 
     Args:
@@ -107,7 +107,7 @@ class PlainOutbox:
                 self.on_stuck()
 
 
-class PlainPacketizer(Theirs):
+class ParamikoPacketizer(Theirs):
     """paramiko's packetizer, which keeps the channels of the router apart; attributes as for `Packetizer`.
 
     Only the transport's thread reads; the attributes that begin with an underscore are its own.
@@ -120,7 +120,7 @@ class PlainPacketizer(Theirs):
         self.router: Router | None = None
         self.on_room: Callable[[], None] | None = None
         self.sift: Sift | None = None
-        self.outbox = PlainOutbox(sock)
+        self.outbox = ParamikoPacketSender(sock)
         self._sock = sock
         self._rest = bytearray()  # came behind the greeting's line
         self._exchanging = False  # from the host's KEXINIT to its NEWKEYS

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import paramiko
 
-from jupyman.ssh.sealing import MAX_PACKET, ROOM, Opener
+from jupyman.ssh.wire.packets import MAX_PACKET, ROOM, Opener
 
 SMALL = 64 * 1024  # bytes of the buffer of a connection that is idle: there may be a hundred of them
 LARGE = 1024 * 1024
@@ -17,7 +17,7 @@ PATIENCE = 5.0  # seconds; paramiko looks ten times a second whether it was clos
 _QUICKACK: int = getattr(socket, "TCP_QUICKACK", 0)  # Linux
 
 
-class Inbox:
+class PacketReceiver:
     """The receiving half of a connection; for one thread at a time.
 
     Args:

@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from paramiko.message import Message
 from paramiko.packet import Packetizer as Theirs
 
-from jupyman.ssh.packetizer import Packetizer
-from jupyman.ssh.plainpackets import PlainPacketizer
+from jupyman.ssh.wire.packetizer import Packetizer
+from jupyman.ssh.wire.paramiko_packets import ParamikoPacketizer
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class _Unfit(Exception):
 
 
 @functools.cache
-def packetizer() -> type[Packetizer | PlainPacketizer]:
+def packetizer() -> type[Packetizer | ParamikoPacketizer]:
     """Return the packetizer to use: ours, or paramiko's own where ours does not fit."""
     try:
         check()
@@ -48,7 +48,7 @@ def packetizer() -> type[Packetizer | PlainPacketizer]:
             paramiko.__version__,
             str(error) or repr(error),
         )
-        return PlainPacketizer
+        return ParamikoPacketizer
     return Packetizer
 
 

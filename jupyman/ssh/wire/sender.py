@@ -17,8 +17,8 @@ from collections.abc import Callable
 import paramiko
 from paramiko.common import MSG_KEXINIT
 
-from jupyman.ssh import tray
-from jupyman.ssh.sealing import Buffer, GcmSealer, MacSealer, Sealer
+from jupyman.ssh.wire import batch
+from jupyman.ssh.wire.packets import Buffer, GcmSealer, MacSealer, Sealer
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ PIECE = 256
 _LOOK = 0.5  # seconds between looks of a thread that waits until its message is gone
 
 
-class Outbox:
+class PacketSender:
     """The sending half of a connection, for any number of threads.
 
     Args:
@@ -136,7 +136,7 @@ class Outbox:
                     wire = memoryview(bytearray(sum(size + 64 for _, size in packets)))
                 else:
                     if not self._wire:
-                        self._wire = memoryview(bytearray(tray.PACKETS * (tray.DATA + 64)))
+                        self._wire = memoryview(bytearray(batch.PACKETS * (batch.DATA + 64)))
                     wire = self._wire
                 end = 0
                 for body, size in packets:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from jupyman import errors
 from jupyman.model import App, Environment, Torch
-from jupyman.tools.text import clean, harmless
+from jupyman.tools.host.text import clean, harmless
 
 Kind = Literal["conda", "mamba", "micromamba", "venv", "uv", "system"]
 _KINDS: dict[str, Kind] = {

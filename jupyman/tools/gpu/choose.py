@@ -9,7 +9,7 @@ from typing import Literal
 
 from jupyman import errors
 from jupyman.model import Gpu, GpuProcess, MigInstance
-from jupyman.tools.text import clean
+from jupyman.tools.host.text import clean
 
 GIB = 1024**3
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)([KMGT]?)(?:i?B)?", re.IGNORECASE)

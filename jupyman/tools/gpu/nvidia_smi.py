@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jupyman.model import Driver, Gpu, GpuProcess, MigInstance, Problem, Severity
-from jupyman.tools.text import clean
+from jupyman.tools.host.text import clean
 
 MIB = 1024 * 1024
 _NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")

@@ -1,4 +1,4 @@
-"""What remote/torch_run.py told of an environment's torch, in words."""
+"""What remote/gpus/torch_run.py told of an environment's torch, in words."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Literal
 import msgspec
 
 from jupyman.model import DeepCheck, Environment
-from jupyman.tools.text import clean
+from jupyman.tools.host.text import clean
 
 
-class Told(msgspec.Struct, frozen=True):
+class TorchReport(msgspec.Struct, frozen=True):
     """Its answer."""
 
     stage: Literal["import", "cpu", "cuda", "done"] = "import"
@@ -66,16 +66,16 @@ def judge(
     """
 
     def say(ok: bool | None, text: str, fix: str | None = None) -> DeepCheck:
-        answer = found or Told()
+        answer = found or TorchReport()
         device = clean(answer.device, 80) if answer.device is not None and ok else None
         return DeepCheck(
             env=environment.prefix, ok=ok, text=text, fix=fix, device=device, seconds=answer.seconds if ok else None
         )
 
-    found: Told | None = None
+    found: TorchReport | None = None
     if told is not None:
         try:
-            found = msgspec.json.decode(told, type=Told)
+            found = msgspec.json.decode(told, type=TorchReport)
         except msgspec.DecodeError:
             return say(False, "its answer could not be read", "try by hand: python -c 'import torch'")
     if found is None:

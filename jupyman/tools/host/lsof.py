@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from jupyman.tools.sockets import split_endpoint
-from jupyman.tools.text import clean
+from jupyman.tools.host.sockets import split_endpoint
+from jupyman.tools.host.text import clean
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from jupyman.tools.text import clean
+from jupyman.tools.host.text import clean
 
 _LISTEN = "0A"  # include/net/tcp_states.h
 _SS_UID = re.compile(r"\suid:([0-9]{1,10})\b")

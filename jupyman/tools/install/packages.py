@@ -8,10 +8,10 @@ from typing import Literal
 
 from jupyman import errors
 from jupyman.model import Environment
-from jupyman.tools import activation
-from jupyman.tools.activation import CONDA_KINDS
-from jupyman.tools.recipe import Step
-from jupyman.tools.wish import Tool
+from jupyman.tools.envs import activation
+from jupyman.tools.envs.activation import CONDA_KINDS
+from jupyman.tools.install.plan import PlanStep
+from jupyman.tools.install.request import Tool
 
 Kind = Literal["wheel", "sdist", "conda"]
 # PEP 427, PEP 625 and conda's own names: nothing that a shell, a tool or a terminal could take for something else.
@@ -42,7 +42,7 @@ def kind(name: str) -> Kind:
     return found
 
 
-def steps(environment: Environment, paths: Sequence[str], tools: Sequence[Tool], *, pip: bool) -> list[Step]:
+def steps(environment: Environment, paths: Sequence[str], tools: Sequence[Tool], *, pip: bool) -> list[PlanStep]:
     """Write the commands that install files of the host into an environment, without a network.
 
     Args:
@@ -67,7 +67,7 @@ def steps(environment: Environment, paths: Sequence[str], tools: Sequence[Tool],
             )
         files = by_kind["conda"]
         argv = [*_conda(environment, tools), "-p", environment.prefix, *files]
-        found.append(Step(key="conda", text=_count(files, "conda package"), argv=argv))
+        found.append(PlanStep(key="conda", text=_count(files, "conda package"), argv=argv))
     wheels = [*by_kind.get("wheel", []), *by_kind.get("sdist", [])]
     if wheels:
         folders = list(dict.fromkeys(path.rpartition("/")[0] for path in wheels))
@@ -76,9 +76,9 @@ def steps(environment: Environment, paths: Sequence[str], tools: Sequence[Tool],
             # To build one apart, pip would fetch its build tools.
             argv.append("--no-build-isolation")
         argv += [word for folder in folders for word in ("--find-links", folder)]
-        found.append(Step(key="pip", text=_count(wheels, "Python package"), argv=[*argv, *wheels]))
+        found.append(PlanStep(key="pip", text=_count(wheels, "Python package"), argv=[*argv, *wheels]))
     folders = list(dict.fromkeys(path.rpartition("/")[0] for path in paths))
-    found.append(Step(key="clean", text="the uploaded files go", argv=["rm", "-r", "--", *folders], soft=True))
+    found.append(PlanStep(key="clean", text="the uploaded files go", argv=["rm", "-r", "--", *folders], soft=True))
     return found
 
 

@@ -11,10 +11,11 @@ import msgspec
 
 from jupyman import errors
 from jupyman.model import Environment, Noun
-from jupyman.tools import conda, torch_wheels
-from jupyman.tools.mirrors import Mirror
-from jupyman.tools.torch_wheels import Build
-from jupyman.tools.wish import KINDS, Means, Tool, Wish, check_name, check_text
+from jupyman.tools.envs import discovery
+from jupyman.tools.install import torch_wheels
+from jupyman.tools.install.mirrors import Mirror
+from jupyman.tools.install.request import KINDS, EnvironmentRequest, HostInstallers, Tool, check_name, check_text
+from jupyman.tools.install.torch_wheels import Build
 
 CONDA: frozenset[str] = frozenset({"conda", "mamba", "micromamba"})
 DEFAULT_PYTHON = (3, 12)
@@ -36,7 +37,7 @@ PROVE_GPU = (
 )
 
 
-class Step(Noun, frozen=True, kw_only=True):
+class PlanStep(Noun, frozen=True, kw_only=True):
     """One command. `soft`: its failure is told, and the next step follows."""
 
     key: str
@@ -50,12 +51,12 @@ class Step(Noun, frozen=True, kw_only=True):
         return shlex.join(self.argv)
 
 
-class Recipe(Noun, frozen=True, kw_only=True):
+class InstallPlan(Noun, frozen=True, kw_only=True):
     """How it is done."""
 
     tool: Tool
     environment: Environment
-    steps: list[Step]
+    steps: list[PlanStep]
     room: int  # bytes
     build: Build | None
     notes: list[str]
@@ -67,7 +68,7 @@ class Recipe(Noun, frozen=True, kw_only=True):
         return self.environment.prefix
 
 
-def check(wish: Wish) -> None:
+def check(wish: EnvironmentRequest) -> None:
     """Judge a wish by its words alone.
 
     Raises:
@@ -83,7 +84,7 @@ def check(wish: Wish) -> None:
     torch_wheels.parse(wish.torch, wish.cuda)
 
 
-def plan(wish: Wish, means: Means, mirror: Mirror | None = None) -> Recipe:
+def plan(wish: EnvironmentRequest, means: HostInstallers, mirror: Mirror | None = None) -> InstallPlan:
     """Work out the steps.
 
     Args:
@@ -111,24 +112,26 @@ def plan(wish: Wish, means: Means, mirror: Mirror | None = None) -> Recipe:
         )
     _check_python(wish, build)
     tool = _tool(wish, means)
-    return _Kitchen(wish, means, mirror, build, tool).cook()
+    return _Planner(wish, means, mirror, build, tool).cook()
 
 
-class _Kitchen:
+class _Planner:
     """Writes the steps for one tool."""
 
-    def __init__(self, wish: Wish, means: Means, mirror: Mirror | None, build: Build | None, tool: Tool) -> None:
+    def __init__(
+        self, wish: EnvironmentRequest, means: HostInstallers, mirror: Mirror | None, build: Build | None, tool: Tool
+    ) -> None:
         self.wish = wish
         self.mirror = mirror
         self.build = build
         self.tool = tool
         self.notes: list[str] = []
-        self.steps: list[Step] = []
+        self.steps: list[PlanStep] = []
         self.means = means
         self.prefix = f"{self._folder()}/{wish.name}"
         self.python = f"{self.prefix}/bin/python"
 
-    def cook(self) -> Recipe:
+    def cook(self) -> InstallPlan:
         """Write them."""
         wish, build = self.wish, self.build
         named = [package.removeprefix("pip:") for package in wish.packages if package.startswith("pip:")]
@@ -156,7 +159,7 @@ class _Kitchen:
             self._add("proof", "torch can be imported", [self.python, "-c", PROVE_TORCH])
             if build.tag != "cpu" and self.means.gpus:
                 self._add("gpu", "torch counts on the GPU", [self.python, "-c", PROVE_GPU], soft=True)
-        return Recipe(
+        return InstallPlan(
             tool=self.tool,
             environment=self._environment(),
             steps=self.steps,
@@ -221,7 +224,7 @@ class _Kitchen:
         self._add(key, text, [*argv, *packages, *index, *(more or [])])
 
     def _add(self, key: str, text: str, argv: Sequence[str], *, soft: bool = False) -> None:
-        self.steps.append(Step(key=key, text=text, argv=list(argv), soft=soft))
+        self.steps.append(PlanStep(key=key, text=text, argv=list(argv), soft=soft))
 
     # --- where from, where to -------------------------------------------------------------------------------------
 
@@ -271,7 +274,7 @@ class _Kitchen:
         if self.tool.kind == "micromamba":
             root = root or self._own_root()
         found = Environment(
-            name=conda.name_of(self.prefix, root, self.means.home),
+            name=discovery.name_of(self.prefix, root, self.means.home),
             prefix=self.prefix,
             kind=self.tool.kind,
             python=None,
@@ -303,7 +306,7 @@ class _Kitchen:
         return room + (ROOM["pyg"] if self.wish.pyg else 0)
 
 
-def _tool(wish: Wish, means: Means) -> Tool:
+def _tool(wish: EnvironmentRequest, means: HostInstallers) -> Tool:
     """Choose the installer."""
     yaml = wish.source_name is not None and _is_yaml(wish.source_name)
     for kind in KINDS if wish.tool is None else [one for one in KINDS if one == wish.tool]:
@@ -326,7 +329,7 @@ def _tool(wish: Wish, means: Means) -> Tool:
     raise errors.EnvironmentMissing(f"the host has no {what}", f"there is: {names}")
 
 
-def _check_python(wish: Wish, build: Build | None) -> None:
+def _check_python(wish: EnvironmentRequest, build: Build | None) -> None:
     if wish.python is None or build is None:
         return
     low, high = torch_wheels.pythons(build)

@@ -17,7 +17,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}")
 _RESERVED = frozenset({"base", "root", "system", "user"})
 
 
-class Wish(Noun, frozen=True, kw_only=True):
+class EnvironmentRequest(Noun, frozen=True, kw_only=True):
     """What the user asked for; kept on the host, so that a broken-off installation can be taken up by its name."""
 
     name: str
@@ -37,7 +37,7 @@ class Wish(Noun, frozen=True, kw_only=True):
     @property
     def bare(self) -> bool:
         """Whether nothing but the name was said."""
-        return self == Wish(name=self.name)
+        return self == EnvironmentRequest(name=self.name)
 
 
 class Tool(Noun, frozen=True, kw_only=True):
@@ -63,7 +63,7 @@ class Python(Noun, frozen=True, kw_only=True):
         return int(numbers[0]), int(numbers[1])
 
 
-class Means(Noun, frozen=True, kw_only=True):
+class HostInstallers(Noun, frozen=True, kw_only=True):
     """What the host has."""
 
     home: str

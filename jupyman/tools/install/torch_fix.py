@@ -10,8 +10,9 @@ import shlex
 from collections.abc import Sequence
 
 from jupyman.model import Driver, Environment, Gpu
-from jupyman.tools import activation, torch_cuda
-from jupyman.tools.torch_wheels import INDEX
+from jupyman.tools.envs import activation
+from jupyman.tools.gpu import torch_cuda
+from jupyman.tools.install.torch_wheels import INDEX
 
 
 def command(environment: Environment, driver: Driver | None, gpus: Sequence[Gpu]) -> str | None:

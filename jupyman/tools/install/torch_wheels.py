@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from jupyman import errors
 from jupyman.model import Driver, Gpu
-from jupyman.tools import torch_cuda
+from jupyman.tools.gpu import torch_cuda
 
 INDEX = "https://download.pytorch.org/whl"
 PYG_INDEX = "https://data.pyg.org/whl"

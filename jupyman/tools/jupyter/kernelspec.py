@@ -11,7 +11,7 @@ import msgspec
 
 from jupyman import errors
 from jupyman.model import Environment, KernelSpec, Problem
-from jupyman.tools import activation
+from jupyman.tools.envs import activation
 
 # jupyter_client/kernelspec.py, _kernel_name_pat. It looks names up in lower case, so we write none other.
 _NAME = re.compile(r"[A-Za-z0-9._-]+")

@@ -12,7 +12,7 @@ _PAIR = re.compile(r"([0-9]{1,9}) ([0-9]{1,10})")
 
 
 @dataclass(frozen=True)
-class Lineage:
+class ProcessTree:
     """Processes of a host: the parent of each, which are kernels (their ids), and the uids of some."""
 
     parents: Mapping[int, int]
@@ -20,7 +20,7 @@ class Lineage:
     uids: Mapping[int, int]
 
 
-def read(links: Sequence[str], kernels: Sequence[str], uids: Sequence[str]) -> Lineage:
+def read(links: Sequence[str], kernels: Sequence[str], uids: Sequence[str]) -> ProcessTree:
     """Read what the script says of processes.
 
     Args:
@@ -34,7 +34,7 @@ def read(links: Sequence[str], kernels: Sequence[str], uids: Sequence[str]) -> L
         identity = kernel_id(file)
         if re.fullmatch(r"[0-9]{1,9}", number) and identity is not None:
             named[int(number)] = identity
-    return Lineage(_pairs(links), named, _pairs(uids))
+    return ProcessTree(_pairs(links), named, _pairs(uids))
 
 
 def kernel_id(file: str) -> str | None:
@@ -43,7 +43,7 @@ def kernel_id(file: str) -> str | None:
     return found[1] if found is not None else None
 
 
-def place(lineage: Lineage, pid: int, servers: Container[int]) -> tuple[str | None, int | None]:
+def place(lineage: ProcessTree, pid: int, servers: Container[int]) -> tuple[str | None, int | None]:
     """Find where a process belongs.
 
     Args:

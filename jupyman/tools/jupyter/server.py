@@ -48,7 +48,7 @@ def parse_runtime(text: str) -> RuntimeFile | None:
 
 
 @dataclass(frozen=True)
-class Listening:
+class ListeningAddress:
     """A listening TCP address."""
 
     address: str
@@ -65,7 +65,7 @@ class Listening:
         return self.address in {"127.0.0.1", "0.0.0.0", "::", "*"}  # noqa: S104 - compared, not bound
 
 
-def parse_listen(text: str) -> Listening | None:
+def parse_listen(text: str) -> ListeningAddress | None:
     """Read an address as ``/proc/net/tcp`` writes it (proc_net_tcp(5): hexadecimal, host byte order), or as lsof does.
 
     Args:
@@ -77,9 +77,9 @@ def parse_listen(text: str) -> Listening | None:
     address, _, port = text.strip().rpartition(":")
     if re.fullmatch(r"[0-9A-F]{8}|[0-9A-F]{32}", address) and re.fullmatch(r"[0-9A-F]{4}", port):
         words = [bytes.fromhex(address[i : i + 8])[::-1] for i in range(0, len(address), 8)]
-        return Listening(_ip(b"".join(words)), int(port, 16))
+        return ListeningAddress(_ip(b"".join(words)), int(port, 16))
     if address and port.isascii() and port.isdigit() and int(port) < 65536:
-        return Listening(address.strip("[]"), int(port))
+        return ListeningAddress(address.strip("[]"), int(port))
     return None
 
 
@@ -92,7 +92,7 @@ def _ip(raw: bytes) -> str:
 
 
 def configuration(template: str, default_kernel: str | None) -> str:
-    """Complete remote/jupyter_config.py.
+    """Complete remote/servers/jupyter_config.py.
 
     Args:
         template: its text.

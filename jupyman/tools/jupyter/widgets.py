@@ -34,7 +34,7 @@ _OLDEST = (3, 7)  # Python for ipywidgets 8 (its metadata)
 
 
 @dataclass(frozen=True)
-class Half:
+class WidgetPart:
     """One half as it was found.
 
     Attributes:
@@ -53,19 +53,19 @@ class Half:
         return self.version is not None and self.generation is None
 
 
-def in_kernel(version: str | None) -> Half:
+def in_kernel(version: str | None) -> WidgetPart:
     """Read the version of ipywidgets that a kernel has; None: it has none."""
-    return Half("ipywidgets", version, _generation(version, _IPYWIDGETS))
+    return WidgetPart("ipywidgets", version, _generation(version, _IPYWIDGETS))
 
 
-def in_lab(version: str | None) -> Half:
+def in_lab(version: str | None) -> WidgetPart:
     """Read the version in the package.json of JupyterLab's extension; None: it is not there."""
-    return Half("jupyterlab_widgets", version, _generation(version, _LAB))
+    return WidgetPart("jupyterlab_widgets", version, _generation(version, _LAB))
 
 
-def in_classic(version: str | None) -> Half:
+def in_classic(version: str | None) -> WidgetPart:
     """Read the version of widgetsnbextension; None: it is not there."""
-    return Half("widgetsnbextension", version, _generation(version, _CLASSIC))
+    return WidgetPart("widgetsnbextension", version, _generation(version, _CLASSIC))
 
 
 def requirement(package: Package, generation: Generation) -> str:
@@ -73,7 +73,7 @@ def requirement(package: Package, generation: Generation) -> str:
     return _REQUIREMENTS[package, generation]
 
 
-def agreed(kernel: Half, front: Half, python: str | None) -> Generation | None:
+def agreed(kernel: WidgetPart, front: WidgetPart, python: str | None) -> Generation | None:
     """Choose the generation that both halves should have.
 
     Args:

@@ -16,7 +16,7 @@ import pytest
 
 from tests.bed import wait_until
 
-SCRIPT = Path(__file__).parent.parent.parent / ".ci" / "run"
+SCRIPT = Path(__file__).parents[3] / ".ci" / "run"
 pytestmark = pytest.mark.skipif(
     not all(map(shutil.which, ("apt-get", "dpkg-deb", "bash"))), reason="only Debian and its kin have apt"
 )

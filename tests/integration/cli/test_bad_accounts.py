@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.bed import Cli, User
-
-from .aftermath import free_port, leftovers, nothing_left, refused, says, servers
+from tests.integration.aftermath import free_port, leftovers, nothing_left, refused, says, servers
 
 BROKEN = """\
 import sys

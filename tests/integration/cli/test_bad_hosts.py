@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.bed import Bed, Cli, Sshd, User, keygen
-
-from .aftermath import free_port, nothing_left, refused, says, servers, tells
-from .terminal import Terminal
+from tests.integration.aftermath import free_port, nothing_left, refused, says, servers, tells
+from tests.integration.terminal import Terminal
 
 PASSWORD = "correct horse"
 WITH_PASSWORD = ("PasswordAuthentication yes", "PubkeyAuthentication no")

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.bed import Cli, User, wait_until
-
-from .aftermath import NOTHING, free_port, no_traceback, nothing_left, refused, says, tells
+from tests.integration.aftermath import NOTHING, free_port, no_traceback, nothing_left, refused, says, tells
 
 NO_NAMES = [
     "a'b",

@@ -17,12 +17,11 @@ import psutil
 import pytest
 
 from tests.bed import Cli, User, private_home, wait_until
+from tests.integration.account import alive, build_environment, public_folder
+from tests.integration.aftermath import leftovers
+from tests.integration.terminal import Terminal
 
-from .account import alive, build_environment, public_folder
-from .aftermath import leftovers
-from .terminal import Terminal
-
-EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 WITHOUT = ("ssh", "slogin", "sftp", "scp")
 
 

@@ -16,10 +16,9 @@ import pytest
 
 from jupyman.cli.main import VERBS
 from tests.bed import Bed, Cli, User, keygen
-
-from .account import free_ports
-from .aftermath import no_traceback, nothing_left, says
-from .terminal import Terminal
+from tests.integration.account import free_ports
+from tests.integration.aftermath import no_traceback, nothing_left, says
+from tests.integration.terminal import Terminal
 
 ESCAPE = "\x1b"
 PASSWORD = "correct horse"

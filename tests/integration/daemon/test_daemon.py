@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 import jupyman.client
-import jupyman.daemon.http
-import jupyman.daemon.operation
+import jupyman.daemon.request_stream
 import jupyman.daemon.server
+import jupyman.daemon.web_server
 from jupyman import __version__, api, errors, paths
 from jupyman.client import Client
 from tests import fakes
@@ -148,7 +148,7 @@ def test_a_body_that_does_not_come(daemon: fakes.Served, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("sent", [b"", b"GET /v1/hello HT", b"GET /v1/hello HTTP/1.1\r\nHost: x\r\nX: "])
 def test_a_head_that_does_not_come(daemon: fakes.Served, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
-    monkeypatch.setattr(jupyman.daemon.http, "HEAD_TIMEOUT", 0.1)
+    monkeypatch.setattr(jupyman.daemon.web_server, "HEAD_TIMEOUT", 0.1)
     with socket.create_connection(("127.0.0.1", daemon.port), timeout=WAIT) as raw:
         raw.sendall(sent)
         assert raw.recv(4096) == b""
@@ -340,7 +340,7 @@ def test_what_cannot_be_sent_breaks_nothing(daemon: fakes.Served) -> None:
 
 
 def test_a_client_that_does_not_read_is_let_go(daemon: fakes.Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jupyman.daemon.operation, "BACKLOG", 50)
+    monkeypatch.setattr(jupyman.daemon.request_stream, "BACKLOG", 50)
     let_go = threading.Event()
 
     def work(request: api.Logs, operation: api.Operation) -> Any:

@@ -22,10 +22,11 @@ import pytest
 
 import jupyman.cli.daemon
 import jupyman.client
-import jupyman.spawn
-from jupyman import address, api, paths
+import jupyman.local.spawn
+from jupyman import api, paths
 from jupyman.daemon import log as daemon_log
 from jupyman.daemon.lock import Lock
+from jupyman.local import daemon_file as address
 from tests import fakes
 
 WAIT = 30.0  # seconds that a process may take on a busy machine
@@ -53,13 +54,13 @@ def where(home: Path) -> paths.Paths:
     return paths.find({"JUPYMAN_HOME": str(home)})
 
 
-def here(home: Path) -> address.Address:
+def here(home: Path) -> address.DaemonAddress:
     found = address.read(where(home).daemon_file)
     assert found is not None
     return found
 
 
-def start(home: Path) -> address.Address:
+def start(home: Path) -> address.DaemonAddress:
     result = fakes.run(home, "daemon", "start")
     assert result.status == 0, result.stderr
     return here(home)
@@ -154,7 +155,7 @@ def test_stale_file_whose_pid_is_another_process(home: Path, listens: str, monke
             listener.close()
         elif listens in said:
             threading.Thread(target=greet, args=(listener, said[listens]), daemon=True).start()
-        stale = address.Address(pid=other.pid, create_time=1.0, port=port, token="old", version="0")
+        stale = address.DaemonAddress(pid=other.pid, create_time=1.0, port=port, token="old", version="0")
         address.write(where(home).daemon_file, stale)
         assert fakes.run(home, "ps").status == 0
         assert here(home).pid != other.pid
@@ -221,7 +222,7 @@ def test_one_that_hangs_is_replaced(home: Path, monkeypatch: pytest.MonkeyPatch)
 def test_one_that_is_still_ending_is_waited_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     where(home).make()
     lock = Lock(where(home).runtime / "daemon.lock")
-    real = jupyman.spawn.spawn
+    real = jupyman.local.spawn.spawn
     losers: list[int] = []
 
     def spawn(places: paths.Paths) -> subprocess.Popen[bytes]:
@@ -231,7 +232,7 @@ def test_one_that_is_still_ending_is_waited_for(home: Path, monkeypatch: pytest.
             lock.release()  # the one before has ended: now somebody must start another
         return process
 
-    monkeypatch.setattr(jupyman.spawn, "spawn", spawn)
+    monkeypatch.setattr(jupyman.local.spawn, "spawn", spawn)
     assert fakes.run(home, "ps").status == 0
     assert losers == [40]
     assert served(home) == 1

@@ -13,7 +13,7 @@ import pytest
 
 from tests.bed import Bed, Cli, User
 from tests.integration.aftermath import refused, says
-from tests.integration.env_bed import busy, channel, conda, index, jobs, mine, python_version, state, with_uv
+from tests.integration.envs.env_bed import busy, channel, conda, index, jobs, mine, python_version, state, with_uv
 
 __all__ = ["busy", "channel", "conda", "index", "mine", "with_uv"]
 V = python_version()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jupyman import remote
-from jupyman.core import shell as script
+from jupyman.host.shell import script
 from tests.bed import Cli, User
 from tests.integration.aftermath import says
 from tests.integration.terminal import Terminal
@@ -165,7 +165,7 @@ def test_whatever_program_the_host_has(tmp_path: Path, near: Cli, missing: tuple
     base = text.split('pip = "')[1].partition('"')[0]
     shell = LocalShell(tmp_path, env={"PATH": bare_path(tmp_path / "bin", *missing)})
     urls = f"good {base}/pip/\nbad {base}/nothing/\ngone http://127.0.0.1:9/x"
-    facts = script.run(shell, "mirror_test", {"URLS": urls, "LIMIT": "5"}, timeout=30)
+    facts = script.run(shell, "envs/mirror_test", {"URLS": urls, "LIMIT": "5"}, timeout=30)
     reached = [line.split()[0] for line in facts.all("reach")]
     assert reached == ([] if "python3" in missing else ["good"])
-    assert remote.script("mirror_test")
+    assert remote.script("envs/mirror_test")

@@ -15,9 +15,9 @@ from tests.bed import Bed, Cli, User, wait_until
 from tests.bed.channel import Channel
 from tests.bed.wheels import Index
 from tests.integration.aftermath import programs, says
-from tests.integration.env_bed import STATE, channel, conda, give_pip, index, jobs, mine, python_version, with_uv
+from tests.integration.envs.env_bed import STATE, channel, conda, give_pip, index, jobs, mine, python_version, with_uv
+from tests.integration.kernels.test_kernel_verbs import own
 from tests.integration.terminal import Terminal
-from tests.integration.test_kernel_verbs import own
 
 __all__ = ["channel", "conda", "index", "mine", "with_uv"]
 

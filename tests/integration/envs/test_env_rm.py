@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tests.bed import Bed, Cli, User, wait_until
 from tests.integration.aftermath import refused, says
+from tests.integration.kernels.test_kernel_verbs import own
 from tests.integration.terminal import Terminal
-from tests.integration.test_kernel_verbs import own
 
 
 def test_it_asks_and_names_what_goes(cli: Cli, user: User, fresh_bed: Bed) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.bed import Cli, User, wait_until
 from tests.integration.aftermath import no_traceback, programs, says
-from tests.integration.env_bed import busy, channel, conda, index, jobs, mine, python_version, state
+from tests.integration.envs.env_bed import busy, channel, conda, index, jobs, mine, python_version, state
 from tests.integration.terminal import Terminal
 
 __all__ = ["busy", "channel", "conda", "index", "mine"]

@@ -20,7 +20,7 @@ from tests.bed import Bed, Cli, wait_until
 from tests.bed.torch_cpu import TorchEnvironment, torch_environment
 from tests.integration.notebooks import a_session, served, token
 
-EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 
 

@@ -16,7 +16,7 @@ from tests.bed import Bed, Cli, User, private_home
 from tests.bed.accounts import SYSTEM_PATH
 from tests.bed.conda import TORCH
 from tests.bed.interpreter import VERSION
-from tests.integration.test_adopt import by_hand
+from tests.integration.up.test_adopt import by_hand
 
 KEYS = [
     "host",

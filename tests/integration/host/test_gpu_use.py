@@ -12,7 +12,7 @@ import pytest
 from tests.bed import Bed, Cli, User, private_home, wait_until
 from tests.integration.account import get
 from tests.integration.notebooks import Kernel, local_port, now, quiet_ports, token, up
-from tests.integration.test_adopt import by_hand
+from tests.integration.up.test_adopt import by_hand
 
 # Of tests/data/nvidia-smi/two-a100: GPU 0, of which 20 GiB are free, and GPU 1, which is empty and the session's.
 REST, OURS = "GPU-5b1c7d2e-0a4f-4c1b-9d37-2f6a8e4b1c01", "GPU-c2d94e7f-71b3-4f0e-8a55-90b7d3e6aa02"

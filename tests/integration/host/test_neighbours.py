@@ -69,7 +69,10 @@ def test_who_else_has_an_account(
         "nsswitch.conf": nsswitch,
         "login.defs": "# UID_MIN 5\nUID_MIN\t\t\t 1000\n",
         "ask": "\n".join(
-            [*map(remote.script, ("lib", "server", "neighbours")), "jm_alone && echo alone || echo shared"]
+            [
+                *map(remote.script, ("lib/common", "lib/server", "lib/neighbours")),
+                "jm_alone && echo alone || echo shared",
+            ]
         ),
     }.items():
         (folder / name).write_text(text)

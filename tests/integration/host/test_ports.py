@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from jupyman import errors
-from jupyman.core import ports
+from jupyman.host.report import ports
 from jupyman.model import PortHolder
 from tests.local_shell import Account, LocalShell, bare_path, new_account
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jupyman.core import probe
+from jupyman.host.report import probe
 from tests.integration.environment_tree import Look, Tree, codes, inside, look_fixture, tree_fixture
 from tests.local_shell import PATH, LocalShell
 

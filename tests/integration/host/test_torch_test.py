@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from jupyman import errors
-from jupyman.core import deep
+from jupyman.host.gpus import torch_test
 from jupyman.model import DeepCheck, Driver, Environment, Gpu, Torch
 from tests.bed import Bed, Cli, User, private_home, wait_until
 from tests.bed.interpreter import VERSION
@@ -94,7 +94,7 @@ def installed(user: User, body: str = "pass", cuda: str | None = "12.4", head: s
 
 
 def run(user: User, environment: Environment, gpus: list[Gpu] = GPUS, **more: Any) -> DeepCheck:
-    return deep.run(LocalShell(user.home, user.name), environment, DRIVER if gpus else None, gpus, **more)
+    return torch_test.run(LocalShell(user.home, user.name), environment, DRIVER if gpus else None, gpus, **more)
 
 
 def test_it_computes_on_the_freest_gpu(user: User) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 from tests.bed import Bed, Cli, Ran, User, fetched, wait_until
 from tests.bed.packages import closure, install
 from tests.integration.aftermath import programs, says, stuck
+from tests.integration.kernels.test_kernel_verbs import SITE, SPECS, own, wheel
 from tests.integration.terminal import Terminal, interrupted
-from tests.integration.test_kernel_verbs import SITE, SPECS, own, wheel
 
 # A kernel of another language, as jupyter_client's documentation shows one ("Making simple Python wrapper kernels").
 ECHO = """\

@@ -13,8 +13,9 @@ import msgspec
 import pytest
 
 from jupyman import errors
-from jupyman.core import kernel_fix, kernels
-from jupyman.core.kernel_check import Wish
+from jupyman.host.kernels import repair
+from jupyman.host.kernels import specs as kernels
+from jupyman.host.kernels.check import MissingPackage
 from jupyman.model import Environment, KernelAdded
 from tests.bed.packages import closure, install
 from tests.integration.account import Account, build_environment, new_account, processes, public_folder, until
@@ -202,7 +203,7 @@ def test_a_kernel_that_hangs_ends_with_the_channel(account: Account, folder: Pat
 
 def command(account: Account, env: Environment, package: str = "ipywidgets>=8,<9") -> tuple[list[str], str]:
     """Return what would be run, or why nothing."""
-    [plan] = kernel_fix.plans(account, [Wish(env, package, problem=0)])
+    [plan] = repair.plans(account, [MissingPackage(env, package, problem=0)])
     return list(plan.command), plan.refusal
 
 
@@ -271,11 +272,11 @@ def test_only_the_command_that_was_shown_is_run(account: Account, folder: Path) 
     os.chown(next((folder / "env/lib").iterdir()) / "site-packages", account.uid, -1)
     account.environ["PATH"] = f"{folder}/bin:/usr/bin:/bin"
     tool(folder / "bin/uv")
-    [plan] = kernel_fix.plans(account, [Wish(env, "x", problem=0)])
+    [plan] = repair.plans(account, [MissingPackage(env, "x", problem=0)])
     assert plan.command[0] == "uv"
     install(closure("pip"), folder / "env")
     with pytest.raises(errors.RemoteFailed, match="has changed meanwhile"):
-        kernel_fix.run(account, plan, on_line=lambda line: None)
+        repair.run(account, plan, on_line=lambda line: None)
 
 
 def test_a_kernel_starts_where_there_is_no_timeout_program(account: Account, folder: Path) -> None:

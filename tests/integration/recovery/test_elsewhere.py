@@ -15,11 +15,10 @@ from typing import Any
 import psutil
 import pytest
 
-from jupyman import address
+from jupyman.local import daemon_file
 from tests.bed import Bed, Cli, Network, Sshd, private_home, wait_until
-
-from .aftermath import no_traceback
-from .notebooks import Kernel, now
+from tests.integration.aftermath import no_traceback
+from tests.integration.notebooks import Kernel, now
 
 NAME = "gpu.lab.jupyman.invalid"  # RFC 6761: no name server knows it
 # In a mount namespace of its own, so that this computer's files stay as they are.
@@ -49,7 +48,7 @@ class Laptop(Cli):
 
     @property
     def daemon(self) -> psutil.Process:
-        found = address.read(self.home / "run" / "daemon.json")
+        found = daemon_file.read(self.home / "run" / "daemon.json")
         assert found is not None
         return psutil.Process(found.pid)
 

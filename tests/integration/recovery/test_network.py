@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 
-from jupyman.demo.cell import Kernel
+from jupyman.demo.cell import CellKernel
 from tests.bed import Bed, Cli, Network, Sshd, private_home, wait_until
-
-from .account import get
-from .notebooks import local_port, token
-from .tab import Tab
+from tests.integration.account import get
+from tests.integration.notebooks import local_port, token
+from tests.integration.tab import Tab
 
 
 @pytest.fixture
@@ -92,7 +91,7 @@ def test_a_stall_loses_nothing(cli: Cli, network: Network, sshd: Sshd) -> None:
 
 def test_up_during_a_stall_logs_in_at_once(cli: Cli, network: Network, sshd: Sshd) -> None:
     made = cli("up", "server1", "--no-browser", "--json").json
-    with Kernel(made["url"]) as kernel:
+    with CellKernel(made["url"]) as kernel:
         kernel.run("x = 41")
         with network.dropping():
             wait_until(lambda: session(cli)["link"]["silent_since"], what="the notice that the host is silent")
@@ -110,7 +109,7 @@ def test_a_black_hole_is_noticed_and_survived(cli: Cli, network: Network) -> Non
     assert made.rc == 0, made
     url = made.json["url"]
     port = int(made.json["forwards"][0]["local"].rsplit(":", 1)[1])
-    with Kernel(url) as kernel:
+    with CellKernel(url) as kernel:
         kernel.run("x = 41")
         lost = time.monotonic()
         with network.dropping():

@@ -22,10 +22,11 @@ from typing import Any, Self
 import psutil
 import pytest
 
-from jupyman import address, errors, paths
+from jupyman import errors, paths
 from jupyman.api import ClientContext, PsRequest
 from jupyman.client import Client
-from jupyman.demo.cell import Kernel
+from jupyman.demo.cell import CellKernel
+from jupyman.local import daemon_file
 from tests.bed import Bed, Cli, Network, Sshd, User, private_home, wait_until
 from tests.integration.aftermath import no_traceback
 from tests.integration.notebooks import quiet_ports, up
@@ -126,7 +127,7 @@ class Storm:
 
     @property
     def daemon(self) -> psutil.Process:
-        found = address.read(self.cli.home / "run" / "daemon.json")
+        found = daemon_file.read(self.cli.home / "run" / "daemon.json")
         assert found is not None
         return psutil.Process(found.pid)
 
@@ -230,7 +231,7 @@ def test_nothing_is_lost_and_nothing_is_left(storm: Storm) -> None:
     order = [faults[index % len(faults)] for index in range(ROUNDS)]
     chance.shuffle(order)
     try:
-        with Kernel(before["url"]) as kernel:
+        with CellKernel(before["url"]) as kernel:
             kernel.run("x = 0")
             left = Leftovers(storm)
             for number, fault in enumerate(order, 1):

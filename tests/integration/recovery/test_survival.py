@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from jupyman import address
+from jupyman.local import daemon_file
 from tests.bed import Bed, Cli, Sshd, User, wait_until
 from tests.integration.aftermath import no_traceback, servers
 from tests.integration.notebooks import Kernel, a_session, answers, local_port, now, up
@@ -41,7 +41,7 @@ def user(bed: Bed) -> User:
 
 
 def daemon(cli: Cli) -> int:
-    found = address.read(cli.home / "run" / "daemon.json")
+    found = daemon_file.read(cli.home / "run" / "daemon.json")
     assert found is not None
     return found.pid
 

@@ -11,11 +11,10 @@ import pytest
 
 from tests.bed import Bed, Cli, Ran, Sshd, User, private_home, wait_until
 from tests.bed.codes import OPTIONS, Codes, one_time_codes
-
-from .aftermath import no_traceback, says
-from .notebooks import Kernel, local_port, now, quiet_ports
-from .terminal import Terminal
-from .test_away import get
+from tests.integration.aftermath import no_traceback, says
+from tests.integration.notebooks import Kernel, local_port, now, quiet_ports
+from tests.integration.recovery.test_outage_page import get
+from tests.integration.terminal import Terminal
 
 
 @dataclass

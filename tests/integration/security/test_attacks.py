@@ -22,13 +22,14 @@ import pytest
 from jupyman import __version__, api, config, errors, paths, remote
 from jupyman.cli.options import offer
 from jupyman.client import Client
-from jupyman.core import answer, probe
-from jupyman.core.launchers import nohup
-from jupyman.core.shared import Shared
-from jupyman.core.steps import step
+from jupyman.core.runtime.progress import step
+from jupyman.core.runtime.shared_operation import SharedOperation
+from jupyman.host.report import probe
+from jupyman.host.servers import http_check, nohup
 from jupyman.model import Environment
-from jupyman.ssh import auth, command
-from jupyman.ssh.config import HostConfig
+from jupyman.ssh.config.ssh_g import HostConfig
+from jupyman.ssh.exec import command
+from jupyman.ssh.login import auth
 from tests import fakes
 from tests.integration.account import (
     Account,
@@ -83,9 +84,9 @@ def account() -> Iterator[Account]:
         yield fresh
 
 
-def functions(account: Account, text: str, name: str = "server") -> list[str]:
-    """Run sh text behind the functions of lib.sh and one more script; return its lines."""
-    script = f"{{\nJM_MARK=jm\n{remote.script('lib')}\n{remote.script(name)}\n{text}\n}}\n"
+def functions(account: Account, text: str, name: str = "lib/server") -> list[str]:
+    """Run sh text behind the functions of lib/common.sh and one more script; return its lines."""
+    script = f"{{\nJM_MARK=jm\n{remote.script('lib/common')}\n{remote.script(name)}\n{text}\n}}\n"
     return account.run(script, timeout=30).stdout.decode().splitlines()
 
 
@@ -152,7 +153,7 @@ def test_only_a_directory_that_nobody_else_can_change_is_firm(account: Account, 
     for name in ("open", "theirs"):
         account.environ["TMPDIR"] = str(account.home / name)
         (account.home / name).chmod(0o777)
-        [made] = functions(account, 'jm_scratch; echo "$jm_temporary"; rmdir "$jm_temporary"', "kernel")
+        [made] = functions(account, 'jm_scratch; echo "$jm_temporary"; rmdir "$jm_temporary"', "lib/kernel")
         assert made.startswith("/tmp/jm-")
 
 
@@ -343,7 +344,7 @@ def test_progress_without_end_fills_no_memory() -> None:
             for number in range(1000):
                 progress.now(f"still at it: {number}")
 
-    shared = Shared(work, client.client)
+    shared = SharedOperation(work, client.client)
     shared.join(client)
     assert len(seen) == 1004
     late: list[Any] = []
@@ -385,7 +386,7 @@ def test_a_token_that_is_none_is_no_bug_of_ours() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         for base_url, token in (("/", "a\r\nX: y"), ("/ x\n", "a")):
-            with contextlib.closing(answer.Asking(port, timeout=0.1)) as asking:
+            with contextlib.closing(http_check.Asking(port, timeout=0.1)) as asking:
                 assert asking.ask(base_url, token) == (None, None)
 
 

@@ -22,19 +22,20 @@ import pytest
 from paramiko.common import AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 
 from jupyman import __version__, errors
-from jupyman.core import probe
-from jupyman.core.launchers import records
-from jupyman.core.shell import Facts
-from jupyman.daemon.log import Discreet
+from jupyman.daemon.log import RedactingFormatter
 from jupyman.demo import flow
-from jupyman.ssh import command, route
-from jupyman.ssh.config import HostConfig
-from jupyman.ssh.transport import PACKET, WINDOW, Transport
-from jupyman.tools import sockets
+from jupyman.host.report import probe
+from jupyman.host.servers import records
+from jupyman.host.shell.script import Facts
+from jupyman.ssh.channels.transport import PACKET, WINDOW, Transport
+from jupyman.ssh.config.ssh_g import HostConfig
+from jupyman.ssh.exec import command
+from jupyman.ssh.login import route
+from jupyman.tools.host import sockets
 from tests.integration.account import Account, alive, build_environment, public_folder
-from tests.integration.test_attacks import Neighbour, functions
-from tests.integration.test_attacks import account as account  # noqa: PLC0414 - a fixture
-from tests.integration.test_attacks import neighbour as neighbour  # noqa: PLC0414 - a fixture
+from tests.integration.security.test_attacks import Neighbour, functions
+from tests.integration.security.test_attacks import account as account  # noqa: PLC0414 - a fixture
+from tests.integration.security.test_attacks import neighbour as neighbour  # noqa: PLC0414 - a fixture
 
 RUNTIME = "/tmp/jm-abcdef"
 
@@ -218,7 +219,10 @@ def test_what_a_host_says_in_the_daemons_log_drives_no_terminal() -> None:
     # Its reason for refusing a forward is in our error, and that in the log.
     said = "forwarding-refused: sshd: \x1b]0;pwned\x07\x9b2J\u202e größe"
     record = logging.LogRecord("n", logging.INFO, "f", 1, "%s", (said,), None)
-    assert Discreet("%(message)s").format(record) == r"forwarding-refused: sshd: \x1b]0;pwned\x07\x9b2J\u202e größe"
+    assert (
+        RedactingFormatter("%(message)s").format(record)
+        == r"forwarding-refused: sshd: \x1b]0;pwned\x07\x9b2J\u202e größe"
+    )
 
 
 # --- on this computer ---------------------------------------------------------------------------------------------
@@ -231,7 +235,7 @@ def test_modules_that_lie_in_the_current_directory_are_not_run(tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     told = subprocess.run(flow._command("--version"), capture_output=True, text=True, check=False)
     assert (told.stdout, told.stderr) == (f"jupyman, version {__version__}\n", "")
-    place = Path(__file__).parent.parent.parent / "examples" / "install.py"
+    place = Path(__file__).parents[3] / "examples" / "install.py"
     install = runpy.run_path(str(place))
     for name in ("venv", "pip"):
         assert install["run"](*install["module"](sys.executable, name), "--help")

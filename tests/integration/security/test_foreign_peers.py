@@ -17,14 +17,14 @@ from typing import Any
 
 import pytest
 
-from jupyman import __version__, address, api, errors, loopback, paths
+from jupyman import __version__, api, errors, paths
 from jupyman.client import Client
+from jupyman.local import daemon_file, peer
 from tests import fakes
 from tests.bed import Bed, Cli, User, wait_until
-
-from .notebooks import answers, local_port, quiet_ports, token
-from .terminal import Terminal
-from .test_tunnel import kill_daemon, local, reader, spoken
+from tests.integration.notebooks import answers, local_port, quiet_ports, token
+from tests.integration.ssh.test_tunnel import kill_daemon, local, reader, spoken
+from tests.integration.terminal import Terminal
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or os.getuid() != 0, reason="whose a connection is: Linux tells; only root can be two users"
@@ -243,7 +243,7 @@ def test_who_takes_the_daemons_port_at_a_question_hears_no_answer(
     tmp_path: Path, neighbour: User, monkeypatch: pytest.MonkeyPatch, known: bool, answer: str
 ) -> None:
     if not known:
-        monkeypatch.setattr(loopback, "stranger", lambda *_: None)
+        monkeypatch.setattr(peer, "stranger", lambda *_: None)
         monkeypatch.setattr("jupyman.client.foreign_listener", lambda *_: False)
     with contextlib.ExitStack() as stack:
         serving = contextlib.ExitStack()
@@ -279,7 +279,7 @@ def test_a_password_typed_after_the_daemons_death_reaches_nobody(bed: Bed, user:
         cli.ssh_config = sshd.ssh_config
         with Terminal(cli, "up", "server1", "--no-browser") as terminal:
             terminal.expect("Password: ")
-            found = address.read(cli.home / "run" / "daemon.json")
+            found = daemon_file.read(cli.home / "run" / "daemon.json")
             assert found is not None
             # The pid is another process of ours by now, so that the file looks as good as before.
             (cli.home / "run" / "daemon.json").write_text(

@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from jupyman import address
+from jupyman.local import daemon_file
 from tests.bed import Bed, Cli, User, impostor, private_home, wait_until
 from tests.bed.old_stack import old_stack
 from tests.integration.account import get
 from tests.integration.aftermath import no_traceback
 from tests.integration.notebooks import Kernel, answers, local_port, now, quiet_ports, quietly, served, token, up
-from tests.integration.test_adopt import by_hand
+from tests.integration.up.test_adopt import by_hand
 
 Session = dict[str, Any]
 # As a server binds: with SO_REUSEADDR.
@@ -43,7 +43,7 @@ def second(ssh_config: Path) -> Iterator[Cli]:
 
 def kill_daemon(cli: Cli) -> None:
     """End it as a crash would."""
-    found = address.read(cli.home / "run" / "daemon.json")
+    found = daemon_file.read(cli.home / "run" / "daemon.json")
     assert found is not None
     os.kill(found.pid, signal.SIGKILL)
     wait_until(lambda: not cli.processes(), what="the daemon's end")

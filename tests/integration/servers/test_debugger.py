@@ -12,12 +12,12 @@ from typing import Any
 import psutil
 import pytest
 
-from jupyman.demo.cell import Kernel
+from jupyman.demo.cell import CellKernel
 from tests.bed import Bed, Cli, User, wait_until
 from tests.bed.old_stack import old_stack
 from tests.integration.account import get
 from tests.integration.notebooks import local_port, now, token, up
-from tests.integration.test_adopt import by_hand
+from tests.integration.up.test_adopt import by_hand
 
 # Run as the neighbour: speak the Debug Adapter Protocol to each port, attach, and evaluate an expression.
 ATTACK = r"""
@@ -66,7 +66,7 @@ DEBUGGING: tuple[tuple[str, dict[str, Any]], ...] = (
 LISTENING = re.compile(r"^ *[0-9]+: [0-9A-F]+:([0-9A-F]{4}) [0-9A-F:]+ 0A (?:\S+ +){3}([0-9]+) ", re.MULTILINE)
 
 
-def debug(kernel: Kernel) -> list[str]:
+def debug(kernel: CellKernel) -> list[str]:
     """Use the debugger as JupyterLab does, and leave it; return the requests that are answered."""
     answered: list[str] = []
     for number, (command, arguments) in enumerate(DEBUGGING, 1):
@@ -78,7 +78,7 @@ def debug(kernel: Kernel) -> list[str]:
 INFO: tuple[str, dict[str, Any]] = ("kernel_info_request", {})
 
 
-def control(kernel: Kernel, *requests: tuple[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def control(kernel: CellKernel, *requests: tuple[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """Send requests over the control channel, of which the last is answered whatever happens to the others.
 
     Returns:
@@ -132,7 +132,7 @@ def test_no_debugger_opens_a_port_where_others_have_accounts(
     bed.user("other")
     env = str(old_stack()) if stack == "old" else "lab"
     session = up(cli, "server1", "--env", env, "--app", app)
-    with Kernel(session["url"]) as kernel:
+    with CellKernel(session["url"]) as kernel:
         assert debug(kernel) == [], "no request for the debugger reaches a kernel"
         [info] = control(kernel, INFO)
         assert info["status"] == "ok"
@@ -159,7 +159,7 @@ def test_a_debugger_that_the_user_asks_for_is_named_while_its_port_is_open(cli: 
     (cli.home / "config.toml").write_text("[defaults]\ndebugger = false\n[hosts.server1]\ndebugger = true\n")
     session = up(cli, "server1", "--env", "lab")
     assert session["problems"] == []
-    with Kernel(session["url"]) as kernel:
+    with CellKernel(session["url"]) as kernel:
         assert debug(kernel) == ["initialize", "attach", "disconnect"]
         assert f"ran as {user.uid}" in attack(bed, user), "this is why it matters"
         [text] = wait_until(lambda: problems(now(cli)), what="the problem in ps")
@@ -173,7 +173,7 @@ def test_a_debugger_that_the_user_asks_for_is_named_while_its_port_is_open(cli: 
 
 
 def test_the_debugger_of_a_server_that_is_not_ours_is_named(cli: Cli, bed: Bed, user: User) -> None:
-    with by_hand(user) as mine, Kernel(f"http://127.0.0.1:{mine['port']}/lab?token={mine['token']}") as kernel:
+    with by_hand(user) as mine, CellKernel(f"http://127.0.0.1:{mine['port']}/lab?token={mine['token']}") as kernel:
         assert debug(kernel) == ["initialize", "attach", "disconnect"]
         assert f"ran as {user.uid}" in attack(bed, user)
         [row] = cli("ps", "-a", "server1", "--json").json["servers"]

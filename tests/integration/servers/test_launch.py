@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jupyman import errors
-from jupyman.core.launchers import nohup
+from jupyman.host.servers import nohup
 from jupyman.model import Environment, Running
 from tests.integration.account import (
     Account,

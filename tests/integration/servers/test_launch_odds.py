@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from jupyman import errors
-from jupyman.core.launchers import nohup
+from jupyman.host.servers import nohup
 from jupyman.model import App, Environment, Running
 from tests.integration.account import (
     Account,

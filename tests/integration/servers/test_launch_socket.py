@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from jupyman.core.launchers import nohup
+from jupyman.host.servers import nohup
 from jupyman.model import Environment, LaunchSpec, Running
 from tests.integration.account import Account, build_environment, new_account, public_folder, until, wish
 

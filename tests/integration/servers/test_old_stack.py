@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from jupyman.demo.cell import Kernel
+from jupyman.demo.cell import CellKernel
 from tests.bed import Bed, Cli, User, wait_until
 from tests.bed.old_stack import old_stack
 from tests.integration.aftermath import nothing_left
 from tests.integration.notebooks import now, served, up
-from tests.integration.test_adopt import by_hand
+from tests.integration.up.test_adopt import by_hand
 
 OPEN_CONFIG = "c.{app}.token = ''\nc.{app}.password = ''\nc.{app}.ip = '0.0.0.0'\n"
 # Run as the neighbour: subscribe to every TCP port on which the user's processes listen, and tell what is heard.
@@ -43,7 +43,7 @@ def old() -> Path:
     return old_stack()
 
 
-def hears(neighbour: User, prefix: Path, victim: User, kernel: Kernel) -> bool:
+def hears(neighbour: User, prefix: Path, victim: User, kernel: CellKernel) -> bool:
     """Whether the neighbour hears what cells print."""
     python = str(prefix / "bin" / "python")
     with neighbour.start(python, "-c", EAVESDROP, str(victim.uid), "500", stdout=subprocess.PIPE) as ear:
@@ -71,7 +71,7 @@ def test_an_old_jupyter_runs_as_safely_as_a_new_one(
     assert served(session, "/api/status", "")[0] == 403, "the user's own configuration opens nothing"
     page = {"notebook": "/tree", "lab": "/lab"}[app]
     assert served(session, page)[0] == 200
-    with Kernel(session["url"]) as kernel:
+    with CellKernel(session["url"]) as kernel:
         assert not hears(bed.user("other"), old, user, kernel)
         assert cli("ps", "-a", "--json").json["sessions"][0]["problems"] == []
     # The same server again, and its end.
@@ -84,7 +84,7 @@ def test_kernels_that_talk_over_ports_are_named(cli: Cli, bed: Bed, user: User, 
     with by_hand(user) as mine:
         # Host and client are one machine here.
         direct = f"http://127.0.0.1:{mine['port']}/lab?token={mine['token']}"
-        with Kernel(direct) as kernel:
+        with CellKernel(direct) as kernel:
             assert hears(bed.user("other"), old, user, kernel), "this is why it matters"
             [row] = cli("ps", "-a", "server1", "--json").json["servers"]
             assert [one["code"] for one in row["problems"]] == ["kernels-exposed"]
@@ -96,5 +96,5 @@ def test_kernels_that_talk_over_ports_are_named(cli: Cli, bed: Bed, user: User, 
             told = cli("check", "server1", "--json").json["problems"]
             assert [one["severity"] for one in told if one["code"] == "kernels-exposed"] == ["warning"]
         wait_until(lambda: now(cli, "mine")["problems"] == [], what="the end of the problem, with the kernel's")
-        with Kernel(direct):
+        with CellKernel(direct):
             wait_until(lambda: now(cli, "mine")["problems"] == [problem], what="the problem of another kernel")

@@ -18,7 +18,7 @@ from tests.bed import Bed, Cli, User, private_home, wait_until
 from tests.integration.account import get
 from tests.integration.notebooks import Kernel, local_port, token, up
 from tests.integration.terminal import Terminal
-from tests.integration.test_adopt import by_hand
+from tests.integration.up.test_adopt import by_hand
 
 GPU = "GPU-5b1c7d2e-0a4f-4c1b-9d37-2f6a8e4b1c01"
 # Holds the GIL in a call into C, as a hanging CUDA call may: the thread that watches for the parent's end never runs.

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import websocket
 
-from jupyman.demo.cell import Kernel
+from jupyman.demo.cell import CellKernel
 from tests.bed import Bed, Cli, User, wait_until
 from tests.bed.old_stack import old_stack
 from tests.integration.account import get
@@ -236,26 +236,26 @@ LOOK = (
 def test_kernels_of_any_spec_have_room_and_see_nothing_of_it(cli: Cli, bed: Bed, user: User) -> None:
     python = bed.conda.lab / "bin/python"
     session = up(cli, "server1", "--env", "lab")
-    with Kernel(session["url"]) as kernel:
+    with CellKernel(session["url"]) as kernel:
         # A notebook that reads its command line finds Jupyter's own words only.
         assert kernel.run(LOOK).startswith("200000 ['-f', '/tmp/jm-")
         assert kernel.run(LOOK).count("'") == 4
     wrapped = ["/bin/sh", "-c", 'exec "$0" "$@"', str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     write_spec(user, "wrapped", wrapped)
-    with Kernel(session["url"], "wrapped") as kernel:
+    with CellKernel(session["url"], "wrapped") as kernel:
         assert kernel.run(LOOK).startswith("200000 ['-f', ")
     # One that is no ipykernel by its words gets no word more than it asks for.
     script = f'#!/bin/sh\nprintf "%s\\n" "$@" >"$HOME/words"\nexec {python} -m ipykernel_launcher -f "$1"\n'
     user.put("kernel.sh", script)
     write_spec(user, "other", ["/bin/sh", str(user.home / "kernel.sh"), "{connection_file}"])
-    with Kernel(session["url"], "other") as kernel:
+    with CellKernel(session["url"], "other") as kernel:
         assert kernel.run("print(6 * 7)") == "42\n"
     [word] = (user.home / "words").read_text().split()
     assert word.endswith(".json")
     # Its own --config is the user's.
     user.put("mine.py", "c.IPKernelApp.exec_lines = ['mine = 1']\n")
     write_spec(user, "mine", [*wrapped[3:], f"--config={user.home / 'mine.py'}"])
-    with Kernel(session["url"], "mine") as kernel:
+    with CellKernel(session["url"], "mine") as kernel:
         assert kernel.run("print(mine)") == "1\n"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jupyman.core.launchers import nohup
+from jupyman.host.servers import nohup
 from jupyman.model import Environment
 from tests.integration.account import (
     Account,

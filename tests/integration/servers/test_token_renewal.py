@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from jupyman import errors
-from jupyman.core.launchers import nohup, renewal
+from jupyman.host.servers import nohup, token_renewal
 from jupyman.model import Environment, Running
 from tests.integration.account import (
     Account,
@@ -89,7 +89,7 @@ def tidy(running: Running) -> bool:
 
 
 def renewed(account: Account, running: Running) -> Running:
-    seen, token = renewal.renew(account, running)
+    seen, token = token_renewal.renew(account, running)
     assert seen.ok
     assert token is not None
     return msgspec.structs.replace(running, token=token)
@@ -147,7 +147,9 @@ def test_the_old_token_and_its_cookie_open_nothing_and_kernels_go_on(account: Ac
 
 def test_two_at_once_leave_one_token_that_works(account: Account, running: Running) -> None:
     found: list[str | None] = []
-    threads = [threading.Thread(target=lambda: found.append(renewal.renew(account, running)[1])) for _ in range(3)]
+    threads = [
+        threading.Thread(target=lambda: found.append(token_renewal.renew(account, running)[1])) for _ in range(3)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -169,7 +171,7 @@ def test_nothing_is_changed_for_another_server(account: Account, running: Runnin
         "record": lambda: running,
     }[what]()
     with record(running, "start_ticks", "1") if what == "record" else contextlib.nullcontext():
-        seen, token = renewal.renew(account, other)
+        seen, token = token_renewal.renew(account, other)
     assert not seen.ok
     assert token is None
     assert enters(running, running.token) == 200
@@ -178,11 +180,11 @@ def test_nothing_is_changed_for_another_server(account: Account, running: Runnin
 
 def test_a_server_that_reads_its_token_once_is_told_apart(account: Account, running: Running) -> None:
     with record(running, "rereads", None):
-        seen, token = renewal.renew(account, running)
+        seen, token = token_renewal.renew(account, running)
     assert (seen.ok, token) == (True, None)
     # Nor is its word believed: the host asks it, and the old token comes back. (Asked here by a stand-in.)
     with record(running, "python", program(account, "echo 403 200")):
-        seen, token = renewal.renew(account, running)
+        seen, token = token_renewal.renew(account, running)
     assert (seen.ok, token) == (True, None)
     assert enters(running, running.token) == 200
     assert tidy(running)
@@ -196,7 +198,7 @@ def test_where_the_change_is_not_proven_the_old_token_comes_back(
         record(running, "python", program(account, f"echo {answer}")),
         pytest.raises(errors.RemoteFailed, match="did not take another token"),
     ):
-        renewal.renew(account, running)
+        token_renewal.renew(account, running)
     assert enters(running, running.token) == 200
     assert nohup.verify(account, running).token == running.token
     assert tidy(running)
@@ -209,7 +211,7 @@ def test_a_link_that_is_lost_in_the_middle_leaves_a_token_that_works(account: Ac
 
     def change() -> None:
         with contextlib.suppress(errors.JupymanError):
-            renewal.renew(account, running)
+            token_renewal.renew(account, running)
         ended.set()
 
     with record(running, "python", stuck):
@@ -252,7 +254,7 @@ def test_a_planted_link_is_refused(account: Account, running: Running, name: str
     path.symlink_to(victim)
     try:
         with pytest.raises(errors.NotOurs, match="symbolic link"):
-            renewal.renew(account, running)
+            token_renewal.renew(account, running)
         # Nor does the server read it.
         assert enters(running, running.token) == 200
         assert victim.read_text() == "precious"

@@ -9,13 +9,12 @@ from typing import Literal, Protocol
 
 import pytest
 
-from jupyman.ssh import engine
-from jupyman.ssh.packetizer import Packetizer
-from jupyman.ssh.plainpackets import PlainPacketizer
-from jupyman.ssh.transport import Address
-
-from .fabric_ports import Ports
-from .test_ssh_bed import Sshd
+from jupyman.ssh.channels.transport import Address
+from jupyman.ssh.forward import engine
+from jupyman.ssh.wire.packetizer import Packetizer
+from jupyman.ssh.wire.paramiko_packets import ParamikoPacketizer
+from tests.integration.ssh.fabric_ports import Ports
+from tests.integration.ssh.test_sshd_bed import Sshd
 
 # "plain" is ours on paramiko's own packetizer, as when a new paramiko does not fit ours.
 Name = Literal["native", "plain", "sshtunnel", "fabric"]
@@ -58,8 +57,8 @@ Listen = Callable[..., Local]
 @pytest.fixture(params=["ours", "paramiko's"])
 def packets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which packetizer carries the links of the test: ours, and the one for a paramiko that ours does not fit."""
-    chosen = Packetizer if request.param == "ours" else PlainPacketizer
-    monkeypatch.setattr("jupyman.ssh.selfcheck.packetizer", lambda: chosen)
+    chosen = Packetizer if request.param == "ours" else ParamikoPacketizer
+    monkeypatch.setattr("jupyman.ssh.wire.self_check.packetizer", lambda: chosen)
 
 
 @dataclass
@@ -91,7 +90,7 @@ def listening(name: Name, bed: Sshd, fabric: Ports) -> Iterator[Listen]:
     with contextlib.ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         if name == "plain":
-            patch.setattr("jupyman.ssh.selfcheck.packetizer", lambda: PlainPacketizer)
+            patch.setattr("jupyman.ssh.wire.self_check.packetizer", lambda: ParamikoPacketizer)
         link = stack.enter_context(contextlib.closing(bed.open()))
         one = engine.make("test", "sshtunnel" if name == "sshtunnel" else "native")
         one.attach(link)

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 
 import psutil
 
-from .test_ssh_bed import Sshd
+from tests.integration.ssh.test_sshd_bed import Sshd
 
 WAIT = 2.0  # seconds for a forward to listen
 
@@ -53,7 +53,7 @@ def running(bed: Sshd) -> Iterator[Ports]:
     words = [
         sys.executable,
         "-m",
-        "tests.integration.fabric_ports",
+        "tests.integration.ssh.fabric_ports",
         bed.address,
         str(bed.port),
         _user(),

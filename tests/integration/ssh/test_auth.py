@@ -16,10 +16,9 @@ from typing import Any
 import pytest
 
 from jupyman import errors
-from jupyman.ssh import transport
-from jupyman.ssh.auth import Keyring
-
-from .test_ssh_bed import Answers, Sshd, keygen, needs_root, public, sshd
+from jupyman.ssh.channels import transport
+from jupyman.ssh.login.auth import Keyring
+from tests.integration.ssh.test_sshd_bed import Answers, Sshd, keygen, needs_root, public, sshd
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,13 @@ from typing import Any
 
 import pytest
 
-from jupyman.ssh import packetizer
-from jupyman.ssh.forward import Forwarder
+from jupyman.ssh.forward.forwarder import Forwarder
 from jupyman.ssh.link import Link
-from jupyman.ssh.plainpackets import PlainPacketizer
+from jupyman.ssh.wire import packetizer
+from jupyman.ssh.wire.paramiko_packets import ParamikoPacketizer
 from tests.bed.wait import wait_until
-
-from .engines import packets as packets  # noqa: PLC0414 - a fixture
-from .test_ssh_bed import connect, echo, read_all, send_all, serving, sshd
+from tests.integration.ssh.engines import packets as packets  # noqa: PLC0414 - a fixture
+from tests.integration.ssh.test_sshd_bed import connect, echo, read_all, send_all, serving, sshd
 
 SUITES = [
     ("aes128-gcm@openssh.com", ""),
@@ -93,7 +92,7 @@ def wearing(
     """A link whose keys wear out soon, and how often each side announced an exchange of them."""
     if request.param != "the host's limit":
         monkeypatch.setattr(packetizer, "REKEY_BYTES", 700_000)
-        monkeypatch.setattr(PlainPacketizer, "REKEY_BYTES", 700_000)
+        monkeypatch.setattr(ParamikoPacketizer, "REKEY_BYTES", 700_000)
     options = ["RekeyLimit 700K"] if request.param != "our limit" else []
     with sshd(tmp_path / "bed", *options) as bed, contextlib.closing(bed.open()) as link:
         asked = [0]
@@ -186,8 +185,8 @@ def test_one_stream_outlives_its_keys_by_far(tmp_path: Path, monkeypatch: pytest
     """No message but the stream's own comes, and it goes on for longer than the old keys may be used at all."""
     monkeypatch.setattr(packetizer, "REKEY_BYTES", 4_000_000)
     monkeypatch.setattr(packetizer, "OVERDUE_BYTES", 32_000_000)
-    monkeypatch.setattr(PlainPacketizer, "REKEY_BYTES", 4_000_000)
-    monkeypatch.setattr(PlainPacketizer, "REKEY_BYTES_OVERFLOW_MAX", 32_000_000)
+    monkeypatch.setattr(ParamikoPacketizer, "REKEY_BYTES", 4_000_000)
+    monkeypatch.setattr(ParamikoPacketizer, "REKEY_BYTES_OVERFLOW_MAX", 32_000_000)
     block, times = os.urandom(1_000_000), 60
     expected = hashlib.sha256(block * times).hexdigest()
     heard: list[str] = []

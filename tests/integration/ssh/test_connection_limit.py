@@ -13,11 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jupyman.core.forwards import crowded
-from jupyman.ssh import crowd, engine
-from jupyman.ssh.engine import Engine, EngineName, Listening
-
-from .test_ssh_bed import connect, echo, read_all, serving, sshd, until
+from jupyman.core.sessions.forward_view import crowded
+from jupyman.ssh.forward import connection_limit, engine
+from jupyman.ssh.forward.engine import BoundForward, Engine, EngineName
+from tests.integration.ssh.test_sshd_bed import connect, echo, read_all, serving, sshd, until
 
 
 @pytest.fixture
@@ -42,22 +41,22 @@ def forwarder(request: pytest.FixtureRequest, many_files: None, tmp_path: Path) 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> int:
     """A bound that is soon reached, also where each connection takes a thread."""
-    monkeypatch.setattr(crowd, "MOST", 20)
+    monkeypatch.setattr(connection_limit, "MOST", 20)
     return 20
 
 
-def open_now(listener: Listening) -> int:
+def open_now(listener: BoundForward) -> int:
     return listener.stats()[0]
 
 
-def answers(listener: Listening) -> bool:
+def answers(listener: BoundForward) -> bool:
     """Tell whether it carries a word there and back; no end of one direction, which sshtunnel takes for both."""
     with connect(listener) as sock:
         sock.sendall(b"ping")
         return sock.recv(100) == b"ping"
 
 
-def to_itself(forwarder: Engine) -> Listening:
+def to_itself(forwarder: Engine) -> BoundForward:
     """Bind a local port that leads to itself, because the host is this computer."""
     listener = forwarder.listen(0, ("127.0.0.1", 1))
     listener.retarget(("127.0.0.1", listener.local_port))
@@ -114,7 +113,7 @@ def test_a_forward_to_itself_leaves_this_process_its_files(many_files: None, tmp
         with connect(round_and_round) as sock:
             sock.sendall(b"x")
             assert until(lambda: round_and_round.crowd.refused > 0, 60)
-            assert process.num_fds() - before <= crowd.MOST + 10
+            assert process.num_fds() - before <= connection_limit.MOST + 10
             assert answers(other)
             used = time.process_time()
             threading.Event().wait(1)  # the measured time itself: a full listener must not be polled

@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 
 from jupyman import errors
-from jupyman.ssh import forward, stream
-from jupyman.ssh.forward import Forwarder
+from jupyman.ssh.channels import relay
+from jupyman.ssh.forward import forwarder as forward
+from jupyman.ssh.forward.forwarder import Forwarder
 from jupyman.ssh.link import Link
-
-from .engines import packets as packets  # noqa: PLC0414 - a fixture
-from .test_ssh_bed import Sshd, connect, echo, ping, read_all, send_all, serving, sshd, until
+from tests.integration.ssh.engines import packets as packets  # noqa: PLC0414 - a fixture
+from tests.integration.ssh.test_sshd_bed import Sshd, connect, echo, ping, read_all, send_all, serving, sshd, until
 
 pytestmark = pytest.mark.usefixtures("packets")
 
@@ -158,7 +158,7 @@ def test_what_was_sent_before_a_full_close_is_delivered_to_a_slow_reader(forward
         started = time.monotonic()
         while chunk := sock.recv(1 << 18):
             received += len(chunk)
-            if time.monotonic() - started < stream.DRAIN + 0.5:
+            if time.monotonic() - started < relay.DRAIN + 0.5:
                 pause.wait(0.2)  # a slow program: longer than the drain lasts
                 with contextlib.suppress(OSError):
                     sock.sendall(b"nobody takes this: sshd closes the channel")
@@ -251,7 +251,7 @@ def test_listeners_survive_links(bed: Sshd) -> None:
 
 
 def test_a_held_connection_is_closed_when_no_link_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "HOLD", 0.5)
+    monkeypatch.setattr(relay, "HOLD", 0.5)
     one = Forwarder("alone")
     listener = one.listen(0, ("127.0.0.1", 1))
     start = time.monotonic()

@@ -16,14 +16,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jupyman.ssh.forward import Forwarder
+from jupyman.ssh.forward.forwarder import Forwarder
 from jupyman.ssh.link import Link
 from tests.bed.wait import wait_until
 from tests.bench.host import target
 from tests.bench.traffic import Beside, call
-
-from .engines import packets as packets  # noqa: PLC0414 - a fixture
-from .test_ssh_bed import Sshd, connect, echo, ping, read_all, send_all, serving, sshd, until
+from tests.integration.ssh.engines import packets as packets  # noqa: PLC0414 - a fixture
+from tests.integration.ssh.test_sshd_bed import Sshd, connect, echo, ping, read_all, send_all, serving, sshd, until
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close by a reset
 

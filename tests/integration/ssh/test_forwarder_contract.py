@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from . import fabric_ports
-from .engines import NAMES, Listen, Local, Name, expect, listening
-from .fabric_ports import Ports
-from .test_ssh_bed import Sshd, echo, read_all, serving, sshd
+from tests.integration.ssh import fabric_ports
+from tests.integration.ssh.engines import NAMES, Listen, Local, Name, expect, listening
+from tests.integration.ssh.fabric_ports import Ports
+from tests.integration.ssh.test_sshd_bed import Sshd, echo, read_all, serving, sshd
 
 PATIENCE = 5.0  # seconds; what does not come by then does not come
 

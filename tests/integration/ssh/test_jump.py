@@ -13,11 +13,10 @@ import psutil
 import pytest
 
 from jupyman import errors
-from jupyman.ssh import config as ssh_config
-from jupyman.ssh.auth import Credentials, Keyring
+from jupyman.ssh.config import ssh_g as ssh_config
 from jupyman.ssh.link import Link, scan
-
-from .test_ssh_bed import Answers, Sshd, sshd
+from jupyman.ssh.login.auth import Credentials, Keyring
+from tests.integration.ssh.test_sshd_bed import Answers, Sshd, sshd
 
 
 @dataclass

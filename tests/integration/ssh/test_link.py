@@ -18,8 +18,7 @@ import pytest
 
 from jupyman import errors
 from jupyman.ssh.link import Link, TargetRefused
-
-from .test_ssh_bed import Sshd, sshd
+from tests.integration.ssh.test_sshd_bed import Sshd, sshd
 
 
 @pytest.fixture(scope="module")

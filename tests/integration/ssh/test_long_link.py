@@ -13,8 +13,7 @@ import psutil
 import pytest
 
 from jupyman.ssh.link import Link
-
-from .test_ssh_bed import sshd
+from tests.integration.ssh.test_sshd_bed import sshd
 
 BEATS = 2000  # an hour's worth
 CHANNELS = 300

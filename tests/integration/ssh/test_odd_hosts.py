@@ -17,17 +17,18 @@ from hypothesis import strategies as st
 
 from jupyman import errors
 from jupyman.api import ClientContext
-from jupyman.core.background import Background
-from jupyman.core.supervisor import Supervisor
-from jupyman.ssh import keys, manners
-from jupyman.ssh.auth import Credentials, Keyring
-from jupyman.ssh.config import HostConfig
+from jupyman.core.links.supervisor import Supervisor
+from jupyman.core.runtime.background import Background
+from jupyman.ssh.config.ssh_g import HostConfig
 from jupyman.ssh.link import Link
+from jupyman.ssh.login import keys
+from jupyman.ssh.login.auth import Credentials, Keyring
+from jupyman.ssh.wire import compat
 from tests.bed import Bed, Cli, keygen, wait_until
 from tests.bed.hostile import MOMENTS, Gateway, Moment, Oddity, gateway, text
 from tests.integration.aftermath import no_traceback, says
-from tests.integration.engines import packets as packets  # noqa: PLC0414 - a fixture
 from tests.integration.notebooks import now, up
+from tests.integration.ssh.engines import packets as packets  # noqa: PLC0414 - a fixture
 
 BAD = b"\xff\xfe \x1b[2J\xc3("  # no UTF-8, and a terminal would obey it
 DISCONNECT = b"\x01" + struct.pack(">I", 2) + text(BAD) + text(b"\xff")
@@ -186,7 +187,7 @@ def test_unknown_messages_are_answered_and_the_link_lives(odd: Gateway, key: Pat
         wait_until(lambda: len(odd.connections[-1]._channels.values()) == 3, 10, "the channels opened ahead")
         server = odd.connections[-1]
         unknown = [
-            kind for kind in range(1, 256) if kind not in manners.KNOWN and kind not in {2, 3, 4}
+            kind for kind in range(1, 256) if kind not in compat.KNOWN and kind not in {2, 3, 4}
         ]  # among them those of a login, which is over
         server.say(*(bytes([kind]) + BAD for kind in unknown))
         server.say(b"\x02", b"\x02" + HUGE, b"\x03", b"\x03" + HUGE, b"\x04", b"\x04" + HUGE)
@@ -353,7 +354,7 @@ def test_whatever_a_host_says_is_an_error_with_a_name_or_a_link(odd: Gateway, ke
 
 @pytest.mark.usefixtures("packets")
 def test_a_supervisor_goes_on_after_every_odd_answer(odd: Gateway, key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jupyman.ssh.config.read", lambda *_, **__: configuration(key, odd.port))
+    monkeypatch.setattr("jupyman.ssh.config.ssh_g.read", lambda *_, **__: configuration(key, odd.port))
 
     def tried(times: int) -> bool:
         return len(odd.connections) >= times

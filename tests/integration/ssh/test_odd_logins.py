@@ -11,9 +11,8 @@ import pytest
 
 from jupyman.demo import cell
 from tests.bed import Bed, Cli, Sshd, User, private_home, wait_until
-
-from .aftermath import no_traceback, says
-from .notebooks import Kernel, local_port, now, quiet_ports, up
+from tests.integration.aftermath import no_traceback, says
+from tests.integration.notebooks import Kernel, local_port, now, quiet_ports, up
 
 # --- login scripts ------------------------------------------------------------------------------------------------
 

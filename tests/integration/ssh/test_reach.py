@@ -16,11 +16,10 @@ from pathlib import Path
 import pytest
 
 from jupyman import errors
-from jupyman.ssh import config as ssh_config
-from jupyman.ssh import connect, hostkeys
+from jupyman.ssh.config import ssh_g as ssh_config
 from jupyman.ssh.link import scan
-
-from .test_ssh_bed import Answers, Sshd, keygen, public, sshd
+from jupyman.ssh.login import dial, hostkeys
+from tests.integration.ssh.test_sshd_bed import Answers, Sshd, keygen, public, sshd
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +103,7 @@ def each_address_has_its_turn(bed: Sshd, silent: tuple[str, int]) -> None:
     config = ssh_config.read(bed.host, ssh_config=str(bed.config_file))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket, "getaddrinfo", lambda *_: answers)
-        with connect.tcp(config, 10.0, None, 0.3) as connection:
+        with dial.tcp(config, 10.0, None, 0.3) as connection:
             assert connection.getpeername() == good
 
 

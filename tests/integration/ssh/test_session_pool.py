@@ -14,12 +14,11 @@ import psutil
 import pytest
 
 from jupyman import errors
-from jupyman.ssh import config as ssh_config
-from jupyman.ssh.auth import Credentials, Keyring
+from jupyman.ssh.config import ssh_g as ssh_config
+from jupyman.ssh.exec.session_pool import AHEAD, MAX_COMMANDS
 from jupyman.ssh.link import Link
-from jupyman.ssh.sessions import AHEAD, MAX_COMMANDS
-
-from .test_ssh_bed import Sshd, public, sshd, until
+from jupyman.ssh.login.auth import Credentials, Keyring
+from tests.integration.ssh.test_sshd_bed import Sshd, public, sshd, until
 
 
 @pytest.fixture(scope="module")

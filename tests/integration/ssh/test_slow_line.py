@@ -12,9 +12,8 @@ import pytest
 
 from tests.bed import Bed, Cli, private_home
 from tests.bed.throttle import Throttle
-
-from .notebooks import local_port, now, up
-from .tab import Tab
+from tests.integration.notebooks import local_port, now, up
+from tests.integration.tab import Tab
 
 # Bytes and bytes a second: as in reports of people at home, made smaller for the suite.
 MEGABYTES = float(os.environ.get("JUPYMAN_SLOW_MB", "1.5"))

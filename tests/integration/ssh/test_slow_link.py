@@ -16,12 +16,11 @@ import pytest
 
 from jupyman import errors
 from jupyman.api import ClientContext
-from jupyman.core.supervisor import Supervisor
-from jupyman.ssh.auth import Keyring
+from jupyman.core.links.supervisor import Supervisor
 from jupyman.ssh.link import Link
+from jupyman.ssh.login.auth import Keyring
 from tests.bed.wait import wait_until
-
-from .test_ssh_bed import Sshd, sshd
+from tests.integration.ssh.test_sshd_bed import Sshd, sshd
 
 
 class Valve:

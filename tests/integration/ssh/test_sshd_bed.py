@@ -17,10 +17,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jupyman.ssh import config as ssh_config
-from jupyman.ssh.auth import Ask, Credentials, Keyring
-from jupyman.ssh.engine import Listening
+from jupyman.ssh.config import ssh_g as ssh_config
+from jupyman.ssh.forward.engine import BoundForward
 from jupyman.ssh.link import Link
+from jupyman.ssh.login.auth import Ask, Credentials, Keyring
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 SFTP = "internal-sftp"
@@ -256,11 +256,11 @@ def send_all(sock: socket.socket, data: bytes) -> None:
     sock.shutdown(socket.SHUT_WR)
 
 
-def connect(listener: Listening) -> socket.socket:
+def connect(listener: BoundForward) -> socket.socket:
     return socket.create_connection(("127.0.0.1", listener.local_port), timeout=10)
 
 
-def ping(listener: Listening, text: bytes = b"ping") -> bytes:
+def ping(listener: BoundForward, text: bytes = b"ping") -> bytes:
     with connect(listener) as sock:
         sock.sendall(text)
         sock.shutdown(socket.SHUT_WR)

@@ -12,11 +12,10 @@ from collections.abc import Iterator
 import pytest
 
 from jupyman import errors
-from jupyman.ssh import engine
-from jupyman.ssh.engine import Engine, EngineName, Listening
+from jupyman.ssh.forward import engine
+from jupyman.ssh.forward.engine import BoundForward, Engine, EngineName
 from jupyman.ssh.link import Link
-
-from .test_ssh_bed import Sshd, connect, echo, read_all, serving, sshd, until
+from tests.integration.ssh.test_sshd_bed import Sshd, connect, echo, read_all, serving, sshd, until
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +45,7 @@ def forwarder(link: Link, name: EngineName) -> Iterator[Engine]:
     one.close()
 
 
-def ask(listener: Listening, text: bytes) -> bytes:
+def ask(listener: BoundForward, text: bytes) -> bytes:
     with connect(listener) as sock:
         sock.sendall(text)
         answer = bytearray()

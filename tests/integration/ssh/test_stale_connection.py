@@ -10,10 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jupyman.core.visit import Visit, arrive
-from jupyman.ssh import config as ssh_config
-from jupyman.ssh.auth import Credentials, Keyring
+from jupyman.core.links.stale_connection import ServerProcess, arrive
+from jupyman.ssh.config import ssh_g as ssh_config
 from jupyman.ssh.link import Link
+from jupyman.ssh.login.auth import Credentials, Keyring
 from tests.bed import KINDS, Bed, Sshd, wait_until
 
 
@@ -60,7 +60,7 @@ def test_a_process_that_is_not_sshds_is_left_alone(bed: Bed, sshd: Sshd) -> None
         ticks = int(Path(f"/proc/{work.pid}/stat").read_text().rpartition(")")[2].split()[19])  # proc(5): field 22
         mine = arrive(link, None)
         assert mine is not None
-        arrive(link, Visit(work.pid, ticks, mine.boot))
+        arrive(link, ServerProcess(work.pid, ticks, mine.boot))
         assert link.run("true", timeout=10).status == 0
         assert work.poll() is None
         work.kill()

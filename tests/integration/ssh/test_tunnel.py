@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from jupyman import address
+from jupyman.local import daemon_file
 from tests.bed import Bed, Cli, wait_until
 from tests.integration.aftermath import listeners, nothing_left, refused
 from tests.integration.notebooks import answers, quiet_ports
@@ -252,7 +252,7 @@ def test_a_local_port_that_was_lost_meanwhile_can_be_replaced(cli: Cli) -> None:
 
 def kill_daemon(cli: Cli, *ports: int) -> None:
     """End it as a crash would, and wait until these ports of its are free."""
-    found = address.read(cli.home / "run" / "daemon.json")
+    found = daemon_file.read(cli.home / "run" / "daemon.json")
     assert found is not None
     os.kill(found.pid, signal.SIGKILL)
     wait_until(lambda: not any(answers(port) for port in ports), what="the daemon's end")

@@ -15,7 +15,7 @@ from tests.bed import Cli, Ran, User, wait_until
 from tests.integration.aftermath import leftovers, nothing_left, servers
 from tests.integration.notebooks import Kernel, local_port, now, quiet_ports, served
 from tests.integration.terminal import Terminal
-from tests.integration.test_adopt import by_hand
+from tests.integration.up.test_adopt import by_hand
 
 # A Jupyter Server without the lab: it starts faster, and its port is the same matter.
 UP = ("up", "server1", "--app", "server", "--no-browser", "--port")

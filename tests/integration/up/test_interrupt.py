@@ -9,9 +9,8 @@ import pytest
 
 from jupyman.core.manager import SETTLE
 from tests.bed import Bed, Cli, User, wait_until
-
-from .aftermath import NOTHING, free_port, nothing_left, servers, stuck
-from .terminal import PROMPTLY, Terminal, interrupted
+from tests.integration.aftermath import NOTHING, free_port, nothing_left, servers, stuck
+from tests.integration.terminal import PROMPTLY, Terminal, interrupted
 
 SLOW_STATUS = """\
 import asyncio, pathlib

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.bed import Bed, Cli, User, private_home, wait_until
-
-from .aftermath import free_port, no_traceback, nothing_left, programs, servers, stuck
-from .terminal import PROMPTLY, Terminal, interrupted
-from .test_kernel_verbs import own
+from tests.integration.aftermath import free_port, no_traceback, nothing_left, programs, servers, stuck
+from tests.integration.kernels.test_kernel_verbs import own
+from tests.integration.terminal import PROMPTLY, Terminal, interrupted
 
 SLOWLY = 'sleep 1\nexec /usr/bin/awk "$@"'
 

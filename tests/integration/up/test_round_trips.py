@@ -11,14 +11,17 @@ from pathlib import Path
 import pytest
 
 from jupyman.api import AnyEvent, ClientContext, Kill, Step, Up
-from jupyman.core import checkup, probe, restore, silence
-from jupyman.core.background import Background
+from jupyman.core.links import silence
 from jupyman.core.manager import Manager
+from jupyman.core.runtime.background import Background
+from jupyman.core.sessions import monitor
+from jupyman.core.verbs import check
+from jupyman.host.report import probe
 from jupyman.paths import Paths
-from jupyman.ssh import config
-from jupyman.ssh.auth import Credentials, Keyring
+from jupyman.ssh.config import ssh_g
+from jupyman.ssh.exec.session_pool import AHEAD
 from jupyman.ssh.link import Link
-from jupyman.ssh.sessions import AHEAD
+from jupyman.ssh.login.auth import Credentials, Keyring
 from tests.bed import Bed, User, wait_until
 from tests.bed.delay import Line
 from tests.bed.interpreter import VERSION
@@ -46,7 +49,7 @@ def through(bed: Bed, line: Line) -> str:
 
 @pytest.fixture
 def link(bed: Bed, line: Line) -> Iterator[Link]:
-    configuration = config.read("server1", ssh_config=through(bed, line))
+    configuration = ssh_g.read("server1", ssh_config=through(bed, line))
     with contextlib.closing(Link.open(configuration, Credentials(), Keyring())) as made:
         yield made
 
@@ -100,7 +103,7 @@ def test_check_of_a_host_with_twenty_environments(link: Link, line: Line, user: 
     wait_until(lambda: len(link._sessions._ahead) == AHEAD, what="the channels that are opened ahead")
     line.restart()
     start = time.monotonic()
-    report = checkup.look(link, "server1")
+    report = check.look(link, "server1")
     took = time.monotonic() - start
     assert line.trips <= 2, "one command, however much it asks"
     names = {one.name for one in report.environments if one.prefix.startswith(f"{user.home}/.conda/envs/")}
@@ -135,7 +138,7 @@ class Counted(Background):
 def test_up_on_a_warm_link(fresh_bed: Bed, line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # What the daemon asks by itself now and then is not `up`'s.
     monkeypatch.setattr(silence, "INTERVAL", 3600.0)
-    monkeypatch.setattr(restore, "LOOK", 3600.0)
+    monkeypatch.setattr(monitor, "LOOK", 3600.0)
     line.delay = 0.0
     paths = Paths(tmp_path / "config", tmp_path / "state", tmp_path / "run")
     paths.make()

@@ -19,7 +19,7 @@ HEAVY = {
     "jupyman.core",
     "jupyman.daemon",
     "jupyman.ssh",
-    "jupyman.spawn",
+    "jupyman.local.spawn",
     "logging",
     "paramiko",
     "platformdirs",
@@ -40,7 +40,8 @@ HEAVY = {
 BASE = "import click, msgspec, http.client"
 OURS = {
     "jupyman",
-    "jupyman.address",
+    "jupyman.local",
+    "jupyman.local.daemon_file",
     "jupyman.api",
     "jupyman.cli",
     "jupyman.cli.context",
@@ -49,8 +50,8 @@ OURS = {
     "jupyman.cli.terminal",
     "jupyman.client",
     "jupyman.errors",
-    "jupyman.gpu",
-    "jupyman.loopback",
+    "jupyman.model.gpu",
+    "jupyman.local.peer",
     "jupyman.model",
     "jupyman.paths",
 }

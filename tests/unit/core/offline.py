@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from jupyman import api, errors
+from jupyman.core.links.supervisor import Supervisor
 from jupyman.core.manager import Manager
-from jupyman.core.supervisor import Supervisor
 from jupyman.paths import Paths
 
 CLIENT = api.ClientContext()
@@ -62,7 +62,7 @@ def managing(paths: Paths, login: Callable[..., Any] | None = None) -> Iterator[
         return made[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jupyman.core.hosts.Supervisor", partial(Supervisor, login=login or unreachable))
+        patch.setattr("jupyman.core.links.hosts.Supervisor", partial(Supervisor, login=login or unreachable))
         yield make
         for one in made:
             one.close()

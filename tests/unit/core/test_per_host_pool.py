@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from jupyman.core.launchers.base import Liveness
-from jupyman.core.patrol import Patrol
-from jupyman.core.restore import Restorer
-from jupyman.core.sessions import Live, Sessions
-from jupyman.core.store import Store
-from jupyman.core.ticker import Ticker
+from jupyman.core.runtime.per_host_pool import PerHostPool
+from jupyman.core.runtime.scheduler import Scheduler
+from jupyman.core.sessions.monitor import SessionMonitor
+from jupyman.core.sessions.registry import Live, SessionRegistry
+from jupyman.core.sessions.store import Store
+from jupyman.host.servers.base import Liveness
 from jupyman.model import Running, Server, SessionSpec
 from tests.bed.wait import wait_until
 
@@ -26,7 +26,7 @@ class Looks:
     """Stands for the looking: each look lasts until its host is let go."""
 
     def __init__(self) -> None:
-        self.patrol = Patrol(self, MOST)
+        self.patrol = PerHostPool(self, MOST)
         self.begun: Counter[str] = Counter()
         self.ended: Counter[str] = Counter()
         self.most = 0
@@ -145,7 +145,7 @@ def running(name: str) -> Running:
 
 def test_a_session_is_proven_while_another_host_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["hangs", *(f"host{number}" for number in range(20))]
-    sessions = Sessions(Store(tmp_path / "state.json"))
+    sessions = SessionRegistry(Store(tmp_path / "state.json"))
     for name in names:
         sessions.live[name] = Live(spec=SessionSpec(name=name, host=name), running=running(name))
     release = threading.Event()
@@ -155,9 +155,9 @@ def test_a_session_is_proven_while_another_host_hangs(tmp_path: Path, monkeypatc
             release.wait(20)
         return Liveness("alive", f"{one.name} runs")
 
-    monkeypatch.setattr("jupyman.core.launchers.nohup.verify", verify)
+    monkeypatch.setattr("jupyman.host.servers.nohup.verify", verify)
     hosts: Any = SomeHosts(*names)
-    restorer = Restorer(hosts, sessions, lambda live, why: None, Ticker())
+    restorer = SessionMonitor(hosts, sessions, lambda live, why: None, Scheduler())
     try:
         for supervisor in hosts.all().values():
             restorer.on_up(supervisor)
@@ -172,7 +172,7 @@ def test_a_session_is_proven_while_another_host_hangs(tmp_path: Path, monkeypatc
 
 def test_a_thread_that_could_not_be_started_is_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     looked = threading.Event()
-    patrol = Patrol(lambda host: looked.set(), 1)
+    patrol = PerHostPool(lambda host: looked.set(), 1)
 
     def no_thread(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")

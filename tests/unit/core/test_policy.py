@@ -9,40 +9,40 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from jupyman.core import backoff, lifecycle
-from jupyman.core.lifecycle import EVENTS, STATES, Link, step
+from jupyman.core.links import backoff, policy
+from jupyman.core.links.policy import EVENTS, STATES, LinkSnapshot, step
 from jupyman.model import LinkState
 
 
 @pytest.mark.parametrize(
     ("start", "event", "state", "actions"),
     [
-        (Link("idle"), "begin", "connecting", ()),
-        (Link("idle"), "want", "reconnecting", ("schedule-now",)),
-        (Link("connecting", wanted=True), "connected", "up", ("attach",)),
-        (Link("connecting", wanted=True), "unreachable", "reconnecting", ("schedule",)),
-        (Link("connecting"), "unreachable", "idle", ()),
-        (Link("connecting", wanted=True), "auth", "needs-auth", ()),
-        (Link("connecting", wanted=True), "hostkey", "failed", ()),
-        (Link("up", wanted=True), "lost", "reconnecting", ("detach", "schedule-now")),
-        (Link("up"), "lost", "idle", ("detach",)),
-        (Link("up", wanted=True), "nudge", "up", ("heartbeat",)),
-        (Link("reconnecting", wanted=True), "due", "reconnecting", ("login",)),
-        (Link("reconnecting", wanted=True), "auth", "needs-auth", ()),
-        (Link("needs-auth", wanted=True), "nudge", "needs-auth", ()),
-        (Link("needs-auth", wanted=True), "due", "needs-auth", ()),
-        (Link("failed", wanted=True), "due", "failed", ()),
-        (Link("needs-auth", wanted=True), "begin", "connecting", ()),
+        (LinkSnapshot("idle"), "begin", "connecting", ()),
+        (LinkSnapshot("idle"), "want", "reconnecting", ("schedule-now",)),
+        (LinkSnapshot("connecting", wanted=True), "connected", "up", ("attach",)),
+        (LinkSnapshot("connecting", wanted=True), "unreachable", "reconnecting", ("schedule",)),
+        (LinkSnapshot("connecting"), "unreachable", "idle", ()),
+        (LinkSnapshot("connecting", wanted=True), "auth", "needs-auth", ()),
+        (LinkSnapshot("connecting", wanted=True), "hostkey", "failed", ()),
+        (LinkSnapshot("up", wanted=True), "lost", "reconnecting", ("detach", "schedule-now")),
+        (LinkSnapshot("up"), "lost", "idle", ("detach",)),
+        (LinkSnapshot("up", wanted=True), "nudge", "up", ("heartbeat",)),
+        (LinkSnapshot("reconnecting", wanted=True), "due", "reconnecting", ("login",)),
+        (LinkSnapshot("reconnecting", wanted=True), "auth", "needs-auth", ()),
+        (LinkSnapshot("needs-auth", wanted=True), "nudge", "needs-auth", ()),
+        (LinkSnapshot("needs-auth", wanted=True), "due", "needs-auth", ()),
+        (LinkSnapshot("failed", wanted=True), "due", "failed", ()),
+        (LinkSnapshot("needs-auth", wanted=True), "begin", "connecting", ()),
     ],
 )
-def test_table(start: Link, event: lifecycle.EventName, state: str, actions: tuple[str, ...]) -> None:
+def test_table(start: LinkSnapshot, event: policy.EventName, state: str, actions: tuple[str, ...]) -> None:
     after, asked = step(start, event)
     assert (after.state, asked) == (state, actions)
 
 
 @given(st.lists(st.sampled_from(EVENTS), max_size=60))
-def test_any_order_of_events_keeps_the_invariants(events: list[lifecycle.EventName]) -> None:
-    link = Link()
+def test_any_order_of_events_keeps_the_invariants(events: list[policy.EventName]) -> None:
+    link = LinkSnapshot()
     attached = False
     may_login = True  # after an authentication failure only a user's own `begin` (or a new wish) may log in
     for event in events:
@@ -93,8 +93,8 @@ def test_a_host_that_says_nothing_is_tried_often_for_five_minutes() -> None:
 
 
 def test_only_a_return_is_counted() -> None:
-    def after(*events: lifecycle.EventName) -> int:
-        link = Link()
+    def after(*events: policy.EventName) -> int:
+        link = LinkSnapshot()
         for event in events:
             link, _ = step(link, event)
         return link.reconnects
@@ -107,19 +107,19 @@ def test_only_a_return_is_counted() -> None:
 
 
 def test_what_failed_in_another_network_says_nothing() -> None:
-    after, asked = step(Link("reconnecting", wanted=True, attempt=50), "nudge")
+    after, asked = step(LinkSnapshot("reconnecting", wanted=True, attempt=50), "nudge")
     assert (after.attempt, asked) == (0, ("schedule-now",))
 
 
 def test_every_pair_has_a_row() -> None:
-    assert set(lifecycle.TABLE) == {(state, event) for state in STATES for event in EVENTS}
+    assert set(policy.TABLE) == {(state, event) for state in STATES for event in EVENTS}
 
 
 @example(["want", "due", "abandoned"])
 @settings(max_examples=500)
 @given(st.lists(st.sampled_from(EVENTS), min_size=10, max_size=60))
-def test_whoever_reconnects_has_an_attempt_scheduled_or_under_way(events: list[lifecycle.EventName]) -> None:
-    link = Link()
+def test_whoever_reconnects_has_an_attempt_scheduled_or_under_way(events: list[policy.EventName]) -> None:
+    link = LinkSnapshot()
     scheduled = under_way = False
     for event in events:
         link, actions = step(link, event)
@@ -139,15 +139,15 @@ def test_whoever_reconnects_has_an_attempt_scheduled_or_under_way(events: list[l
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("event", EVENTS)
-def test_a_row_that_changes_nothing_changes_nothing_at_all(state: LinkState, event: lifecycle.EventName) -> None:
-    before = Link(state, wanted=True, attempt=7, reconnects=3, lost=state == "reconnecting")
+def test_a_row_that_changes_nothing_changes_nothing_at_all(state: LinkState, event: policy.EventName) -> None:
+    before = LinkSnapshot(state, wanted=True, attempt=7, reconnects=3, lost=state == "reconnecting")
     after, actions = step(before, event)
     if after.state == state and not actions:
         assert replace(after, wanted=True) == before
 
 
 def test_the_diagram_of_the_documents_is_this_table() -> None:
-    text = "\n".join(lifecycle.diagram())
+    text = "\n".join(policy.diagram())
     assert all(state.replace("-", "_") in text for state in STATES)
-    drawn = (Path(__file__).parent.parent.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    drawn = (Path(__file__).parents[3] / "docs" / "architecture.md").read_text(encoding="utf-8")
     assert f"```mermaid\n{text}\n```" in drawn

@@ -15,15 +15,15 @@ import pytest
 
 import jupyman
 from jupyman import api, errors
-from jupyman.core.hosts import Hosts
+from jupyman.core.links.hosts import Hosts
 from jupyman.core.manager import Manager
-from jupyman.core.sessions import Live
-from jupyman.core.store import State, Store
+from jupyman.core.sessions.registry import Live
+from jupyman.core.sessions.store import State, Store
 from jupyman.model import SessionSpec, TunnelSpec
 from jupyman.paths import Paths
 from tests.bed.wait import wait_until
-from tests.unit import offline
-from tests.unit.offline import CLIENT, Quiet
+from tests.unit.core import offline
+from tests.unit.core.offline import CLIENT, Quiet
 
 CORE = Path(jupyman.__file__).parent / "core"
 
@@ -45,7 +45,7 @@ def test_only_the_registry_touches_its_dictionaries() -> None:
         for path in sorted(CORE.rglob("*.py"))
         if (lines := outside(ast.parse(path.read_text(encoding="utf-8"))))
     }
-    assert list(found) == ["sessions.py"], found
+    assert list(found) == ["sessions/registry.py"], found
 
 
 def test_the_walker_sees_every_way_to_touch_them() -> None:
@@ -157,7 +157,7 @@ def test_a_forward_that_is_closed_while_it_is_restored_stays_closed(
         bound.append(Bound())
         return bound[0]
 
-    monkeypatch.setattr("jupyman.ssh.forward.Forwarder.listen", listen)
+    monkeypatch.setattr("jupyman.ssh.forward.forwarder.Forwarder.listen", listen)
     manager.start(CLIENT)
     assert bound[0].closed
     assert manager.sessions.forwards() == []
@@ -173,7 +173,7 @@ def test_one_that_cannot_be_restored_holds_up_no_other_and_is_tried_again(
     store.state = State(sessions={name: SessionSpec(name=name, host=name, local_port=1) for name in "abc"})
     store.save()
     manager = managing()
-    monkeypatch.setattr("jupyman.core.restore.AGAIN", 0.01)
+    monkeypatch.setattr("jupyman.core.sessions.monitor.AGAIN", 0.01)
     tried: list[str] = []
 
     def bind(self: Any, live: Live) -> None:
@@ -181,7 +181,7 @@ def test_one_that_cannot_be_restored_holds_up_no_other_and_is_tried_again(
         if live.spec.name == "a" and tried.count("a") < 4:
             raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr("jupyman.core.restore.Restorer._bind", bind)
+    monkeypatch.setattr("jupyman.core.sessions.monitor.SessionMonitor._bind", bind)
     manager.start(CLIENT)
     assert tried[:3] == ["a", "b", "c"]
     assert tried.count("a") == 4
@@ -198,7 +198,7 @@ def test_a_broken_config_is_waited_for(
     store.save()
     paths.config_file.write_text("default_host = ")
     manager = managing()
-    monkeypatch.setattr("jupyman.core.restore.AGAIN", 0.01)
+    monkeypatch.setattr("jupyman.core.sessions.monitor.AGAIN", 0.01)
     looked = threading.Event()
     supervise = Hosts.supervisor
 
@@ -225,8 +225,8 @@ def test_the_end_of_the_daemon_ends_the_waiting(
     store.save()
     paths.config_file.write_text("default_host = ")
     manager = managing()
-    monkeypatch.setattr("jupyman.core.restore.AGAIN", 3600.0)
-    monkeypatch.setattr("jupyman.core.restore.LOOK", 3600.0)
+    monkeypatch.setattr("jupyman.core.sessions.monitor.AGAIN", 3600.0)
+    monkeypatch.setattr("jupyman.core.sessions.monitor.LOOK", 3600.0)
     thread = threading.Thread(target=manager.start, args=(CLIENT,))
     thread.start()
     manager._restorer.close()

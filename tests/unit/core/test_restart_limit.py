@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jupyman.core.restarts import LIMIT, SPAN, allowed
+from jupyman.core.sessions.restart_limit import LIMIT, SPAN, allowed
 
 
 def test_three_in_ten_minutes_and_no_more() -> None:

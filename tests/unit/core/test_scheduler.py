@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from jupyman.core.clock import Clock
-from jupyman.core.ticker import Ticker
+from jupyman.core.runtime.clock import Clock
+from jupyman.core.runtime.scheduler import Scheduler
 from tests.bed.wait import wait_until
 
 
@@ -34,10 +34,10 @@ class Stepped(Clock):
 
 
 @contextmanager
-def running(*duties: tuple[float, Callable[[Stepped], None]], until: float) -> Iterator[tuple[Stepped, Ticker]]:
+def running(*duties: tuple[float, Callable[[Stepped], None]], until: float) -> Iterator[tuple[Stepped, Scheduler]]:
     clock = Stepped()
     clock.end = until
-    ticker = Ticker(clock)
+    ticker = Scheduler(clock)
     for seconds, call in duties:
         ticker.every(seconds, lambda call=call: call(clock))  # type: ignore[misc]  # a default binds the loop's value
     ticker.start()

@@ -14,15 +14,15 @@ import pytest
 
 from jupyman import errors
 from jupyman.api import ClientContext
-from jupyman.core.answer import Asking
-from jupyman.core.background import Background
-from jupyman.core.restore import Restorer
-from jupyman.core.sessions import Live, Sessions
-from jupyman.core.store import Store
-from jupyman.core.ticker import Ticker
-from jupyman.core.way import Way
+from jupyman.core.runtime.background import Background
+from jupyman.core.runtime.scheduler import Scheduler
+from jupyman.core.sessions.monitor import SessionMonitor
+from jupyman.core.sessions.registry import Live, SessionRegistry
+from jupyman.core.sessions.session_forward import SessionForward
+from jupyman.core.sessions.store import Store
+from jupyman.host.servers.http_check import Asking
 from jupyman.model import LinkStatus, Running, SessionSpec
-from jupyman.ssh.forward import Forwarder
+from jupyman.ssh.forward.forwarder import Forwarder
 from tests.bed.wait import wait_until
 from tests.fakes import SESSION
 
@@ -57,8 +57,8 @@ def live() -> Live:
     return Live(spec=SessionSpec(name="server1", host="server1"), state="running", running=running)
 
 
-def way(host: Any, live: Live) -> Way:
-    return Way(host, host.link, live, asked=None, usual=None, share=False, suspect=lambda: None)
+def way(host: Any, live: Live) -> SessionForward:
+    return SessionForward(host, host.link, live, asked=None, usual=None, share=False, suspect=lambda: None)
 
 
 def test_what_one_link_proved_does_not_hold_for_the_next(host: Host, live: Live) -> None:
@@ -78,9 +78,9 @@ def test_what_one_link_proved_does_not_hold_for_the_next(host: Host, live: Live)
 def test_a_look_by_a_link_that_is_gone_opens_nothing(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, host: Any, live: Live
 ) -> None:
-    from jupyman.core.launchers.nohup import Liveness
+    from jupyman.host.servers.nohup import Liveness
 
-    sessions = Sessions(Store(tmp_path_factory.mktemp("state") / "state.json"))
+    sessions = SessionRegistry(Store(tmp_path_factory.mktemp("state") / "state.json"))
     sessions.live["server1"] = live
 
     class Hosts:
@@ -91,9 +91,9 @@ def test_a_look_by_a_link_that_is_gone_opens_nothing(
         host.link = None  # and another one comes soon
         return Liveness("alive", "it runs")
 
-    monkeypatch.setattr("jupyman.core.launchers.nohup.verify", verify)
+    monkeypatch.setattr("jupyman.host.servers.nohup.verify", verify)
     hosts: Any = Hosts()
-    restorer = Restorer(hosts, sessions, lambda live, why: None, Ticker())
+    restorer = SessionMonitor(hosts, sessions, lambda live, why: None, Scheduler())
     restorer._visit("server1")
     assert not live.passes()
 
@@ -158,7 +158,7 @@ def test_up_of_a_session_that_is_down_uses_its_listener_and_gives_it_back_where_
 def test_the_port_that_a_session_has_goes_only_when_all_has_gone_well(host: Any, live: Live, fails: bool) -> None:
     port = bound(host, live)
     asked = bound(host, Live(spec=SessionSpec(name="other", host="server1"))) + 1
-    made = Way(host, host.link, live, asked=asked, usual=port, had=port, share=False, suspect=lambda: None)
+    made = SessionForward(host, host.link, live, asked=asked, usual=port, had=port, share=False, suspect=lambda: None)
     made.listening(TARGET)
     assert live.listener is not None
     moved = live.listener.local_port
@@ -186,10 +186,12 @@ def test_a_down_in_the_middle_of_an_up_stands(host: Host, live: Live) -> None:
 def test_nobody_gets_through_before_a_heard_token_is_changed(
     host: Any, live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jupyman.core.overheard.listener_uid", lambda port: 4711)
+    monkeypatch.setattr("jupyman.core.sessions.token_exposure.listener_uid", lambda port: 4711)
     with socket.create_server(("127.0.0.1", 0)) as his:
         port = his.getsockname()[1]
-        made = Way(host, host.link, live, asked=None, usual=port, had=port, share=False, suspect=lambda: None)
+        made = SessionForward(
+            host, host.link, live, asked=None, usual=port, had=port, share=False, suspect=lambda: None
+        )
         made.listening(TARGET)
     assert made.stranger == "a program of uid 4711"
     assert live.listener is not None

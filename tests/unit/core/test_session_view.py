@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from jupyman.core import overheard
-from jupyman.core.restore import link_gone
-from jupyman.core.sessions import Live, Sessions
-from jupyman.core.store import Store
+from jupyman.core.sessions import token_exposure
+from jupyman.core.sessions.monitor import link_gone
+from jupyman.core.sessions.registry import Live, SessionRegistry
+from jupyman.core.sessions.store import Store
 from jupyman.model import LinkStatus, Running, SessionSpec
-from jupyman.ssh.forward import Forwarder
+from jupyman.ssh.forward.forwarder import Forwarder
 from tests.fakes import SESSION
 
 UP = LinkStatus(state="up", since="2026-01-02T03:04:05Z")
@@ -17,7 +17,7 @@ AWAY = LinkStatus(state="reconnecting", since="2026-01-02T03:04:05Z", last_error
 
 
 @pytest.fixture
-def known(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sessions, Live]:
+def known(tmp_path_factory: pytest.TempPathFactory) -> tuple[SessionRegistry, Live]:
     server = SESSION.server
     assert server is not None
     running = Running(
@@ -25,17 +25,17 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sessions, Live]:
     )
     live = Live(spec=SessionSpec(name="server1", host="server1"), state="running")
     live.proven(running, [])
-    registry = Sessions(Store(tmp_path_factory.mktemp("state") / "state.json"))
+    registry = SessionRegistry(Store(tmp_path_factory.mktemp("state") / "state.json"))
     registry.live["server1"] = live
     return registry, live
 
 
 def test_a_session_is_lost_after_five_seconds_and_not_before(
-    known: tuple[Sessions, Live], monkeypatch: pytest.MonkeyPatch
+    known: tuple[SessionRegistry, Live], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry, live = known
     clock = [1000.0]
-    monkeypatch.setattr("jupyman.core.sessions.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("jupyman.core.sessions.registry.time.monotonic", lambda: clock[0])
     assert live.view(UP).state == "running"
     link_gone(registry, "server1")
     assert not live.verified, "nothing is carried to whatever comes next before it was looked at"
@@ -54,7 +54,7 @@ def test_a_session_is_lost_after_five_seconds_and_not_before(
     assert live.view(UP).state == "running"
 
 
-def test_a_session_that_nobody_wants_shows_no_trouble(known: tuple[Sessions, Live]) -> None:
+def test_a_session_that_nobody_wants_shows_no_trouble(known: tuple[SessionRegistry, Live]) -> None:
     _, live = known
     live.spec = SessionSpec(name="server1", host="server1", wanted=False)
     shown = live.view(LinkStatus(state="needs-auth", reconnects=3, last_error="it asks for a code"))
@@ -75,14 +75,14 @@ def test_a_session_that_nobody_wants_shows_no_trouble(known: tuple[Sessions, Liv
     ],
 )
 def test_who_gets_through_to_the_server(
-    known: tuple[Sessions, Live], verified: bool, parked: bool, sealed: bool, passes: bool
+    known: tuple[SessionRegistry, Live], verified: bool, parked: bool, sealed: bool, passes: bool
 ) -> None:
     _, live = known
     live.verified, live.parked, live.sealed = verified, parked, sealed
     assert live.passes() is passes
 
 
-def test_a_session_that_is_down_keeps_its_listener_and_shows_no_address(known: tuple[Sessions, Live]) -> None:
+def test_a_session_that_is_down_keeps_its_listener_and_shows_no_address(known: tuple[SessionRegistry, Live]) -> None:
     _, live = known
     forwarder = Forwarder("test")
     try:
@@ -109,7 +109,7 @@ def test_what_the_disk_says_holds_from_the_first_moment() -> None:
     assert (wanted.parked, wanted.sealed) == (False, False)
 
 
-def test_a_port_is_overheard_once(known: tuple[Sessions, Live]) -> None:
+def test_a_port_is_overheard_once(known: tuple[SessionRegistry, Live]) -> None:
     _, live = known
     live.overheard(8888)
     assert (live.sealed, live.spec.heard) == (True, True)
@@ -132,6 +132,6 @@ def test_a_port_is_overheard_once(known: tuple[Sessions, Live]) -> None:
     ],
 )
 def test_who_is_a_stranger(monkeypatch: pytest.MonkeyPatch, uid: int | None, taken: bool, who: str | None) -> None:
-    monkeypatch.setattr(overheard, "own_uid", lambda: 1000)
-    monkeypatch.setattr(overheard, "listener_uid", lambda port: uid)
-    assert overheard.stranger(8888, taken=taken) == who
+    monkeypatch.setattr(token_exposure, "own_uid", lambda: 1000)
+    monkeypatch.setattr(token_exposure, "listener_uid", lambda port: uid)
+    assert token_exposure.stranger(8888, taken=taken) == who

@@ -9,7 +9,7 @@ import pytest
 
 from jupyman import errors
 from jupyman.api import AnyEvent, ClientContext, Operation, Prompt, Step
-from jupyman.core.shared import Shared
+from jupyman.core.runtime.shared_operation import SharedOperation
 
 
 class Client:
@@ -45,7 +45,7 @@ class Client:
             callback()
 
 
-def joined(shared: Shared, client: Client) -> tuple[threading.Thread, list[object]]:
+def joined(shared: SharedOperation, client: Client) -> tuple[threading.Thread, list[object]]:
     outcome: list[object] = []
 
     def run() -> None:
@@ -72,7 +72,7 @@ def test_two_clients_share_one_run_and_see_every_event() -> None:
         return "result"
 
     first, second = Client(), Client()
-    shared = Shared(work, first.client)
+    shared = SharedOperation(work, first.client)
     one, outcome_one = joined(shared, first)
     assert begun.wait(10)
     two, outcome_two = joined(shared, second)
@@ -95,7 +95,7 @@ def test_one_of_two_leaves_and_the_work_goes_on() -> None:
         return operation.cancelled.is_set()
 
     first, second = Client(), Client()
-    shared = Shared(work, first.client)
+    shared = SharedOperation(work, first.client)
     one, outcome_one = joined(shared, first)
     assert begun.wait(10)
     two, outcome_two = joined(shared, second)
@@ -120,7 +120,7 @@ def test_the_last_that_leaves_cancels_and_waits_for_the_undoing() -> None:
         raise errors.Interrupted("interrupted")
 
     client = Client()
-    shared = Shared(work, client.client)
+    shared = SharedOperation(work, client.client)
     thread, outcome = joined(shared, client)
     assert begun.wait(10)
     client.leave()
@@ -137,7 +137,7 @@ def test_a_question_goes_to_the_client_with_a_terminal() -> None:
         assert go.wait(10)
         return operation.ask(Prompt(id="", kind="confirm", text="Sure?"))
 
-    shared = Shared(work, plain.client)
+    shared = SharedOperation(work, plain.client)
     one, outcome = joined(shared, plain)
     two, _ = joined(shared, terminal)
     while len(shared._waiters) < 2:
@@ -150,6 +150,6 @@ def test_a_question_goes_to_the_client_with_a_terminal() -> None:
 
 
 def test_a_question_without_a_terminal_is_an_error() -> None:
-    shared = Shared(lambda operation: operation.ask(Prompt(id="", kind="confirm", text="?")), ClientContext())
+    shared = SharedOperation(lambda operation: operation.ask(Prompt(id="", kind="confirm", text="?")), ClientContext())
     with pytest.raises(errors.Interrupted):
         shared.join(Client())

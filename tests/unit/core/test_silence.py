@@ -7,12 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from jupyman.ssh import stream
-from jupyman.ssh.loop import shared
+from jupyman.ssh.channels import relay
+from jupyman.ssh.io.loop import shared
 from tests.bed.wait import wait_until
-
-from .far_end import ASKS, CLOSE, Host, forwarding
-from .packets import pair
+from tests.unit.ssh.far_end import ASKS, CLOSE, Host, forwarding
+from tests.unit.ssh.packets import pair
 
 API = b"GET /api/kernels HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Mode: cors\r\n\r\n"
 OTHER = b"\x00\x01 no HTTP at all"
@@ -58,7 +57,7 @@ def test_what_is_new_waits_and_is_carried_when_the_host_answers(host: Host, asks
 
 def test_what_is_new_waits_longer_than_for_a_link(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host may be silent for longer than a connection waits for a link."""
-    monkeypatch.setattr(stream, "HOLD", 0.0)
+    monkeypatch.setattr(relay, "HOLD", 0.0)
     with forwarding(host, silent=True) as (forwarder, listener, _):
         host.opens(host.asked())
         assert host.hears() == ASKS

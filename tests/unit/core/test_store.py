@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from jupyman import errors
-from jupyman.core.store import Store
+from jupyman.core.sessions.store import Store
 from jupyman.model import SessionSpec, TunnelSpec
 
 
@@ -52,7 +52,7 @@ def test_broken_file_is_set_aside_and_the_last_good_copy_taken(tmp_path: Path, c
 WRITER = """\
 import sys
 from pathlib import Path
-from jupyman.core.store import Store
+from jupyman.core.sessions.store import Store
 from jupyman.model import SessionSpec
 store = Store(Path(sys.argv[1]))
 store.load()

@@ -17,12 +17,11 @@ from cryptography.exceptions import InvalidTag
 
 from jupyman import errors
 from jupyman.api import ClientContext
-from jupyman.core import login, silence
-from jupyman.core import supervisor as module
-from jupyman.core.background import Background
+from jupyman.core.links import login, silence
+from jupyman.core.links import supervisor as module
+from jupyman.core.runtime.background import Background
 from tests.bed.wait import wait_until
-
-from .world import ANSWER, DAY, HOUR, MINUTE, FakeLink, World, a_world
+from tests.unit.core.world import ANSWER, DAY, HOUR, MINUTE, FakeLink, World, a_world
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from jupyman.core import awake
-from jupyman.core.awake import Awake, source_address
-from jupyman.core.clock import Clock
+from jupyman.core.links import wakeups
+from jupyman.core.links.wakeups import WakeupWatcher, source_address
+from jupyman.core.runtime.clock import Clock
 
 
 class Hands(Clock):
@@ -59,7 +59,7 @@ class Host:
 )
 def test_a_tick_that_comes_late(mono: float, wall: float, told: int, doubted: int) -> None:
     clock, one, other, idle = Hands(), Host(), Host(None), Host(awaited=False)
-    seen = Awake(lambda: [one, other, idle], clock)
+    seen = WakeupWatcher(lambda: [one, other, idle], clock)
     seen.tick(1.0)
     clock.pass_(mono, wall)
     seen.tick(1.0)
@@ -72,7 +72,7 @@ def test_a_tick_that_comes_late(mono: float, wall: float, told: int, doubted: in
 def test_sleep_between_two_ticks() -> None:
     """While others are told."""
     clock, host = Hands(), Host()
-    seen = Awake(lambda: [host], clock)
+    seen = WakeupWatcher(lambda: [host], clock)
     seen.tick(1.0)
     clock.pass_(5, 5)  # it takes what it takes
     seen.wait_begins()
@@ -99,9 +99,9 @@ def test_sleep_between_two_ticks() -> None:
 )
 def test_an_address_that_changes(monkeypatch: pytest.MonkeyPatch, addresses: list[str | None], told: list[int]) -> None:
     now: dict[str | None, str | None] = {"10.0.0.2": "10.0.0.7"}
-    monkeypatch.setattr(awake, "source_address", now.get)
+    monkeypatch.setattr(wakeups, "source_address", now.get)
     clock, moving, still = Hands(), Host("10.0.0.1"), Host("10.0.0.2")
-    seen = Awake(lambda: [moving, still], clock)
+    seen = WakeupWatcher(lambda: [moving, still], clock)
     for address, expected in zip(addresses, told, strict=True):
         now["10.0.0.1"] = address
         moving.told = 0
@@ -123,10 +123,10 @@ def test_a_link_of_another_network_is_doubted(
     monkeypatch: pytest.MonkeyPatch, bound: str | None, addresses: list[str | None], doubted: int
 ) -> None:
     now: dict[str | None, str | None] = {}
-    monkeypatch.setattr(awake, "source_address", now.get)
+    monkeypatch.setattr(wakeups, "source_address", now.get)
     host = Host("10.0.0.1")
     host.source = bound
-    seen = Awake(lambda: [host], Hands())
+    seen = WakeupWatcher(lambda: [host], Hands())
     for address in addresses:
         now["10.0.0.1"] = address
         seen.tick(1.0)
@@ -135,15 +135,15 @@ def test_a_link_of_another_network_is_doubted(
 
 @pytest.mark.parametrize(
     ("away", "peer", "lost"),
-    [(awake.CUT_OFF - 1, "10.0.0.1", False), (awake.CUT_OFF, "10.0.0.1", True), (awake.CUT_OFF, None, False)],
+    [(wakeups.CUT_OFF - 1, "10.0.0.1", False), (wakeups.CUT_OFF, "10.0.0.1", True), (wakeups.CUT_OFF, None, False)],
 )
 def test_a_computer_without_a_way_to_the_host_gives_the_link_up_after_a_while(
     monkeypatch: pytest.MonkeyPatch, away: float, peer: str | None, lost: bool
 ) -> None:
     now: dict[str | None, str | None] = {peer: "10.0.0.7"}
-    monkeypatch.setattr(awake, "source_address", now.get)
+    monkeypatch.setattr(wakeups, "source_address", now.get)
     clock, host = Hands(), Host(peer)
-    seen = Awake(lambda: [host], clock)
+    seen = WakeupWatcher(lambda: [host], clock)
     seen.tick(1.0)
     now[peer] = None
     for _ in range(int(away) + 1):
@@ -154,7 +154,7 @@ def test_a_computer_without_a_way_to_the_host_gives_the_link_up_after_a_while(
 
 def test_another_host_is_no_other_network() -> None:
     host = Host()
-    seen = Awake(lambda: [host], Hands())
+    seen = WakeupWatcher(lambda: [host], Hands())
     for peer in ("127.0.0.1", "127.0.0.2", None):
         host.peer = peer
         seen.tick(1.0)
@@ -175,8 +175,8 @@ def test_what_cannot_be_told_ends_no_link(monkeypatch: pytest.MonkeyPatch) -> No
 
     clock, host = Hands(), Host("fe80::1")
     host.source = "fe80::2"
-    seen = Awake(lambda: [host], clock)
-    monkeypatch.setattr(awake, "source_address", fails)
+    seen = WakeupWatcher(lambda: [host], clock)
+    monkeypatch.setattr(wakeups, "source_address", fails)
     for _ in range(20):
         seen.tick(1.0)
         clock.pass_(1, 1)

@@ -9,13 +9,13 @@ from typing import cast
 
 from jupyman import errors
 from jupyman.api import ClientContext
-from jupyman.core import login
-from jupyman.core.awake import TICK, Awake
-from jupyman.core.clock import Clock
-from jupyman.core.shell import Completed
-from jupyman.core.supervisor import Supervisor
-from jupyman.ssh.auth import Keyring
+from jupyman.core.links import login
+from jupyman.core.links.supervisor import Supervisor
+from jupyman.core.links.wakeups import TICK, WakeupWatcher
+from jupyman.core.runtime.clock import Clock
+from jupyman.host.shell.script import CommandResult
 from jupyman.ssh.link import Link, NoAnswer
+from jupyman.ssh.login.auth import Keyring
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 NOON = 1_800_000_000.0  # some noon since 1970
@@ -37,7 +37,7 @@ class FakeClock(Clock):
         self.end = self.now
         self.paused = threading.Event()
         self.sleepers: list[Supervisor] = []
-        self.awake = Awake(lambda: self.sleepers, self)
+        self.awake = WakeupWatcher(lambda: self.sleepers, self)
         self._script: list[tuple[float, Callable[[], None]]] = []
 
     def monotonic(self) -> float:
@@ -104,7 +104,7 @@ class FakeLink:
         self.heard = world.clock.now
         return ANSWER
 
-    def run(self, script: str, **how: object) -> Completed:
+    def run(self, script: str, **how: object) -> CommandResult:
         """Be a host that tells nothing."""
         raise errors.RemoteFailed("server1 starts no shell")
 

@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 
 from jupyman import errors
-from jupyman.core import env_jobs, env_look, env_mirror
-from jupyman.core.env_create import conclude
-from jupyman.core.env_jobs import Ended, Job
-from jupyman.core.env_verbs import with_jobs
-from jupyman.core.shell import ANSWER_LIMIT, Facts
+from jupyman.core.verbs import env_mirror
+from jupyman.core.verbs.env import with_jobs
+from jupyman.core.verbs.env_create import conclude
+from jupyman.host.envs import facilities
+from jupyman.host.shell import jobs
+from jupyman.host.shell.jobs import Ended, Job
+from jupyman.host.shell.script import ANSWER_LIMIT, Facts
 from jupyman.model import Environment, HostReport
-from tests.unit.test_fuzz import mutate
+from tests.unit.tools.test_fuzz import mutate
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,9 @@ file.state absent
 """
 REPORT = HostReport(host="h", os=None, user="alice", shell=None)
 READERS: dict[str, tuple[str, Callable[[Host], Any]]] = {
-    "jobs": (JOBS, env_jobs.find),
-    "follow": (FOLLOWED, lambda host: env_jobs.follow(host, "long", on_begin=_two, on_end=_three, on_last=_one)),
-    "look": (LOOK, lambda host: env_look.look(host, REPORT)),
+    "jobs": (JOBS, jobs.find),
+    "follow": (FOLLOWED, lambda host: jobs.follow(host, "long", on_begin=_two, on_end=_three, on_last=_one)),
+    "look": (LOOK, lambda host: facilities.look(host, REPORT)),
     "mirrors": (MIRRORS, env_mirror._read),
 }
 
@@ -153,7 +155,7 @@ def test_hostile_answers(reader: str) -> None:
 
 
 def test_jobs_are_read() -> None:
-    first, second = env_jobs.find(Host(JOBS))
+    first, second = jobs.find(Host(JOBS))
     assert first == Job(
         name="long",
         state="running",
@@ -167,7 +169,7 @@ def test_jobs_are_read() -> None:
 
 
 def test_means_are_read() -> None:
-    means = env_look.look(Host(LOOK), REPORT)
+    means = facilities.look(Host(LOOK), REPORT)
     assert [(tool.kind, tool.root, tool.writable) for tool in means.tools] == [
         ("conda", "/opt/conda", False),
         ("uv", None, True),

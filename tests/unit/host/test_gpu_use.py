@@ -11,7 +11,11 @@ import msgspec
 import pytest
 
 from jupyman import api, model
-from jupyman.core import gpu_watch, gpus, notebooks, orphans, sessions, shell
+from jupyman.core.sessions import gpu_monitor, registry
+from jupyman.core.verbs import kill_orphans
+from jupyman.host.gpus import report as gpus
+from jupyman.host.kernels import notebooks
+from jupyman.host.shell import script
 from jupyman.model import Gpu, GpuProcess, GpuUse, MigInstance, Problem, Running, Server, SessionSpec
 from tests import fakes
 
@@ -118,25 +122,25 @@ def test_kill_orphans_says_what_was_ended(daemon: fakes.Served) -> None:
 # --- the daemon's notes -------------------------------------------------------------------------------------------
 
 
-def live(*given: int) -> sessions.Live:
+def live(*given: int) -> registry.Live:
     server = Server(
         pid=4121, port=None, version=None, app="lab", env=None, root_dir=None, started=None, gpus=list(given)
     )
     running = Running(
         name="server1", server=server, token="t", directory="/d", base_url="/", boot_id="b", start_ticks=1
     )
-    made = sessions.Live(spec=SessionSpec(name="server1", host="h"), state="running")
+    made = registry.Live(spec=SessionSpec(name="server1", host="h"), state="running")
     made.proven(running, [])
     return made
 
 
-def codes(one: sessions.Live) -> list[str]:
+def codes(one: registry.Live) -> list[str]:
     return [problem.code for problem in one.view(model.LinkStatus(state="up")).problems]
 
 
 def test_what_was_seen_is_kept_with_the_session() -> None:
     one = live(0)
-    gpu_watch.note(one, [gpu(0, MINE, UNSEEN), gpu(1, CONSOLE, PLAIN)], {"1f3c9a20-7d41": "a.ipynb"}, None)
+    gpu_monitor.note(one, [gpu(0, MINE, UNSEEN), gpu(1, CONSOLE, PLAIN)], {"1f3c9a20-7d41": "a.ipynb"}, None)
     view = one.view(model.LinkStatus(state="up"))
     assert [(use.gpu, use.pid, use.notebook) for use in view.gpu_use] == [(0, 4242, "a.ipynb"), (1, 4244, None)]
     # Who is on another GPU than the session's is nobody's business.
@@ -149,16 +153,16 @@ def test_what_was_seen_is_kept_with_the_session() -> None:
 
 def test_a_gpu_that_vanished_and_a_driver_that_hangs() -> None:
     one = live(0, 2)
-    gpu_watch.note(one, [gpu(0)], {}, None)
+    gpu_monitor.note(one, [gpu(0)], {}, None)
     assert codes(one) == ["gpu-gone"]
     trouble = Problem(code="nvidia-smi-hangs", severity="warning", text="t", fix="f")
-    gpu_watch.note(one, [], {}, trouble)
+    gpu_monitor.note(one, [], {}, trouble)
     assert codes(one) == ["nvidia-smi-hangs"]
 
 
 def test_it_is_forgotten_with_the_server() -> None:
     one = live(0)
-    gpu_watch.note(one, [gpu(0, MINE, PLAIN)], {}, None)
+    gpu_monitor.note(one, [gpu(0, MINE, PLAIN)], {}, None)
     assert codes(one) == ["gpu-shared"]
     one.state = "exited"
     assert (codes(one), one.view(model.LinkStatus()).gpu_use) == ([], [])
@@ -206,7 +210,7 @@ FACTS = [
 
 
 def test_nobody_elses_process_belongs_to_a_server_of_ours() -> None:
-    facts = shell.Facts(FACTS)
+    facts = script.Facts(FACTS)
     [seen] = gpus.attribute(gpus.read(facts), gpus.kin(facts), {4121: "s"}, {(4121, "k1"): "a.ipynb"})
     assert [one.user for one in seen.processes] == ["alice", "uid 1000", None, "uid 1001"]
     told = {one.pid: (one.ours, one.server, one.session, one.notebook) for one in seen.processes}
@@ -220,16 +224,16 @@ def test_nobody_elses_process_belongs_to_a_server_of_ours() -> None:
 
 
 def test_what_a_wrapper_and_its_kernel_started_is_counted_once() -> None:
-    facts = shell.Facts(FACTS)
-    found = orphans.read(facts, gpus.read(facts))
+    facts = script.Facts(FACTS)
+    found = kill_orphans.read(facts, gpus.read(facts))
     assert [(one.pid, one.ticks, one.kernel, one.memory, one.children, dict(one.gpu)) for one in found] == [
         (490, 7, "k1", 2048 * 1024, (600,), {0: 0}),
         (500, 8, "k1", GIB, (), {0: GIB}),
     ]
-    problem = orphans.problem("h", found)
+    problem = kill_orphans.problem("h", found)
     assert problem is not None
     assert problem.text == "1 kernel whose server is gone holds 1 GiB of memory and 1 GiB of GPU 0: pid 490, pid 500"
-    assert orphans.problem("h", []) is None
+    assert kill_orphans.problem("h", []) is None
 
 
 @pytest.mark.parametrize(

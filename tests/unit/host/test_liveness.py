@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jupyman.core.launchers.base import ProcessState
-from jupyman.core.launchers.liveness import judge
+from jupyman.host.servers.base import ProcessState
+from jupyman.host.servers.liveness import judge
 
 SERVING = ["[I 2026-03-03 ServerApp] Jupyter Server 2.21 is running at:", "[I] Kernel started: 1"]
 ENDED = [*SERVING, "[C 2026-03-03 ServerApp] received signal 15, stopping", "[I] Shutting down 3 extensions"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from jupyman.core import whose
-from jupyman.core.shell import Facts
-from jupyman.tools.sockets import Socket
+from jupyman.host.report import port_owner
+from jupyman.host.shell.script import Facts
+from jupyman.tools.host.sockets import Socket
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ from jupyman.tools.sockets import Socket
     ],
 )
 def test_which_addresses_are_the_hosts_own(address: str, places: list[str]) -> None:
-    assert whose.loopback(address) == places
+    assert port_owner.loopback(address) == places
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_which_addresses_are_the_hosts_own(address: str, places: list[str]) -> N
 )
 def test_which_listener_is_reached(address: str, listeners: list[str], reached: list[str]) -> None:
     seen = [Socket(one, port, 7) for one in listeners for port in (80, 81)]
-    assert [one.address for one in whose.reached(seen, address, 80)] == reached
+    assert [one.address for one in port_owner.reached(seen, address, 80)] == reached
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_which_listener_is_reached(address: str, listeners: list[str], reached: 
     [(0, False), (1, False), (999, False), (1000, True), (60001, True), (61184, False), (65534, False), (65535, True)],
 )
 def test_who_is_a_person(uid: int, person: bool) -> None:
-    assert whose.person(uid) is person
+    assert port_owner.person(uid) is person
 
 
 def facts(*uids: int, own: int = 1000) -> Facts:
@@ -65,11 +65,11 @@ def facts(*uids: int, own: int = 1000) -> Facts:
 
 
 def test_what_the_facts_say_of_a_port() -> None:
-    assert whose.strangers(facts(1000), "127.0.0.1", 80) == []
-    assert whose.strangers(facts(0), "localhost", 80) == []
-    found = whose.strangers(facts(1000, 1001), "127.0.0.1", 80)
+    assert port_owner.strangers(facts(1000), "127.0.0.1", 80) == []
+    assert port_owner.strangers(facts(0), "localhost", 80) == []
+    found = port_owner.strangers(facts(1000, 1001), "127.0.0.1", 80)
     assert found is not None
     assert [(one.uid, one.user, one.ours) for one in found] == [(1001, "bob", False)]
     # Somebody answers, and nobody is seen: in another namespace, perhaps.
-    assert whose.strangers(facts(), "127.0.0.1", 80) is None
-    assert whose.strangers(facts(1000), "127.0.0.1", 81) is None
+    assert port_owner.strangers(facts(), "127.0.0.1", 80) is None
+    assert port_owner.strangers(facts(1000), "127.0.0.1", 81) is None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jupyman import loopback
+from jupyman.local import peer
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells")
 
@@ -36,9 +36,9 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
         def forbidden(*_: object) -> None:
             raise PermissionError
 
-        monkeypatch.setattr(loopback, "_ask", forbidden)
+        monkeypatch.setattr(peer, "_ask", forbidden)
     # What is true of this system was found out as the user who runs this, not as the one who is played.
-    assert loopback._true(loopback._ask if request.param == "asked" else loopback._read)
+    assert peer._true(peer._ask if request.param == "asked" else peer._read)
     return str(request.param)
 
 
@@ -60,7 +60,7 @@ def listening(address: str) -> Iterator[socket.socket]:
 
 
 @contextlib.contextmanager
-def connected(ends: tuple[str, str, str] = WAYS[0]) -> Iterator[tuple[socket.socket, loopback.End, loopback.End]]:
+def connected(ends: tuple[str, str, str] = WAYS[0]) -> Iterator[tuple[socket.socket, peer.End, peer.End]]:
     """Connect; yield the caller's socket, his address as it was accepted, and ours."""
     with listening(ends[0]) as listener, socket.socket(family(ends[1])) as caller:
         caller.bind((ends[1], 0))
@@ -72,15 +72,15 @@ def connected(ends: tuple[str, str, str] = WAYS[0]) -> Iterator[tuple[socket.soc
 
 def others(monkeypatch: pytest.MonkeyPatch, uid: int) -> None:
     """Let all that this process has belong to another user than jupyman's, who has this uid."""
-    monkeypatch.setattr(loopback, "own_uid", lambda: uid)
+    monkeypatch.setattr(peer, "own_uid", lambda: uid)
 
 
 @pytest.mark.parametrize("ends", WAYS, ids=["-".join(ends) for ends in WAYS])
 def test_our_own_connection_is_no_strangers(ends: tuple[str, str, str], way: str) -> None:
     with connected(ends) as (caller, far, near):
-        assert loopback.stranger(far, near) is None, way
+        assert peer.stranger(far, near) is None, way
         caller.shutdown(socket.SHUT_WR)  # has said all, and waits for the answer
-        assert loopback.stranger(far, near) is None
+        assert peer.stranger(far, near) is None
 
 
 @pytest.mark.parametrize("ends", WAYS, ids=["-".join(ends) for ends in WAYS])
@@ -91,7 +91,7 @@ def test_another_users_connection_is_known_by_his_uid(
     with connected(ends) as (_, far, near):
         others(monkeypatch, real + 1)
         # Root is everybody's: so comes the browser of Windows to WSL.
-        assert loopback.stranger(far, near) == (None if real == 0 else real), way
+        assert peer.stranger(far, near) == (None if real == 0 else real), way
 
 
 @pytest.mark.parametrize("end", ["close", "reset"])
@@ -102,27 +102,27 @@ def test_whoever_has_closed_his_end_is_a_stranger(end: str, way: str) -> None:
         else:
             caller.sendall(b"x")
         caller.close()
-        assert loopback.stranger(far, near) == loopback.GONE, way
+        assert peer.stranger(far, near) == peer.GONE, way
 
 
 def test_a_listener_is_no_caller(way: str) -> None:
     with listening("127.0.0.1") as one, listening("127.0.0.1") as two:
-        assert loopback.stranger(one.getsockname(), two.getsockname()) == loopback.GONE, way
+        assert peer.stranger(one.getsockname(), two.getsockname()) == peer.GONE, way
 
 
 def test_a_connection_that_was_not_accepted_yet_has_no_holder(way: str) -> None:
     with listening("127.0.0.1") as listener, socket.create_connection(listener.getsockname()) as caller:
-        assert loopback.stranger(listener.getsockname(), caller.getsockname()) == loopback.GONE, way
+        assert peer.stranger(listener.getsockname(), caller.getsockname()) == peer.GONE, way
         with listener.accept()[0]:
-            assert loopback.stranger(listener.getsockname(), caller.getsockname()) is None
+            assert peer.stranger(listener.getsockname(), caller.getsockname()) is None
 
 
 def test_where_the_kernel_finds_nothing_at_all_its_tables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loopback, "_known", {})
-    monkeypatch.setattr(loopback, "_ask", lambda *_: None)  # without the module tcp_diag: ENOENT of every socket
+    monkeypatch.setattr(peer, "_known", {})
+    monkeypatch.setattr(peer, "_ask", lambda *_: None)  # without the module tcp_diag: ENOENT of every socket
     with connected() as (_, far, near):
-        assert loopback.stranger(far, near) is None
-    assert loopback.stranger(far, near) == loopback.GONE
+        assert peer.stranger(far, near) is None
+    assert peer.stranger(far, near) == peer.GONE
 
 
 @pytest.mark.parametrize(
@@ -131,24 +131,24 @@ def test_where_the_kernel_finds_nothing_at_all_its_tables_are_read(monkeypatch: 
 def test_what_does_not_know_our_own_connection_accuses_nobody(
     says: tuple[int, int, int] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loopback, "_known", {})
+    monkeypatch.setattr(peer, "_known", {})
     # As WSL 1, whose tables are empty; or as one that gives all sockets to somebody.
-    monkeypatch.setattr(loopback, "_ask", lambda *_: says)
-    monkeypatch.setattr(loopback, "_read", lambda *_: says)
+    monkeypatch.setattr(peer, "_ask", lambda *_: says)
+    monkeypatch.setattr(peer, "_read", lambda *_: says)
     with connected() as (_, far, near):
-        assert loopback.stranger(far, near) is None
+        assert peer.stranger(far, near) is None
 
 
 def test_where_nothing_is_told_nobody_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*_: object, **__: object) -> None:
         raise OSError(errno.EACCES, "no")
 
-    monkeypatch.setattr(loopback, "_ask", forbidden)
+    monkeypatch.setattr(peer, "_ask", forbidden)
     monkeypatch.setattr(Path, "read_text", forbidden)
     with connected() as (_, far, near):
         others(monkeypatch, os.getuid() + 1)
-        assert loopback.stranger(far, near) is None
-        assert not loopback.foreign_listener(near[1])
+        assert peer.stranger(far, near) is None
+        assert not peer.foreign_listener(near[1])
 
 
 def test_without_a_free_descriptor_nobody_passes_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,22 +161,22 @@ def test_without_a_free_descriptor_nobody_passes_unseen(monkeypatch: pytest.Monk
 
     with connected() as (_, far, near):
         monkeypatch.setattr(socket, "socket", none_left)
-        assert loopback.stranger(far, near) == loopback.GONE
+        assert peer.stranger(far, near) == peer.GONE
         monkeypatch.undo()
-        assert loopback.stranger(far, near) is None
+        assert peer.stranger(far, near) is None
 
 
 @pytest.mark.parametrize("address", LISTENERS)
 def test_whose_listener_127_0_0_1_reaches(address: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with listening(address) as sock:
         port = sock.getsockname()[1]
-        assert not loopback.foreign_listener(port), way
-        assert loopback.listener_uid(port) == (os.getuid() if address not in {"127.0.0.2", "::1", "::"} else None) or (
+        assert not peer.foreign_listener(port), way
+        assert peer.listener_uid(port) == (os.getuid() if address not in {"127.0.0.2", "::1", "::"} else None) or (
             address,
             way,
         ) == ("::", "read")
         others(monkeypatch, os.getuid() + 1)
         reached = address not in {"127.0.0.2", "::1", "::"}
-        assert loopback.foreign_listener(port) is reached or (address, way) == ("::", "read")
-    assert not loopback.foreign_listener(port)
-    assert loopback.listener_uid(port) is None
+        assert peer.foreign_listener(port) is reached or (address, way) == ("::", "read")
+    assert not peer.foreign_listener(port)
+    assert peer.listener_uid(port) is None

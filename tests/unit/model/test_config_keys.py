@@ -12,17 +12,18 @@ import msgspec
 import pytest
 
 from jupyman import api, config, errors
-from jupyman.core import inquiries
 from jupyman.core.manager import Manager
-from jupyman.core.sessions import Live
-from jupyman.core.store import State
+from jupyman.core.sessions.registry import Live
+from jupyman.core.sessions.store import State
+from jupyman.core.verbs import host as inquiries
 from jupyman.model import SessionSpec
-from jupyman.ssh.tunnel_engine import TunnelForwarder
-from jupyman.tools import mirrors, recipe
+from jupyman.ssh.forward.sshtunnel_engine import TunnelForwarder
+from jupyman.tools.install import mirrors
+from jupyman.tools.install import plan as recipe
 from tests.bed.wait import wait_until
-from tests.unit import offline
-from tests.unit.offline import CLIENT, Quiet
-from tests.unit.test_env_recipe import OWN, means, wish
+from tests.unit.core import offline
+from tests.unit.core.offline import CLIENT, Quiet
+from tests.unit.tools.test_install_plan import OWN, means, wish
 
 
 @dataclass
@@ -322,7 +323,7 @@ def test_a_changed_address_counts_for_the_login_in_the_background(desk: Desk) ->
 
 
 def test_what_was_changed_under_a_link_that_is_up_is_said(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    from jupyman.core.supervisor import Supervisor
+    from jupyman.core.links.supervisor import Supervisor
 
     hosts = desk.manager.hosts
     links: list[Any] = [object()]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jupyman import errors
 
-DOCS = Path(__file__).parent.parent.parent / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 # docs/errors.md and scripts rely on these; InternalError is the base's own.
 CONTRACT = {0, 1, 2, 10, 11, 12, 13, 14, 20, 21, 22, 23, 24, 25, 26, 27, 30, 31, 32, 40, 41, 130}
 

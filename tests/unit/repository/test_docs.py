@@ -14,7 +14,7 @@ from jupyman import errors
 from jupyman.cli.context import Context
 from jupyman.cli.main import VERBS, cli
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 DOCUMENTS = ("README.md", "docs/chores.md", "examples/pytorch_basics.ipynb")
 # What stands for a word of the user's.
 PLACES = {"HOST": "server1", "ENV": "pytorch", "SESSION": "server1", "PORT": "8888", "NAME": "pytorch", "VERB": "up"}

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 PYPROJECT = """\
 [build-system]
 requires = []

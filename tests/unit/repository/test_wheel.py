@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,8 @@ def test_only_the_package_is_in_it(names: list[str]) -> None:
 
 
 def test_all_that_travels_to_the_host_is_in_it(names: list[str]) -> None:
-    here = {f"jupyman/remote/{path.name}" for path in (ROOT / "jupyman" / "remote").iterdir() if path.is_file()}
+    remote = [path for path in (ROOT / "jupyman" / "remote").rglob("*") if path.suffix in {".py", ".sh"}]
+    here = {path.relative_to(ROOT).as_posix() for path in remote}
+    assert len(here) > 40
     assert here <= set(names)
     assert "jupyman/py.typed" in names

@@ -7,13 +7,12 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from jupyman.core import away
-from jupyman.ssh.channel import Channel, Receiver
-from jupyman.ssh.channels import Channels
-from jupyman.ssh.forward import Forwarder, Listener
-from jupyman.ssh.loop import Loop
-
-from .packets import Pair
+from jupyman.core.sessions import outage_page
+from jupyman.ssh.channels.channel import Channel, Receiver
+from jupyman.ssh.channels.mux import ChannelMux
+from jupyman.ssh.forward.forwarder import Forwarder, Listener
+from jupyman.ssh.io.loop import Loop
+from tests.unit.ssh.packets import Pair
 
 OPENED, DATA, EOF, CLOSE = 91, 94, 96, 97
 ASKS = b"GET /lab HTTP/1.1\r\nHost: localhost\r\nAccept: text/html\r\n\r\n"
@@ -24,7 +23,7 @@ class Host:
 
     def __init__(self, ends: Pair) -> None:
         self._ends = ends
-        self.channels = Channels(ends.ours.outbox)
+        self.channels = ChannelMux(ends.ours.outbox)
 
     def channel(self, loop: Loop, receiver: Receiver) -> Channel:
         return self.channels.channel(loop, receiver)
@@ -74,10 +73,10 @@ def forwarding(
         silent: what browsers are told is that the host is silent, and not that the link is lost.
     """
     forwarder = Forwarder("test")
-    facts = away.Facts("session", "server1", "the link is lost", silent=silent)
+    facts = outage_page.OutageFacts("session", "server1", "the link is lost", silent=silent)
     try:
         listener = forwarder.listen(0, ("127.0.0.1", 80))
-        listener.respond = lambda head, waited: away.answer(head, facts, waited)
+        listener.respond = lambda head, waited: outage_page.answer(head, facts, waited)
         forwarder.attach(host)
         with socket.socket() as local:
             local.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

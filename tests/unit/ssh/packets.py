@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from paramiko.message import Message
 from paramiko.packet import Packetizer as Theirs
 
-from jupyman.ssh.packetizer import Packetizer
+from jupyman.ssh.wire.packetizer import Packetizer
 
 LIMIT = 20.0  # seconds; a test that hangs is ended by it
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jupyman import errors
-from jupyman.ssh import config, plainconfig
-from jupyman.ssh.config import HostConfig
-from jupyman.ssh.destination import Destination
+from jupyman.ssh.config import fallback, ssh_g
+from jupyman.ssh.config.destination import Destination
+from jupyman.ssh.config.ssh_g import HostConfig
 
 # --- destinations -------------------------------------------------------------------------------------------------
 
@@ -84,7 +84,7 @@ def test_what_cannot_be_a_host_is_refused_before_anything_runs(text: str, monkey
 
     monkeypatch.setattr("subprocess.run", never)
     with pytest.raises(errors.UsageFault) as caught:
-        config.read(text)
+        ssh_g.read(text)
     assert caught.value.status == 2
 
 
@@ -118,7 +118,7 @@ def parse(*lines: str, alias: str = "server1") -> HostConfig:
     base = ["host server1", "user alice", "hostname login.example.org", "port 22"]
     overridden = {line.split(" ", 1)[0] for line in lines}
     kept = [line for line in base if line.split(" ", 1)[0] not in overridden]
-    return config.parse("\n".join([*kept, *lines, ""]), Destination(alias))
+    return ssh_g.parse("\n".join([*kept, *lines, ""]), Destination(alias))
 
 
 def test_the_plain_facts() -> None:
@@ -137,8 +137,8 @@ HASH = hashlib.sha1(f"{socket.gethostname()}login.example.org22alice".encode(), 
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("identityfile ~/.ssh/%n", f"{config.home()}/.ssh/server1"),
-        ("identityfile %d/key_%r@%h:%p", f"{config.home()}/key_alice@login.example.org:22"),
+        ("identityfile ~/.ssh/%n", f"{ssh_g.home()}/.ssh/server1"),
+        ("identityfile %d/key_%r@%h:%p", f"{ssh_g.home()}/key_alice@login.example.org:22"),
         ("identityfile /keys/100%%", "/keys/100%"),
         ("identityfile /keys/%k", "/keys/server1"),
         ("identityfile /keys/%L", f"/keys/{socket.gethostname().split('.')[0]}"),
@@ -155,8 +155,8 @@ def test_tokens_in_paths(line: str, expected: str, monkeypatch: pytest.MonkeyPat
 
 def test_the_home_is_the_accounts_as_for_ssh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/somewhere/else")
-    assert parse("identityfile ~/.ssh/id").identity_files == (f"{config.home()}/.ssh/id",)
-    assert config.home() != "/somewhere/else"
+    assert parse("identityfile ~/.ssh/id").identity_files == (f"{ssh_g.home()}/.ssh/id",)
+    assert ssh_g.home() != "/somewhere/else"
 
 
 def test_several_values() -> None:
@@ -241,7 +241,7 @@ def test_switches() -> None:
 def plain(tmp_path: Path, text: str, name: str = "server1") -> HostConfig:
     path = tmp_path / "config"
     path.write_text(text)
-    return plainconfig.read(Destination(name), str(path))
+    return fallback.read(Destination(name), str(path))
 
 
 def test_paramikos_reader_does_the_plain_things(tmp_path: Path) -> None:
@@ -263,12 +263,12 @@ def test_what_paramiko_would_ignore_is_named(tmp_path: Path, line: str) -> None:
 
 def test_words_of_an_exec_are_no_keywords() -> None:
     # By itself: paramiko's `Match exec` leaves its process's pipes to the garbage collector.
-    assert plainconfig.keywords('exec "test a = b" host x') == ["exec", "host"]
-    assert plainconfig.keywords("final !all originalhost a,b") == ["final", "!all", "originalhost"]
+    assert fallback.keywords('exec "test a = b" host x') == ["exec", "host"]
+    assert fallback.keywords("final !all originalhost a,b") == ["final", "!all", "originalhost"]
 
 
 def test_it_is_used_where_ssh_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "config"
     path.write_text("Host server1\n Port 2200\n")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert config.read("server1", ssh_config=str(path)).port == 2200
+    assert ssh_g.read("server1", ssh_config=str(path)).port == 2200

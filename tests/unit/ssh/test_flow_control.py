@@ -7,8 +7,8 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyman.ssh.backlog import PIECE, Backlog
-from jupyman.ssh.windows import ENOUGH, FLIGHT, FLIGHT_TURN, WINDOW, WINDOW_MAX, Inward, Outward
+from jupyman.ssh.channels.flow_control import ENOUGH, FLIGHT, FLIGHT_TURN, WINDOW, WINDOW_MAX, ReceiveWindow, SendWindow
+from jupyman.ssh.io.backlog import PIECE, Backlog
 
 MIB = 1 << 20
 
@@ -31,7 +31,7 @@ class Pool:
 @given(st.integers(0, 1 << 30), st.integers(0, 64 * MIB))
 def test_what_may_come_and_what_is_kept_are_bounded_together(seed: int, spare: int) -> None:
     chosen, pool = random.Random(seed), Pool(spare)
-    window = Inward(pool.take)
+    window = ReceiveWindow(pool.take)
     granted, held = WINDOW, 0
     for _ in range(300):
         if granted and chosen.random() < 0.5:
@@ -51,7 +51,7 @@ def test_what_may_come_and_what_is_kept_are_bounded_together(seed: int, spare: i
 def test_what_is_delivered_after_the_end_takes_nothing() -> None:
     pool = Pool(128 * MIB)
     for _ in range(100):
-        window = Inward(pool.take)
+        window = ReceiveWindow(pool.take)
         assert window.take(WINDOW)
         window.deliver(WINDOW)
         assert window.take(WINDOW)
@@ -61,27 +61,27 @@ def test_what_is_delivered_after_the_end_takes_nothing() -> None:
 
 
 def test_a_window_that_is_delivered_opens_again_whole() -> None:
-    window = Inward(lambda _: 0)
+    window = ReceiveWindow(lambda _: 0)
     for _ in range(5):
         assert window.take(WINDOW)
         assert window.deliver(WINDOW) == WINDOW
 
 
 def test_a_host_that_sends_more_than_it_may_is_noticed() -> None:
-    window = Inward(lambda _: 0)
+    window = ReceiveWindow(lambda _: 0)
     assert window.take(WINDOW)
     assert not window.take(1)
 
 
 def test_it_grows_while_the_program_keeps_up_and_not_while_it_does_not() -> None:
     pool = Pool(1 << 40)
-    quick = Inward(pool.take)
+    quick = ReceiveWindow(pool.take)
     granted = WINDOW
     for _ in range(40):
         quick.take(granted // 2)
         granted += quick.deliver(granted // 2) - granted // 2
     assert granted == WINDOW_MAX
-    slow = Inward(pool.take)
+    slow = ReceiveWindow(pool.take)
     slow.take(WINDOW)
     assert sum(slow.deliver(WINDOW // 4) for _ in range(3)) == 3 * WINDOW // 4
 
@@ -98,7 +98,7 @@ def test_it_grows_while_the_program_keeps_up_and_not_while_it_does_not() -> None
 def test_bytes_always_go_on_however_late_a_host_acknowledges(seed: int, size: int, late: float, trip: float) -> None:
     """A host that acknowledges only when a share of its window is consumed: OpenSSH 96 KiB, others up to all of it."""
     chosen = random.Random(seed)
-    window = Outward()
+    window = SendWindow()
     window.open(size, trip)
     threshold = max(1, int(size * late))
     flight = consumed = sent = 0
@@ -125,13 +125,13 @@ def test_bytes_always_go_on_however_late_a_host_acknowledges(seed: int, size: in
 
 
 def test_alone_the_whole_window_is_used_and_in_company_a_part_of_it() -> None:
-    window = Outward()
+    window = SendWindow()
     window.open(2 * MIB, 0.0001)
     assert window.free(company=False) == 2 * MIB
     assert window.free(company=True) == FLIGHT_TURN
     window.take(FLIGHT_TURN)
     assert window.free(company=True) == FLIGHT - FLIGHT_TURN
-    far = Outward()
+    far = SendWindow()
     far.open(2 * MIB, 0.05)
     for _ in range(2 * MIB // FLIGHT_TURN):
         assert far.free(company=True) == FLIGHT_TURN
@@ -140,7 +140,7 @@ def test_alone_the_whole_window_is_used_and_in_company_a_part_of_it() -> None:
 
 
 def test_small_growth_is_not_worth_a_turn() -> None:
-    window = Outward()
+    window = SendWindow()
     window.open(2 * MIB, 0.0001)
     window.take(2 * MIB)
     assert not window.grow(100_000, company=False)  # nobody asked
@@ -152,7 +152,7 @@ def test_small_growth_is_not_worth_a_turn() -> None:
 
 
 def test_after_a_silence_any_growth_is() -> None:
-    window = Outward()
+    window = SendWindow()
     window.open(2 * MIB, 0.0001)
     window.take(2 * MIB)
     assert window.free(company=False) == 0

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jupyman import errors
-from jupyman.ssh import hostkeys
-from jupyman.ssh.config import HostConfig
-from jupyman.ssh.hostkeys import Changed, Known, Revoked, Unknown
+from jupyman.ssh.config.ssh_g import HostConfig
+from jupyman.ssh.login import hostkeys
+from jupyman.ssh.login.hostkeys import Changed, Known, Revoked, Unknown
 
 ONE = paramiko.ECDSAKey.generate(bits=256)
 TWO = paramiko.ECDSAKey.generate(bits=256)

@@ -13,17 +13,16 @@ import paramiko
 import pytest
 from paramiko.message import Message
 
-from jupyman.ssh import channels as module
-from jupyman.ssh.channel import Channel, Receiver
-from jupyman.ssh.channels import Channels
-from jupyman.ssh.forward import Forwarder
-from jupyman.ssh.loop import Loop, shared
-from jupyman.ssh.messages import FIRST_CHANNEL
-from jupyman.ssh.tray import Tray
-from jupyman.ssh.windows import WINDOW
+from jupyman.ssh.channels import mux as module
+from jupyman.ssh.channels.channel import Channel, Receiver
+from jupyman.ssh.channels.flow_control import WINDOW
+from jupyman.ssh.channels.mux import ChannelMux
+from jupyman.ssh.forward.forwarder import Forwarder
+from jupyman.ssh.io.loop import Loop, shared
+from jupyman.ssh.wire.batch import PacketBatch
+from jupyman.ssh.wire.messages import FIRST_CHANNEL
 from tests.bed.wait import wait_until
-
-from .packets import Pair, pair
+from tests.unit.ssh.packets import Pair, pair
 
 OPENED, REFUSED, ADJUST, DATA, EXTENDED, EOF, CLOSE, REQUEST = 91, 92, 93, 94, 95, 96, 97, 98
 
@@ -56,7 +55,7 @@ class Host:
 
     def __init__(self, ends: Pair) -> None:
         self.ends = ends
-        self.channels = Channels(ends.ours.outbox)
+        self.channels = ChannelMux(ends.ours.outbox)
         self.loop: Loop = shared()
 
     def channel(self, loop: Loop, receiver: Receiver) -> Channel:
@@ -262,7 +261,7 @@ def test_the_end_of_the_connection_is_told_to_all(host: Host) -> None:
 
 def test_windows_grow_together_no_further_than_allowed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SPARE", WINDOW)
-    channels = Channels(host.ends.ours.outbox)
+    channels = ChannelMux(host.ends.ours.outbox)
     assert channels.spare(WINDOW // 2) == WINDOW // 2
     assert channels.spare(WINDOW) == WINDOW // 2
     assert channels.spare(WINDOW) == 0
@@ -317,7 +316,7 @@ class Interrupted:
             self.interrupt()
         self.sent.append(payload[0])
 
-    def post(self, channel: Channel, tray: Tray) -> None:
+    def post(self, channel: Channel, tray: PacketBatch) -> None:
         self.interrupt()
         self.sent.append(DATA)
 
@@ -335,7 +334,7 @@ def _post(channel: Channel) -> None:
     near, far = socket.socketpair()
     with near, far:
         far.sendall(b"data")
-        tray = Tray()
+        tray = PacketBatch()
         channel.send(tray, tray.fill(near, 100, 32768))
 
 

@@ -14,10 +14,9 @@ from paramiko.message import Message
 from paramiko.packet import NeedRekeyException
 from paramiko.packet import Packetizer as Theirs
 
-from jupyman.ssh.packetizer import Packetizer
-from jupyman.ssh.tray import Tray
-
-from .packets import GCM, KEYED, Suite, pair, read_on, text
+from jupyman.ssh.wire.batch import PacketBatch
+from jupyman.ssh.wire.packetizer import Packetizer
+from tests.unit.ssh.packets import GCM, KEYED, Suite, pair, read_on, text
 
 # --- keys wear out ------------------------------------------------------------------------------------------------
 
@@ -67,7 +66,7 @@ def test_no_new_keys_are_asked_for_during_an_exchange() -> None:
 
 
 def test_a_host_that_ignores_the_wish_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jupyman.ssh.packetizer.OVERDUE_PACKETS", 5)
+    monkeypatch.setattr("jupyman.ssh.wire.packetizer.OVERDUE_PACKETS", 5)
     with pair() as ends:
         ends.ours.rekey_packets = 1
         ends.seal(GCM)
@@ -89,7 +88,7 @@ def test_small_blocks_wear_out_sooner() -> None:
 
 
 def test_nothing_but_the_exchange_is_sent_during_it_and_the_rest_follows_in_order() -> None:
-    tray = Tray()
+    tray = PacketBatch()
     with pair(GCM) as ends:
         box = ends.ours.outbox
         ends.ours.send_message(Message(b"\x14 KEXINIT"))
@@ -168,7 +167,7 @@ def test_a_full_socket_holds_up_only_those_who_wait() -> None:
 
 
 def test_a_host_that_asks_and_does_not_read_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jupyman.ssh.outbox.FLOOD", 4_000_000)
+    monkeypatch.setattr("jupyman.ssh.wire.sender.FLOOD", 4_000_000)
     with pair(GCM) as ends:
         ends.ours.outbox.on_stuck = lambda: None
         for _ in range(300):

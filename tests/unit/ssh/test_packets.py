@@ -15,13 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from paramiko.message import Message
 
-from jupyman.ssh import sealing
-from jupyman.ssh.messages import FIRST_CHANNEL
-from jupyman.ssh.packetizer import Packetizer
-from jupyman.ssh.sealing import Damaged, GcmOpener, GcmSealer, padding
-from jupyman.ssh.tray import DATA, SIZE, Tray
-
-from .packets import GCM, KEYED, SUITES, Pair, Suite, digest, messages, pair, read_on, text
+from jupyman.ssh.wire import packets as sealing
+from jupyman.ssh.wire.batch import DATA, SIZE, PacketBatch
+from jupyman.ssh.wire.messages import FIRST_CHANNEL
+from jupyman.ssh.wire.packetizer import Packetizer
+from jupyman.ssh.wire.packets import Damaged, GcmOpener, GcmSealer, padding
+from tests.unit.ssh.packets import GCM, KEYED, SUITES, Pair, Suite, digest, messages, pair, read_on, text
 
 suites = pytest.mark.parametrize("suite", SUITES, ids=str)
 
@@ -79,7 +78,7 @@ def test_bytes_may_come_in_any_pieces(suite: Suite) -> None:
 def test_data_of_channels_is_the_same_by_either_way_of_sending(suite: Suite) -> None:
     """The forwarder's own way, straight from a socket into packets."""
     data = random.Random(4).randbytes(3 * SIZE + 12345)
-    tray = Tray()
+    tray = PacketBatch()
     with pair(suite) as ends:
         near, far = socket.socketpair()
         with near, far:
@@ -130,7 +129,7 @@ def test_new_keys_in_the_middle(suite: Suite) -> None:
 def test_compression(suite: Suite) -> None:
     from paramiko.compress import ZlibCompressor, ZlibDecompressor
 
-    tray = Tray()
+    tray = PacketBatch()
     with pair(suite) as ends:
         for one in (ends.ours, ends.other):
             one.set_outbound_compressor(ZlibCompressor())
@@ -305,7 +304,7 @@ def test_padding_is_as_paramiko_has_it(size: int, block: int, clear: int) -> Non
 
 
 def test_nothing_of_an_earlier_packet_is_left_in_the_padding() -> None:
-    tray = Tray()
+    tray = PacketBatch()
     key, iv = bytes(16), bytes(12)
     near, far = socket.socketpair()
     with near, far:

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from jupyman.ssh.loop import shared
-from jupyman.ssh.windows import WINDOW
+from jupyman.ssh.channels.flow_control import WINDOW
+from jupyman.ssh.io.loop import shared
 from tests.bed.wait import wait_until
-
-from .far_end import ASKS, CLOSE, EOF, Host, forwarding
-from .packets import pair
+from tests.unit.ssh.far_end import ASKS, CLOSE, EOF, Host, forwarding
+from tests.unit.ssh.packets import pair
 
 
 @pytest.fixture

@@ -11,20 +11,20 @@ import paramiko.transport
 import pytest
 from paramiko.packet import Packetizer as Theirs
 
-from jupyman.ssh import algorithms, selfcheck
-from jupyman.ssh.packetizer import Packetizer
-from jupyman.ssh.plainpackets import PlainPacketizer
+from jupyman.ssh.wire import algorithms, self_check
+from jupyman.ssh.wire.packetizer import Packetizer
+from jupyman.ssh.wire.paramiko_packets import ParamikoPacketizer
 
 
 @pytest.fixture(autouse=True)
 def _fresh() -> Any:
-    selfcheck.packetizer.cache_clear()
+    self_check.packetizer.cache_clear()
     yield
-    selfcheck.packetizer.cache_clear()
+    self_check.packetizer.cache_clear()
 
 
 def test_it_fits(caplog: pytest.LogCaptureFixture) -> None:
-    assert selfcheck.packetizer() is Packetizer
+    assert self_check.packetizer() is Packetizer
     assert not caplog.records
 
 
@@ -39,18 +39,18 @@ def test_it_fits_through_small_buffers_too(monkeypatch: pytest.MonkeyPatch, capl
         return both
 
     monkeypatch.setattr(socket, "socketpair", small)
-    assert selfcheck.packetizer() is Packetizer
+    assert self_check.packetizer() is Packetizer
     assert not caplog.records
 
 
 def test_a_method_that_is_new(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(Theirs, "set_something", lambda self: None, raising=False)
-    assert selfcheck.packetizer() is PlainPacketizer
+    assert self_check.packetizer() is ParamikoPacketizer
     [record] = caplog.records
     assert record.levelno == logging.WARNING
     assert "set_something is new" in record.getMessage()
     assert paramiko.__version__ in record.getMessage()
-    assert selfcheck.packetizer() is PlainPacketizer  # and not said again
+    assert self_check.packetizer() is ParamikoPacketizer  # and not said again
     assert len(caplog.records) == 1
 
 
@@ -60,7 +60,7 @@ def test_arguments_that_are_new(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Theirs, "set_log", set_log)
     with pytest.raises(Exception, match="set_log has other arguments"):
-        selfcheck.check()
+        self_check.check()
 
 
 def test_something_private_that_transport_uses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -69,24 +69,24 @@ def test_something_private_that_transport_uses(monkeypatch: pytest.MonkeyPatch, 
     changed.write_text(source + "\n        self.packetizer._new_secret = 1\n")
     monkeypatch.setattr("inspect.getsourcefile", lambda _: str(changed))
     with pytest.raises(Exception, match="Transport uses _new_secret"):
-        selfcheck.check()
+        self_check.check()
 
 
 def test_without_a_source_the_rest_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inspect.getsourcefile", lambda _: None)
-    selfcheck.check()
+    self_check.check()
 
 
 def test_another_format_on_the_wire(monkeypatch: pytest.MonkeyPatch) -> None:
     build: Any = vars(Theirs)["_build_packet"]
     monkeypatch.setattr(Theirs, "_build_packet", lambda self, payload: build(self, b"\x02" + payload))
-    assert selfcheck.packetizer() is PlainPacketizer
+    assert self_check.packetizer() is ParamikoPacketizer
 
 
 def test_one_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selfcheck, "LIMIT", 0.2)
+    monkeypatch.setattr(self_check, "LIMIT", 0.2)
     monkeypatch.setattr(Theirs, "send_message", lambda self, data: None)
-    assert selfcheck.packetizer() is PlainPacketizer
+    assert self_check.packetizer() is ParamikoPacketizer
 
 
 # --- algorithms ---------------------------------------------------------------------------------------------------

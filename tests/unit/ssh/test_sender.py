@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from jupyman.ssh import outbox as module
-from jupyman.ssh.outbox import FLOOD, Outbox
+from jupyman.ssh.wire import sender as module
+from jupyman.ssh.wire.sender import FLOOD, PacketSender
 from tests.bed.wait import wait_until
 
 ANSWER = b"\x64\0\0\0\1"  # CHANNEL_FAILURE: what a host may ask for as often as it likes
@@ -23,7 +23,7 @@ class Ends:
     def __init__(self, ours: socket.socket, host: socket.socket) -> None:
         self.host = host
         self.ours = ours
-        self.box = Outbox(ours)
+        self.box = PacketSender(ours)
 
     def fill(self) -> None:
         """Have the socket take nothing more."""

@@ -7,16 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jupyman import errors
-from jupyman.core import probe
-from jupyman.core.shell import Facts
+from jupyman.host.report import probe
+from jupyman.host.shell.script import Facts
 from jupyman.model import App, Environment, HostReport, Torch
-from jupyman.tools import conda
-from jupyman.tools.text import clean, harmless
+from jupyman.tools.envs import discovery
+from jupyman.tools.host.text import clean, harmless
 
 
-def environment(prefix: str, *apps: App, root: str | None = None, kind: conda.Kind = "conda") -> Environment:
+def environment(prefix: str, *apps: App, root: str | None = None, kind: discovery.Kind = "conda") -> Environment:
     return Environment(
-        name=conda.name_of(prefix, root, "/home/a"),
+        name=discovery.name_of(prefix, root, "/home/a"),
         prefix=prefix,
         kind=kind,
         python="3.12.1",
@@ -49,7 +49,7 @@ def environment(prefix: str, *apps: App, root: str | None = None, kind: conda.Ki
     ],
 )
 def test_names(prefix: str, root: str | None, name: str) -> None:
-    assert conda.name_of(prefix, root, "/home/a") == name
+    assert discovery.name_of(prefix, root, "/home/a") == name
 
 
 @pytest.mark.parametrize(
@@ -78,12 +78,12 @@ def test_names(prefix: str, root: str | None, name: str) -> None:
 def test_torch_is_read_without_importing_it(
     lines: list[str], dist: str | None, record: str | None, torch: Torch | None
 ) -> None:
-    assert conda.torch(lines, dist, record) == torch
+    assert discovery.torch(lines, dist, record) == torch
 
 
 def read(*lines: tuple[str, str]) -> Environment | None:
     facts = Facts(list(lines))
-    return conda.read(facts.one, facts.all, "/home/a")
+    return discovery.read(facts.one, facts.all, "/home/a")
 
 
 def test_a_record_becomes_an_environment() -> None:
@@ -150,13 +150,13 @@ HOST = [
     ],
 )
 def test_environments_are_found(wanted: str, prefix: str) -> None:
-    assert conda.find(HOST, wanted, "/home/a").prefix == prefix
-    assert conda.find(HOST, wanted).prefix == prefix
+    assert discovery.find(HOST, wanted, "/home/a").prefix == prefix
+    assert discovery.find(HOST, wanted).prefix == prefix
 
 
 def test_several_of_a_name_are_listed() -> None:
     with pytest.raises(errors.UsageFault) as failure:
-        conda.find(HOST, "pytorch")
+        discovery.find(HOST, "pytorch")
     assert "/opt/conda/envs/pytorch" in failure.value.hint
     assert "/home/a/.conda/envs/pytorch" in failure.value.hint
 
@@ -167,7 +167,7 @@ def test_several_of_a_name_are_listed() -> None:
 )
 def test_a_missing_one_brings_near_names(wanted: str, near: list[str]) -> None:
     with pytest.raises(errors.EnvironmentMissing) as failure:
-        conda.find(HOST, wanted)
+        discovery.find(HOST, wanted)
     assert failure.value.status == 21
     assert failure.value.details["near"][:1] == near
     assert all(one in failure.value.hint for one in near)
@@ -175,11 +175,11 @@ def test_a_missing_one_brings_near_names(wanted: str, near: list[str]) -> None:
 
 def test_a_host_without_any() -> None:
     with pytest.raises(errors.EnvironmentMissing) as failure:
-        conda.find([], "x")
+        discovery.find([], "x")
     assert "none" in failure.value.hint
 
 
-# --- which environment the server runs in (corrections 4) ---------------------------------------------------------
+# --- which environment the server runs in--------------------------------------------------------------------------
 
 BASE = environment("/opt/conda", "lab", "server", root="/opt/conda")
 WORK = environment("/opt/conda/envs/work", root="/opt/conda")
@@ -261,7 +261,7 @@ KEYS = ["prefix", "kind", "root", "executable", "app", "python", "torch", "torch
 @given(st.lists(st.tuples(st.sampled_from(KEYS), st.text(max_size=60))))
 def test_any_record_is_read_without_a_crash(lines: list[tuple[str, str]]) -> None:
     facts = Facts([("prefix", "/e"), *lines])
-    found = conda.read(facts.one, facts.all, None)
+    found = discovery.read(facts.one, facts.all, None)
     assert found is not None
     assert found.name
     probe.read(Facts([(f"env.{name}", value) for name, value in [("prefix", "/e"), *lines]]), "h")
@@ -271,7 +271,7 @@ def test_any_record_is_read_without_a_crash(lines: list[tuple[str, str]]) -> Non
 def test_any_word_finds_one_or_says_why(wanted: str) -> None:
     failure: errors.JupymanError | None = None
     try:
-        assert conda.find(HOST, wanted, "/home/a") in HOST
+        assert discovery.find(HOST, wanted, "/home/a") in HOST
     except (errors.EnvironmentMissing, errors.UsageFault) as error:
         failure = error
     assert failure is None or (len(failure.message.splitlines()) == 1 and failure.hint)

@@ -17,15 +17,25 @@ from typing import Any
 import msgspec
 import pytest
 
-from jupyman import address, errors
+from jupyman import errors
 from jupyman.cli import terminal
-from jupyman.core import away, gpus, notebooks, orphans, ports, probe, shell, tunnels
-from jupyman.core.launchers import records
-from jupyman.ssh import config, hostkeys
-from jupyman.ssh.destination import Destination
-from jupyman.tools import conda, gpu_choice, jupyter, kernelspec, lsof, nvidia_smi, sockets, torch_cuda, torch_run
+from jupyman.core.sessions import outage_page
+from jupyman.core.verbs import kill_orphans, tunnel
+from jupyman.host.gpus import report
+from jupyman.host.kernels import notebooks
+from jupyman.host.report import ports, probe
+from jupyman.host.servers import records
+from jupyman.host.shell import script
+from jupyman.local import daemon_file
+from jupyman.ssh.config import ssh_g
+from jupyman.ssh.config.destination import Destination
+from jupyman.ssh.login import hostkeys
+from jupyman.tools.envs import discovery
+from jupyman.tools.gpu import choose, nvidia_smi, torch_cuda, torch_run
+from jupyman.tools.host import lsof, sockets
+from jupyman.tools.jupyter import kernelspec, server
 
-DATA = Path(__file__).parent.parent / "data"
+DATA = Path(__file__).parents[2] / "data"
 ROUNDS = 10_000
 MARKER = "jm-0123456789abcdef"
 SLOW = 1.0  # seconds for one input
@@ -158,11 +168,20 @@ def mutate(text: str, chance: random.Random) -> str:
     return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")  # as what comes over the link is decoded
 
 
-def facts(text: str) -> shell.Facts:
+def facts(text: str) -> script.Facts:
     answer = f"motd\n{MARKER} begin\n{text}\n{MARKER} end 0\n".encode("utf-8", "surrogatepass")
-    return shell.parse(answer, MARKER)[0]
+    return script.parse(answer, MARKER)[0]
 
 
+def owners(answer: script.Facts) -> object:
+    return report.attribute(report.read(answer), report.kin(answer), {4121: "s"})
+
+
+def orphans(answer: script.Facts) -> object:
+    return kill_orphans.problem("h", kill_orphans.read(answer, report.read(answer)))
+
+
+OUTAGE = outage_page.OutageFacts("s", "h", "x")
 TOLD = (
     """{"stage": "done", "version": "2.5.1+cu124", "cuda": "12.4", "right": true, "device": "A100", "seconds": 3.1}"""
 )
@@ -171,7 +190,7 @@ SESSIONS = """[{"id": "a", "path": "work/train.ipynb", "kernel": {"id": "1f3c9a2
 
 def told(text: str) -> Any:
     found = next(facts(PROBE).records("env", "prefix"))
-    environment = conda.read(found.one, found.all)
+    environment = discovery.read(found.one, found.all)
     assert environment is not None
     return torch_run.judge(environment, text, status=0, line=text, limit=9, install=None, gpus=True)
 
@@ -183,15 +202,15 @@ def decoded(text: str) -> Any:
 
 
 def read_env(text: str) -> Any:
-    found = next(facts(text).records("env", "prefix"), shell.Facts())
-    return conda.read(found.one, found.all, "/home/alice")
+    found = next(facts(text).records("env", "prefix"), script.Facts())
+    return discovery.read(found.one, found.all, "/home/alice")
 
 
 READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "the protocol": (PROBE, lambda text: shell.parse(text.encode("utf-8", "surrogatepass"), MARKER)[0].lines),
+    "the protocol": (PROBE, lambda text: script.parse(text.encode("utf-8", "surrogatepass"), MARKER)[0].lines),
     "the report": (PROBE, lambda text: probe.read(facts(text), "h")),
-    "whose GPU it is": (PROBE, lambda text: gpus.attribute(gpus.read(facts(text)), gpus.kin(facts(text)), {4121: "s"})),
-    "orphans": (PROBE, lambda text: orphans.problem("h", orphans.read(facts(text), gpus.read(facts(text))))),
+    "whose GPU it is": (PROBE, lambda text: owners(facts(text))),
+    "orphans": (PROBE, lambda text: orphans(facts(text))),
     "torch's own words": (TOLD, told),
     "sessions of a server": (SESSIONS, lambda text: notebooks.read(decoded(text))),
     "records": (RECORDS, lambda text: records.rows("h", records.read(facts(text)))),
@@ -209,20 +228,20 @@ READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
         lambda text: nvidia_smi.processes(text.split("\n"), nvidia_smi.users(text.split("\n"))),
     ),
     "environments": (PROBE, read_env),
-    "torch": ("__version__ = '2.5.1+cu124'\ncuda = '12.4'\n", lambda text: conda.torch([text], text, text)),
+    "torch": ("__version__ = '2.5.1+cu124'\ncuda = '12.4'\n", lambda text: discovery.torch([text], text, text)),
     "versions": ("12.4.1", torch_cuda.version),
-    "runtime files": ('{"pid": 77, "port": 8888, "base_url": "/", "token": "abc"}', jupyter.parse_runtime),
-    "listening addresses": ("0100007F:22B8", lambda text: str(jupyter.parse_listen(text))),
+    "runtime files": ('{"pid": 77, "port": 8888, "base_url": "/", "token": "abc"}', server.parse_runtime),
+    "listening addresses": ("0100007F:22B8", lambda text: str(server.parse_listen(text))),
     "kernel.json": (
         '{"argv": ["/opt/conda/bin/python", "-m", "ipykernel_launcher", "-f", "{connection_file}"], "env": {"A": "b"}}',
         lambda text: kernelspec.parse("k", "/d", text),
     ),
-    "GPU wishes": ("free:20G", lambda text: str(gpu_choice.parse(text))),
-    "requests of a browser": (REQUEST, lambda text: str(away.answer(text.encode(), away.Facts("s", "h", "x")))),
+    "GPU wishes": ("free:20G", lambda text: str(choose.parse(text))),
+    "requests of a browser": (REQUEST, lambda text: str(outage_page.answer(text.encode(), OUTAGE))),
     "known_hosts": (KNOWN, lambda text: [str(hostkeys.matches(one.names, "a")) for one in hostkeys.parse(text, "f")]),
-    "ssh -G": (SSH_G, lambda text: str(config.parse(text, Destination.parse("h")))),
+    "ssh -G": (SSH_G, lambda text: str(ssh_g.parse(text, Destination.parse("h")))),
     "destinations": ("alice@10.0.0.7:2222", lambda text: str(Destination.parse(text))),
-    "forwards": ("6006:127.0.0.1:16006", lambda text: tunnels.parse(text, "h")),
+    "forwards": ("6006:127.0.0.1:16006", lambda text: tunnel.parse(text, "h")),
     "the terminal": ("server1 running", lambda text: terminal.table(("A", "B"), [(text, text)])),
 }  # fmt: skip
 
@@ -262,4 +281,4 @@ def accepted(read: Callable[[str], Any], hostile: str) -> Any:
 def test_a_forged_daemon_file_is_no_address(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "daemon.json"
     file.write_bytes(content)
-    assert address.read(file) is None
+    assert daemon_file.read(file) is None

@@ -1,4 +1,4 @@
-"""`--gpu`: the grammar (corrections 6), and which GPUs are chosen."""
+"""`--gpu`: the grammar, and which GPUs are chosen."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from jupyman import errors
 from jupyman.model import Gpu, GpuProcess, MigInstance
-from jupyman.tools import gpu_choice
-from jupyman.tools.gpu_choice import GIB, GpuSpec
+from jupyman.tools.gpu import choose as gpu_choice
+from jupyman.tools.gpu.choose import GIB, GpuSpec
 
 BUSY = [GpuProcess(pid=7, name="python", memory=GIB, user="bob")]
 

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from jupyman import errors
 from jupyman.model import Driver, Gpu
-from jupyman.tools import recipe, torch_cuda, torch_wheels
-from jupyman.tools.mirrors import BUILT_IN, Mirror
-from jupyman.tools.recipe import Recipe
-from jupyman.tools.wish import Means, Python, Tool, Wish, check_name
+from jupyman.tools.gpu import torch_cuda
+from jupyman.tools.install import plan as recipe
+from jupyman.tools.install import torch_wheels
+from jupyman.tools.install.mirrors import BUILT_IN, Mirror
+from jupyman.tools.install.plan import InstallPlan
+from jupyman.tools.install.request import EnvironmentRequest, HostInstallers, Python, Tool, check_name
 
 HOME = "/home/alice"
 JOBS = f"{HOME}/.local/state/jupyman/n/.environments"
@@ -32,8 +34,10 @@ def gpu(cap: str | None = "8.0") -> Gpu:
     return Gpu(index=0, uuid="GPU-1", name="A100", memory_total=1, memory_used=0, utilization=0, compute_cap=cap)
 
 
-def means(*tools: Tool, pythons: tuple[Python, ...] = (), driver: str | None = None, cap: str | None = "8.0") -> Means:
-    return Means(
+def means(
+    *tools: Tool, pythons: tuple[Python, ...] = (), driver: str | None = None, cap: str | None = "8.0"
+) -> HostInstallers:
+    return HostInstallers(
         home=HOME,
         jobs=JOBS,
         tools=list(tools),
@@ -43,11 +47,11 @@ def means(*tools: Tool, pythons: tuple[Python, ...] = (), driver: str | None = N
     )
 
 
-def wish(name: str = "e", **more: Any) -> Wish:
-    return Wish(name=name, **more)
+def wish(name: str = "e", **more: Any) -> EnvironmentRequest:
+    return EnvironmentRequest(name=name, **more)
 
 
-def shown(made: Recipe) -> list[str]:
+def shown(made: InstallPlan) -> list[str]:
     return [f"{step.key}: {step.shown}" for step in made.steps]
 
 
@@ -245,7 +249,7 @@ def test_nothing_fits_an_old_driver() -> None:
         ("venv", means(OWN, pythons=(BARE,)), "no venv"),
     ],
 )
-def test_missing_tools(tool: str | None, there: Means, words: str) -> None:
+def test_missing_tools(tool: str | None, there: HostInstallers, words: str) -> None:
     with pytest.raises(errors.EnvironmentMissing, match=words):
         recipe.plan(wish(tool=tool), there)
 
@@ -291,7 +295,7 @@ def test_any_wish_gives_steps_or_an_error(
     source: str | None,
     pyg: bool,
 ) -> None:
-    asked = Wish(
+    asked = EnvironmentRequest(
         name=name or "e",
         packages=packages,
         channels=channels,

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from jupyman import errors
 from jupyman.config import MirrorEntry
-from jupyman.core.env_push import job_name
+from jupyman.core.verbs.env_push import job_name
 from jupyman.model import Environment
-from jupyman.tools import installers, mirrors, packages
-from jupyman.tools.mirrors import BUILT_IN, Mirror
-from jupyman.tools.wish import Tool
+from jupyman.tools.install import failures, mirrors, packages
+from jupyman.tools.install.mirrors import BUILT_IN, Mirror
+from jupyman.tools.install.request import Tool
 
 # --- what installers say --------------------------------------------------------------------------------------------
 
@@ -198,7 +198,7 @@ critical libmamba UnsatisfiableError
 
 @pytest.mark.parametrize(("log", "kind", "words"), [row[1:] for row in SAID], ids=[row[0] for row in SAID])
 def test_the_installers_own_words(log: str, kind: str, words: str) -> None:
-    found = installers.reason(log.splitlines())
+    found = failures.reason(log.splitlines())
     assert found.kind == kind
     assert words in found.text
     assert "file:///srv/channel" not in found.text
@@ -213,12 +213,12 @@ def test_an_earlier_step_is_no_reason() -> None:
         "$ pip install",
         "ERROR: No matching distribution found for x",
     ]
-    assert installers.reason(log).kind == "unsolvable"
+    assert failures.reason(log).kind == "unsolvable"
 
 
 @given(st.lists(st.text(max_size=60), max_size=20))
 def test_any_log_has_a_reason(lines: list[str]) -> None:
-    assert installers.reason(lines).hint
+    assert failures.reason(lines).hint
 
 
 # --- package files --------------------------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from jupyman import errors
 from jupyman.model import Environment, KernelSpec
-from jupyman.tools import activation, jupyter, kernelspec
+from jupyman.tools.envs import activation
+from jupyman.tools.jupyter import kernelspec, server
 
 
 def environment(
@@ -38,8 +39,8 @@ NOTEBOOK_6 = """{ "base_url": "/x/", "hostname": "localhost", "notebook_dir": "/
 
 
 def test_runtime_files_of_both_kinds() -> None:
-    new = jupyter.parse_runtime(SERVER_2.replace("\n", ""))
-    old = jupyter.parse_runtime(NOTEBOOK_6)
+    new = server.parse_runtime(SERVER_2.replace("\n", ""))
+    old = server.parse_runtime(NOTEBOOK_6)
     assert new is not None
     assert old is not None
     assert (new.pid, new.port, new.directory, new.token, new.version) == (7, 8888, "/home/a", "t", "2.21.1")
@@ -48,7 +49,7 @@ def test_runtime_files_of_both_kinds() -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": "7"}', '{"port": 1}', '"x"', "\x00"])
 def test_other_texts_are_no_runtime_file(text: str) -> None:
-    assert jupyter.parse_runtime(text) is None
+    assert server.parse_runtime(text) is None
 
 
 @pytest.mark.parametrize(
@@ -66,20 +67,20 @@ def test_other_texts_are_no_runtime_file(text: str) -> None:
     ],
 )
 def test_addresses(text: str, address: str, port: int, loopback: bool, reached: bool) -> None:
-    found = jupyter.parse_listen(text)
+    found = server.parse_listen(text)
     assert found is not None
     assert (found.address, found.port, found.loopback, found.from_loopback) == (address, port, loopback, reached)
 
 
 @pytest.mark.parametrize("text", ["", ":", "x", "127.0.0.1:", "127.0.0.1:99999", ":80"])
 def test_no_addresses(text: str) -> None:
-    assert jupyter.parse_listen(text) is None
+    assert server.parse_listen(text) is None
 
 
 @given(st.text())
 def test_parsers_never_raise(text: str) -> None:
-    jupyter.parse_runtime(text)
-    jupyter.parse_listen(text)
+    server.parse_runtime(text)
+    server.parse_listen(text)
     kernelspec.parse("n", "/d", text)
 
 
@@ -87,7 +88,7 @@ def test_parsers_never_raise(text: str) -> None:
     ("text", "url"), [(None, "/"), ("", "/"), ("/", "/"), ("x", "/x/"), ("/x", "/x/"), ("/x/y/", "/x/y/")]
 )
 def test_base_urls(text: str | None, url: str) -> None:
-    assert jupyter.base_url(text) == url
+    assert server.base_url(text) == url
 
 
 @pytest.mark.parametrize(
@@ -105,12 +106,12 @@ def test_base_urls(text: str | None, url: str) -> None:
     ],
 )
 def test_session_names(name: str, ok: bool) -> None:
-    assert jupyter.valid_name(name) is ok
+    assert server.valid_name(name) is ok
 
 
 @given(st.text())
 def test_the_default_kernel_is_a_python_literal(kernel: str) -> None:
-    text = jupyter.configuration(f"a = 1\n{jupyter.DEFAULT_KERNEL_LINE}", kernel)
+    text = server.configuration(f"a = 1\n{server.DEFAULT_KERNEL_LINE}", kernel)
     scope: dict[str, str] = {}
     exec(compile(text, "c", "exec"), scope)
     assert scope["_kernel"] == kernel
@@ -118,7 +119,7 @@ def test_the_default_kernel_is_a_python_literal(kernel: str) -> None:
 
 def test_a_template_without_its_line_is_a_bug() -> None:
     with pytest.raises(ValueError, match="_kernel"):
-        jupyter.configuration("", None)
+        server.configuration("", None)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from jupyman.tools.logind import Survival, survival
+from jupyman.tools.host.logind import Survival, survival
 
-DATA = Path(__file__).parent.parent / "data" / "logind"
+DATA = Path(__file__).parents[2] / "data" / "logind"
 KILLS = (DATA / "kills.txt").read_text().splitlines()
 SPARES = (DATA / "spares.txt").read_text().splitlines()
 LINGERS, STAYS = ["UID=1000", "Name=alice", "Linger=yes", "State=active"], ["UID=1000", "Name=alice", "Linger=no"]

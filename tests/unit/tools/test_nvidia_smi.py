@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jupyman.model import Driver
-from jupyman.tools import nvidia_smi
+from jupyman.tools.gpu import nvidia_smi
 
 MIB = 1024 * 1024
 FULL = [

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jupyman import errors
-from jupyman.core import ports
-from jupyman.core.shell import Facts
+from jupyman.host.report import ports
+from jupyman.host.shell.script import Facts
 from jupyman.model import PortHolder
-from jupyman.tools import lsof, sockets
+from jupyman.tools.host import lsof, sockets
 
-DATA = Path(__file__).parent.parent / "data" / "ports"
+DATA = Path(__file__).parents[2] / "data" / "ports"
 # port -> address, uid: all that the kernel knows of the recorded machine
 KERNEL = {
     52023: ("127.0.0.1", 0),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyman.tools import lineage
+from jupyman.tools.jupyter import process_tree
 
 KERNEL = "1f3c9a20-7d41-4c57-8f5e-0a6b2d9c4e11"
 # A worker of a kernel; the kernel behind a wrapper; its server; another kernel whose parent is a shell; init.
@@ -32,7 +32,7 @@ KERNELS = [
 def test_a_process_is_traced_to_its_kernel_and_server(
     pid: int, servers: set[int], expected: tuple[str | None, int | None]
 ) -> None:
-    assert lineage.place(lineage.read(LINKS, KERNELS, []), pid, servers) == expected
+    assert process_tree.place(process_tree.read(LINKS, KERNELS, []), pid, servers) == expected
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_a_process_is_traced_to_its_kernel_and_server(
     ],
 )
 def test_the_id_is_in_the_name_of_the_connection_file(file: str, expected: str | None) -> None:
-    assert lineage.kernel_id(file) == expected
+    assert process_tree.kernel_id(file) == expected
 
 
 LINES = st.lists(st.text(max_size=30) | st.from_regex(r"\A[0-9]{1,3} [0-9]{1,3}\Z"), max_size=20)
@@ -55,8 +55,8 @@ LINES = st.lists(st.text(max_size=30) | st.from_regex(r"\A[0-9]{1,3} [0-9]{1,3}\
 
 @given(LINES, LINES, LINES)
 def test_any_table_comes_to_an_end(links: list[str], kernels: list[str], uids: list[str]) -> None:
-    tree = lineage.read(links, [f"{line}/kernel-a.json" for line in kernels], uids)
+    tree = process_tree.read(links, [f"{line}/kernel-a.json" for line in kernels], uids)
     for pid in [*tree.parents, 5]:
-        kernel, server = lineage.place(tree, pid, {1, 7})
+        kernel, server = process_tree.place(tree, pid, {1, 7})
         assert kernel in {None, "a"}
         assert server in {None, 1, 7}

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jupyman.model import Driver, Environment, Gpu, Torch
-from jupyman.tools import torch_cuda
+from jupyman.tools.gpu import torch_cuda
 
 
 def environment(version: str | None, cuda: str | None = None) -> Environment:

@@ -14,9 +14,10 @@ import msgspec
 import pytest
 
 from jupyman.model import Driver, Environment, Gpu, Torch
-from jupyman.tools import torch_cuda, torch_fix, torch_wheels
+from jupyman.tools.gpu import torch_cuda
+from jupyman.tools.install import torch_fix, torch_wheels
 
-DATA = Path(__file__).parent.parent / "data" / "cuda"
+DATA = Path(__file__).parents[2] / "data" / "cuda"
 Numbers = tuple[int, ...]
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyman.tools import widgets
+from jupyman.tools.jupyter import widgets
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from jupyman.tools import widgets
         (widgets.in_classic(None), None, False),
     ],
 )
-def test_generations(half: widgets.Half, generation: int | None, strange: bool) -> None:
+def test_generations(half: widgets.WidgetPart, generation: int | None, strange: bool) -> None:
     assert (half.generation, half.strange) == (generation, strange)
 
 
