@@ -37,7 +37,7 @@ def script(user: User, name: str) -> float:
     arguments = {**probe.arguments("full"), "SERVER": remote.script("lib/server"), "PORTS": "", "LIST": ""}
     scripts = ("report/probe", "servers/find", "report/ports", "kernels/orphans")
     arguments |= {f"DO_{one.partition('/')[2].upper()}": remote.script(one) for one in scripts}
-    text = shell.compose("check" if name == "check" else "probe", arguments, "mark")
+    text = shell.compose("report/check" if name == "check" else "report/probe", arguments, "mark")
     if name == "environments":
         text = text.replace("\njm_begin\n", f"\n{ALONE}jm_begin\n")
     start = time.perf_counter()
