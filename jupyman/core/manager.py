@@ -21,8 +21,9 @@ from jupyman.core.runtime.background import Background
 from jupyman.core.runtime.scheduler import Scheduler
 from jupyman.core.runtime.shared_operation import SharedOperation
 from jupyman.core.sessions.gpu_monitor import GpuMonitor
-from jupyman.core.sessions.monitor import SessionMonitor, link_gone
-from jupyman.core.sessions.registry import Live, SessionRegistry
+from jupyman.core.sessions.monitor import SessionMonitor
+from jupyman.core.sessions.registry import SessionRegistry, SessionRuntime
+from jupyman.core.sessions.state import ProblemSeen, SessionState
 from jupyman.core.sessions.store import Store
 from jupyman.core.verbs import check as checkup
 from jupyman.core.verbs import host as inquiries
@@ -162,8 +163,9 @@ class Manager:
             operation.emit(api.OpenBrowser(url=f"/go?code={self._code(spec.name)}"))
         return session
 
-    def _restart(self, live: Live, why: str) -> None:
+    def _restart(self, session: SessionRuntime, why: str) -> None:
         """Start a server that died again: same port, token and directory."""
+        live = session.current
         name, last = live.spec.name, live.running
         port = last.server.port if last is not None else None
         request = api.Up(host=live.spec.host, name=name, port=port, timeout=live.spec.timeout)
@@ -178,7 +180,7 @@ class Manager:
                 text, fix = f"restarted {len(live.restarts)} times, the last time because {why}", f"jupyman logs {name}"
                 problem = Problem(code="server-restarted", severity="info", text=text, fix=fix)
             log.info("session %s: %s", name, problem.text)
-            live.problems = [*live.problems, problem]
+            self.sessions.apply(session, ProblemSeen(problem=problem))
 
         threading.Thread(target=work, name=f"restart {name}", daemon=True).start()
 
@@ -215,11 +217,11 @@ class Manager:
         return up_plan.merge(request, name, host, old, entry, defaults, ended=ended, interactive=interactive)
 
     def _down(self, request: api.Down, operation: Operation) -> Any:
-        lives: list[Live] = []
+        lives: list[SessionRuntime] = []
         first: errors.JupymanError | None = None
         for name in request.sessions:
             try:
-                lives.append(self.sessions.get(name))
+                lives.append(self.sessions.runtime(name))
             except errors.UnknownSession as error:
                 if len(request.sessions) > 1:  # of one alone, the error says it
                     operation.emit(api.Step(key=f"down {name}", text=error.message, state="warn"))
@@ -227,31 +229,21 @@ class Manager:
         if first is not None and not lives:
             raise first
         for live in lives:
-            with live.binding, self.sessions.lock:
-                listener = live.park()
-                if request.release:
-                    live.spec = msgspec.structs.replace(live.spec, released=True)
-                    live.listener, live.port_problems = None, []
-            if listener is not None and request.release:
-                listener.close()
-            elif listener is not None:
-                listener.part()
+            self.sessions.take_down(live, release=request.release)
         self.sessions.save()
-        for live in lives:
-            supervisor = self.hosts.known(live.spec.host)
+        for host in dict.fromkeys(live.current.spec.host for live in lives):
+            supervisor = self.hosts.known(host)
             if supervisor is not None:
-                supervisor.want(wanted=self.sessions.wanted(live.spec.host))
+                supervisor.want(wanted=self.sessions.wanted(host))
         failed = {"error": first.info()} if first is not None else {}
-        return {"sessions": [self._view(live) for live in lives], **failed}
+        return {"sessions": [self._view(live.current) for live in lives], **failed}
 
     def _ps(self, request: api.PsRequest, operation: Operation) -> Ps:
         self._gpus.soon()
+        # A question that needs no network is answered from memory: only a daemon just started has to wait, and not
+        # for ever where a host is away. One that is down waits for its port alone.
+        self.sessions.wait(self.sessions.settled, self._settled_by - time.monotonic())
         lives = self.sessions.all()
-        for live in lives:
-            # A question that needs no network is answered from memory: only a daemon just started has to wait, and not
-            # for ever where a host is away. One that is down waits for its port alone.
-            if live.state != "starting" and not live.settled.is_set():
-                live.settled.wait(max(0.0, self._settled_by - time.monotonic()))
         missed: list[Unreachable] = []
         for host in [] if request.all else request.hosts:  # with --all a host is asked, and need not be known
             if not any(live.spec.host == host for live in lives) and self.hosts.known(host) is None:
@@ -297,10 +289,11 @@ class Manager:
     # --- helpers --------------------------------------------------------------------------------------------------
 
     def _on_up(self, supervisor: Supervisor) -> None:
+        self.sessions.link_up(supervisor.name, supervisor.link)
         self._restorer.on_up(supervisor)
 
     def _on_down(self, supervisor: Supervisor) -> None:
-        link_gone(self.sessions, supervisor.name)
+        self.sessions.link_lost(supervisor.name)
 
     def _env(self, request: Any, operation: Operation) -> Any:
         from jupyman.core.verbs import env  # half a megabyte, which a daemon that only forwards can do without
@@ -330,13 +323,14 @@ class Manager:
         if not self._configured(host, operation):
             raise errors.UnknownHost(f"no session is on a host called {host!r}")
 
-    def _view(self, live: Live) -> Any:
+    def _view(self, live: SessionState) -> Any:
         return self.sessions.view(live, inquiries.link_status(self.hosts, live.spec.host))
 
-    def _forwarded(self, name: str | None) -> Live:
+    def _forwarded(self, name: str | None) -> SessionState:
         live = self.sessions.only(name)
-        if not live.settled.is_set() and live.spec.wanted:
-            live.settled.wait(SETTLE)
+        if live.spec.wanted:
+            self.sessions.wait(lambda: self.sessions.settled(live.name), SETTLE)
+            live = self.sessions.get(live.name)
         if live.url is None:
             raise errors.LinkLost(
                 f"session {live.spec.name} is not forwarded now (state {live.state})", f"jupyman up {live.spec.name}"

@@ -160,7 +160,4 @@ def _unowned(host: str, found: nohup.Found, sessions: SessionRegistry) -> list[F
 def remember(host: str, report: HostReport, sessions: SessionRegistry) -> None:
     """Keep environment names for shell completion."""
     names = sorted({environment.name for environment in report.environments if environment.name})
-    with sessions.lock:
-        if sessions.store.state.environments.get(host) != names:
-            sessions.store.state.environments[host] = names
-            sessions.save()
+    sessions.remember_environments(host, names)

@@ -13,8 +13,8 @@ from jupyman.core.links.hosts import Hosts
 from jupyman.core.links.supervisor import Supervisor
 from jupyman.core.runtime.progress import step
 from jupyman.core.sessions import outage_page
-from jupyman.core.sessions.forward_view import endpoint
 from jupyman.core.sessions.registry import SessionRegistry
+from jupyman.core.sessions.views import endpoint
 from jupyman.host.report import port_owner
 from jupyman.model import ErrorInfo, HostForward, Noun, TunnelSpec
 from jupyman.ssh.forward.engine import BoundForward
