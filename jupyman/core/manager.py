@@ -14,6 +14,7 @@ import msgspec
 
 from jupyman import api, config, errors
 from jupyman.api import ClientContext, Operation
+from jupyman.core.event_feed import EventFeed
 from jupyman.core.links.hosts import Hosts
 from jupyman.core.links.supervisor import Supervisor
 from jupyman.core.links.wakeups import TICK
@@ -67,7 +68,8 @@ class Manager:
             log.warning("%s", store.recovered)
         self.sessions = SessionRegistry(store)
         self._ticker = Scheduler()
-        self.hosts = Hosts(paths.config_file, self._on_up, self._on_down)
+        self.hosts = Hosts(paths.config_file, self._on_up, self._on_down, self._on_change)
+        self.events = EventFeed(self.sessions, self.hosts, self._ticker)
         self._ticker.every(TICK, self.hosts.awake.tick)
         self._restorer = SessionMonitor(self.hosts, self.sessions, self._restart, self._ticker)
         self._gpus = GpuMonitor(self.hosts, self.sessions, self._ticker)
@@ -253,15 +255,15 @@ class Manager:
                     if len(request.hosts) == 1:
                         raise
                     missed.append(Unreachable(host=host, error=error.info()))
-        chosen = [live for live in lives if not request.hosts or live.spec.host in request.hosts]
-        forwards = [v for v in self.sessions.tunnel_views(self.hosts) if not request.hosts or v.host in request.hosts]
         servers: list[FoundServer] = []
         if request.all:
-            hosts = request.hosts or sorted({*(live.spec.host for live in lives), *(f.host for f in forwards)})
+            hosts = request.hosts or sorted(set(self.sessions.hosts()))
             if not hosts:
                 hosts = [self.hosts.resolve(None, (), ())]
             servers, missed = inquiries.servers(hosts, self.hosts, self.sessions, operation)
-        shown = [self._view(live) for live in chosen]
+        seen = self.events.snapshot()
+        shown = [one for one in seen.sessions if not request.hosts or one.host in request.hosts]
+        forwards = [one for one in seen.forwards if not request.hosts or one.host in request.hosts]
         return Ps(sessions=shown, forwards=forwards, servers=servers, unreachable=missed or msgspec.UNSET)
 
     def _tunnel(self, request: api.Tunnel, operation: Operation) -> Any:
@@ -294,6 +296,9 @@ class Manager:
 
     def _on_down(self, supervisor: Supervisor) -> None:
         self.sessions.link_lost(supervisor.name)
+
+    def _on_change(self, supervisor: Supervisor) -> None:
+        self.events.mark_host(supervisor.name)
 
     def _env(self, request: Any, operation: Operation) -> Any:
         from jupyman.core.verbs import env  # half a megabyte, which a daemon that only forwards can do without

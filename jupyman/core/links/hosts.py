@@ -1,4 +1,4 @@
-"""The hosts of this computer's user: which one a command means, and the supervisor of each."""
+"""The user's hosts: which one a command means, and the supervisor of each."""
 
 from __future__ import annotations
 
@@ -19,28 +19,34 @@ from jupyman.ssh.login.auth import Keyring
 
 
 class Hosts:
-    """Knows config.toml (read anew when it changes) and owns one supervisor per host.
+    """Reads config.toml (again whenever it changes) and owns one supervisor per host.
 
-    A changed `ssh` or `ssh_config` counts for the next login, also for one in the background (`refresh`); a link that
-    is up is not ended for it. A changed `engine` counts for the next daemon: the listeners are the engine's. `later`
-    says so to the user.
+    A changed `ssh` or `ssh_config` takes effect at the next login, also at one in the background (`refresh`); a link
+    that is up is not ended for it. A changed `engine` takes effect in the next daemon: the listeners belong to the
+    engine. `later` returns texts that tell the user so.
 
     Args:
         config_file: the user's config.toml; it may be absent.
         on_up: called whenever a host's link came up; must not wait.
         on_down: called whenever it went away; must not wait.
+        on_change: called whenever a link's status may have changed; must not wait.
     """
 
     def __init__(
-        self, config_file: Path, on_up: Callable[[Supervisor], None], on_down: Callable[[Supervisor], None]
+        self,
+        config_file: Path,
+        on_up: Callable[[Supervisor], None],
+        on_down: Callable[[Supervisor], None],
+        on_change: Callable[[Supervisor], None] | None = None,
     ) -> None:
         self._file = config_file
         self._on_up = on_up
         self._on_down = on_down
+        self._on_change = on_change
         self._keyring = Keyring()
         self._lock = threading.Lock()
         self._supervisors: dict[str, Supervisor] = {}
-        # All by host: what the last request brought, the engine that was taken, and where a link leads that was made
+        # All by host: how the last request logs in, the engine in use, and the destination of a link that was made
         # before `ssh` was changed.
         self._clients: dict[str, ClientContext] = {}
         self._engines: dict[str, str] = {}
@@ -77,16 +83,16 @@ class Hosts:
         return str(self._file.parent / os.path.expanduser(named))  # noqa: PTH111 - Path's own raises for ~nobody
 
     def entry(self, host: str) -> configuration.HostEntry:
-        """Return the `[hosts.NAME]` table of a host; an empty one where there is none."""
+        """Return the `[hosts.NAME]` table of a host; an empty one if there is none."""
         return self.config.hosts.get(host, configuration.HostEntry())
 
     def share(self, host: str) -> bool:
-        """Tell whether a host's sessions take connections of other users of this computer, as config.toml says now."""
+        """Tell whether the local ports of a host's sessions accept other users of this computer, by config.toml."""
         entry, defaults = self.entry(host), self.config.defaults
         return bool(defaults.share if entry.share is None else entry.share)
 
     def debugger(self, host: str) -> bool | None:
-        """Tell whether JupyterLab's debugger is wanted on a host; None: where nobody else has an account."""
+        """Tell whether JupyterLab's debugger is wanted on a host; None: unless other people have accounts there."""
         entry, defaults = self.entry(host), self.config.defaults
         return defaults.debugger if entry.debugger is None else entry.debugger
 
@@ -94,15 +100,15 @@ class Hosts:
         """Find the host that a command means.
 
         Args:
-            host: what the user said; None: left out.
-            busy: hosts with a live session.
+            host: what the user named; None: nothing.
+            busy: hosts with a running session.
             known: hosts of all sessions and forwards.
 
         Returns:
             The host's name.
 
         Raises:
-            UsageFault: left out, and more or less than one is possible.
+            UsageFault: none was named, and not exactly one is possible.
         """
         if host is not None:
             return host
@@ -126,25 +132,34 @@ class Hosts:
 
         Args:
             host: its name.
-            client: how to log in; the newest wins, because a daemon of weeks has an old environment.
+            client: how to log in; the newest wins, because the environment of a daemon that runs for weeks is old.
         """
         engine = self.entry(host).engine
-        destination, complete = self._way(host, client)
+        destination, complete = self._login_target(host, client)
         with self._lock:
             found = self._supervisors.get(host)
             if found is None:
-                found = Supervisor(host, destination, self._keyring, self._on_up, self._on_down, complete, engine)
+                found = Supervisor(
+                    host,
+                    destination,
+                    self._keyring,
+                    self._on_up,
+                    self._on_down,
+                    complete,
+                    engine,
+                    on_change=self._on_change,
+                )
                 self._supervisors[host] = found
                 self._engines[host] = engine
             self._clients[host] = client
-        self._lead(found, destination)
+        self._set_destination(found, destination)
         found.client = complete
         return found
 
     def refresh(self) -> None:
-        """Where config.toml has changed, let the next logins go by it; those that wait are tried at once.
+        """Use a changed config.toml for the next logins; those that wait are tried at once.
 
-        A file that cannot be read changes nothing: it is being edited, perhaps.
+        A file that cannot be read changes nothing: it may be being edited.
         """
         try:
             config = self.config
@@ -154,36 +169,36 @@ class Hosts:
             return
         self._refreshed = config
         for host, supervisor in self.all().items():
-            destination, client = self._way(host, self._clients[host])
+            destination, client = self._login_target(host, self._clients[host])
             if (destination, client.ssh_config) == (supervisor.destination, supervisor.client.ssh_config):
                 continue
-            self._lead(supervisor, destination)
+            self._set_destination(supervisor, destination)
             if supervisor.status.state == "reconnecting":
                 supervisor.nudge(client)
             else:
                 supervisor.client = client
 
     def later(self, host: str) -> list[str]:
-        """Say which changes of config.toml do not count yet for a host that is in use."""
+        """Return which changes of config.toml have no effect yet on a host that is in use."""
         entry = self.entry(host)
         found = []
         with self._lock:
             engine, old, supervisor = self._engines.get(host), self._old.get(host), self._supervisors.get(host)
         if engine is not None and engine != entry.engine:
-            found.append(f'engine = "{entry.engine}" counts when the daemon starts again (jupyman daemon restart)')
+            found.append(f'engine = "{entry.engine}" takes effect when the daemon restarts (jupyman daemon restart)')
         if supervisor is not None and old is not None and old[0] is supervisor.link and old[1] != (entry.ssh or host):
             text = f"the link was made before ssh was changed and leads to {old[1]}; the next one leads to"
             found.append(f"{text} {entry.ssh or host} (jupyman daemon restart makes it now)")
         return found
 
-    def _way(self, host: str, client: ClientContext) -> tuple[str, ClientContext]:
+    def _login_target(self, host: str, client: ClientContext) -> tuple[str, ClientContext]:
         """Return what `ssh` would be given for a host, and how to log in there."""
         if client.ssh_config is None:
             client = msgspec.structs.replace(client, ssh_config=self.ssh_config)
         return self.entry(host).ssh or host, client
 
-    def _lead(self, supervisor: Supervisor, destination: str) -> None:
-        """Let the next login of a host go there."""
+    def _set_destination(self, supervisor: Supervisor, destination: str) -> None:
+        """Set the destination of the next login of a host."""
         link = supervisor.link
         with self._lock:
             known = self._old.get(supervisor.name)
@@ -194,7 +209,7 @@ class Hosts:
             supervisor.destination = destination
 
     def known(self, host: str) -> Supervisor | None:
-        """Return the host's supervisor where one was made."""
+        """Return the host's supervisor, None if none was made."""
         with self._lock:
             return self._supervisors.get(host)
 
