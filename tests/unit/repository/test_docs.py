@@ -1,7 +1,9 @@
-"""The commands that the documents name exist, with these words and options."""
+"""The commands, tests, modules and folders that the documents name exist."""
 
 from __future__ import annotations
 
+import ast
+import fnmatch
 import re
 import shlex
 from collections.abc import Iterator
@@ -16,13 +18,13 @@ from jupyman.cli.main import VERBS, cli
 
 ROOT = Path(__file__).parents[3]
 DOCUMENTS = ("README.md", "docs/chores.md", "examples/pytorch_basics.ipynb")
-# What stands for a word of the user's.
+# Placeholders in commands, and a value for each.
 PLACES = {"HOST": "server1", "ENV": "pytorch", "SESSION": "server1", "PORT": "8888", "NAME": "pytorch", "VERB": "up"}
 ROW = re.compile(r"^\| (`.+?) \| (.+) \|$", re.MULTILINE)
 
 
 def commands(document: str) -> Iterator[str]:
-    """Yield what stands in backquotes or behind a prompt, from `jupyman` on."""
+    """Yield every command in backquotes or after a prompt, from the word `jupyman` on."""
     text = (ROOT / document).read_text(encoding="utf-8")
     for quoted, typed in re.findall(r"`(jupyman(?: [^`]*)?)`|^\$ (jupyman .+)$", text, re.MULTILINE):
         yield (quoted or typed).replace(r"\|", "|")
@@ -32,7 +34,7 @@ COMMANDS = sorted({(document, command) for document in DOCUMENTS for command in 
 
 
 def parse(words: list[str]) -> None:
-    """Read a command line as `jupyman` would, and do nothing."""
+    """Parse a command line as `jupyman` does, and run nothing."""
     command: click.Command = cli
     parent: click.Context | None = None
     while True:
@@ -53,7 +55,7 @@ def test_a_command_of_the_documents_parses(
     monkeypatch.chdir(tmp_path)
     words = [PLACES.get(word, word) for word in shlex.split(command)[1:]]
     for word in words:
-        if word.endswith(".whl"):  # files that it names must be there
+        if word.endswith(".whl"):  # click checks that the files exist
             Path(word).touch()
     if not words or "--help" in words:
         with pytest.raises((click.exceptions.NoArgsIsHelpError, click.exceptions.Exit)):
@@ -93,3 +95,76 @@ def test_options_in_the_table_of_verbs_exist(verbs: str, text: str) -> None:
 def test_every_verb_has_its_row() -> None:
     rows = " ".join(verbs for verbs, _ in ROW.findall((ROOT / "README.md").read_text(encoding="utf-8")))
     assert set(VERBS) <= set(re.findall(r"[a-z]+", rows))
+
+
+# --- the files that the documents name -----------------------------------------------------------------------------
+
+PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+# A file of tests, with or without one of its functions: `ssh/test_link.py::test_a_name`, also `::test_a_*`.
+TEST = re.compile(r"((?:[\w.-]+/)*test_\w+\.py)(?:::(\w+\*?))?")
+# A file or a folder behind at least one slash. Of a place on a host or in a home (`~/.ssh/config`) nothing matches.
+PLACE = re.compile(r"(?<![\w/~.$*-])((?:[\w-][\w.-]*/)+(?:[\w.-]+\.(?:py|sh|md|toml|ipynb|svg|csv))?)(?![\w/])")
+# A line of the tree in docs/architecture.md: a folder and what it is for.
+LEAF = re.compile(r"^((?:[a-z]+/)+) +\S", re.MULTILINE)
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def location(name: str) -> Path:
+    """Return where a file of tests is: in tests/integration, unless its path says otherwise."""
+    first = name.split("/", maxsplit=1)[0]
+    if first == "tests":
+        return ROOT / name
+    return ROOT / "tests" / name if first in {"unit", "e2e"} else ROOT / "tests" / "integration" / name
+
+
+def functions(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+def missing_tests(text: str) -> list[str]:
+    missing = []
+    for name, function in TEST.findall(text):
+        path = location(name)
+        if not path.is_file():
+            missing.append(name)
+        elif function and not fnmatch.filter(functions(path), function):
+            missing.append(f"{name}::{function}")
+    return missing
+
+
+def missing_places(text: str) -> list[str]:
+    named = [name for name in PLACE.findall(TEST.sub("", text)) if name.endswith("/") or "." in name]
+    roots = (ROOT, ROOT / "jupyman", ROOT / "tests")
+    folders = {one.name for root in roots for one in root.iterdir() if one.is_dir()}
+    ours = [name for name in named if name.split("/")[0] in folders]
+    return [name for name in ours if not any((root / name).exists() for root in roots)]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_tests_that_a_page_names_exist(name: str) -> None:
+    assert missing_tests(page(name)) == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_modules_and_folders_that_a_page_names_exist(name: str) -> None:
+    assert missing_places(page(name)) == []
+
+
+def test_a_name_that_is_wrong_would_be_seen() -> None:
+    assert missing_tests("`ssh/test_link.py`, `unit/ssh/test_mux.py`, `tests/e2e/test_outage.py`") == []
+    assert missing_tests("`test_link.py`") == ["test_link.py"]
+    assert missing_tests("`unit/ssh/test_mux.py::test_no_such_*`") == ["unit/ssh/test_mux.py::test_no_such_*"]
+    assert missing_places("`jupyman/api.py`, `core/links/policy.py`, `tests/bed`, `/etc/passwd`, `~/.ssh/config`") == []
+    assert missing_places("`core/sessions.py`, `jupyman/core/attic/`") == ["core/sessions.py", "jupyman/core/attic/"]
+
+
+def test_the_tree_names_every_room() -> None:
+    """The tree in docs/architecture.md has a line for each package, and for each folder of scripts."""
+    package = ROOT / "jupyman"
+    rooms = {path.parent.relative_to(package).as_posix() for path in package.rglob("*.py")}
+    rooms |= {path.parent.relative_to(package).as_posix() for path in package.rglob("*.sh")}
+    assert {line.rstrip("/") for line in LEAF.findall(page("architecture.md"))} == rooms - {"."}
