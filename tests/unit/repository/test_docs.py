@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import fnmatch
+import functools
 import re
 import shlex
 from collections.abc import Iterator
@@ -102,8 +103,12 @@ def test_every_verb_has_its_row() -> None:
 PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 # A file of tests, with or without one of its functions: `ssh/test_link.py::test_a_name`, also `::test_a_*`.
 TEST = re.compile(r"((?:[\w.-]+/)*test_\w+\.py)(?:::(\w+\*?))?")
-# A file or a folder behind at least one slash. Of a place on a host or in a home (`~/.ssh/config`) nothing matches.
-PLACE = re.compile(r"(?<![\w/~.$*-])((?:[\w-][\w.-]*/)+(?:[\w.-]+\.(?:py|sh|md|toml|ipynb|svg|csv))?)(?![\w/])")
+# A file, or a folder with its slash. A place on a host or in a home (`/etc/x`, `~/.ssh/config`) does not match.
+PLACE = re.compile(
+    r"(?<![\w/~.$*-])((?:[\w-][\w.-]*/)+|(?:[\w-][\w.-]*/)*[\w.-]+\.(?:py|sh|md|ipynb|svg|csv))(?![\w/.]\w)"
+)
+# Files of other people that docs/security.md names.
+NOT_OURS = {"jupyman.py", "pip.py"}
 # A line of the tree in docs/architecture.md: a folder and what it is for.
 LEAF = re.compile(r"^((?:[a-z]+/)+) +\S", re.MULTILINE)
 
@@ -136,12 +141,27 @@ def missing_tests(text: str) -> list[str]:
     return missing
 
 
+@functools.cache
+def file_names() -> set[str]:
+    return {path.name for folder in ("jupyman", "tests", "docs", "examples") for path in (ROOT / folder).rglob("*.*")}
+
+
 def missing_places(text: str) -> list[str]:
-    named = [name for name in PLACE.findall(TEST.sub("", text)) if name.endswith("/") or "." in name]
+    """Return the paths of files and folders that do not exist; a name without a folder may be of any file."""
     roots = (ROOT, ROOT / "jupyman", ROOT / "tests")
     folders = {one.name for root in roots for one in root.iterdir() if one.is_dir()}
-    ours = [name for name in named if name.split("/")[0] in folders]
-    return [name for name in ours if not any((root / name).exists() for root in roots)]
+    missing = []
+    for name in PLACE.findall(TEST.sub("", text)):
+        first, slash, _ = name.partition("/")
+        if not slash:
+            known = name in file_names() | NOT_OURS
+        elif name.endswith("/"):
+            known = first not in folders or any((root / name).is_dir() for root in roots)
+        else:
+            known = any((root / name).is_file() for root in roots)
+        if not known:
+            missing.append(name)
+    return missing
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -159,7 +179,9 @@ def test_a_name_that_is_wrong_would_be_seen() -> None:
     assert missing_tests("`test_link.py`") == ["test_link.py"]
     assert missing_tests("`unit/ssh/test_mux.py::test_no_such_*`") == ["unit/ssh/test_mux.py::test_no_such_*"]
     assert missing_places("`jupyman/api.py`, `core/links/policy.py`, `tests/bed`, `/etc/passwd`, `~/.ssh/config`") == []
-    assert missing_places("`core/sessions.py`, `jupyman/core/attic/`") == ["core/sessions.py", "jupyman/core/attic/"]
+    assert missing_places("`policy.py`, `launch.sh`, docs/adr/0002-dependencies.md.") == []
+    wrong = ["core/sessions.py", "launchers/nohup.py", "jupyman/core/attic/", "lifecycle.py", "docs/api.md"]
+    assert missing_places(" ".join(f"`{name}`" for name in wrong)) == wrong
 
 
 def test_the_tree_names_every_room() -> None:
