@@ -143,7 +143,8 @@ def missing_tests(text: str) -> list[str]:
 
 @functools.cache
 def file_names() -> set[str]:
-    return {path.name for folder in ("jupyman", "tests", "docs", "examples") for path in (ROOT / folder).rglob("*.*")}
+    found = {path.name for folder in ("jupyman", "tests", "docs", "examples") for path in (ROOT / folder).rglob("*.*")}
+    return found | {path.name for path in ROOT.iterdir()}
 
 
 def missing_places(text: str) -> list[str]:
