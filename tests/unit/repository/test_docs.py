@@ -191,3 +191,22 @@ def test_the_tree_names_every_room() -> None:
     rooms = {path.parent.relative_to(package).as_posix() for path in package.rglob("*.py")}
     rooms |= {path.parent.relative_to(package).as_posix() for path in package.rglob("*.sh")}
     assert {line.rstrip("/") for line in LEAF.findall(page("architecture.md"))} == rooms - {"."}
+
+
+def walks() -> dict[str, list[str]]:
+    """Return the rooms of each walk in docs/architecture.md, in order."""
+    text = page("architecture.md").partition("## Three walks through the rooms\n")[2].partition("\n## ")[0]
+    found = {}
+    for section in text.split("\n### ")[1:]:
+        title, _, body = section.partition("\n")
+        cells = re.findall(r"^\| (`.+?) \|", body, re.MULTILINE)
+        found[title] = [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+    return found
+
+
+def test_each_walk_passes_a_room_once() -> None:
+    found = walks()
+    assert len(found) == 3
+    for title, rooms in found.items():
+        assert len(set(rooms)) == len(rooms) > 2, title
+        assert all((ROOT / "jupyman" / name).exists() for name in rooms), title
