@@ -35,7 +35,9 @@ def ps(request: api.PsRequest, call: VerbCall, settled_by: float) -> Ps:
     """
     sessions = call.sessions.all()
     for session in sessions:
-        if session.spec.wanted:
+        # The answer comes from memory: only a daemon that was just started waits, and not for long if a host is away.
+        # A session that is down waits for its port only.
+        if session.state != "starting" and not session.settled.is_set():
             session.settled.wait(max(0.0, settled_by - time.monotonic()))
     in_use = {session.spec.host for session in sessions}
     missing: list[Unreachable] = []
