@@ -13,6 +13,7 @@ from jupyman.host.gpus import report as gpu_report
 from jupyman.host.shell import script
 from jupyman.host.shell.script import Facts, Shell
 from jupyman.model import Gpu, Problem
+from jupyman.model.problem_codes import new_problem
 from jupyman.tools.gpu import choose
 from jupyman.tools.jupyter import process_tree
 
@@ -79,12 +80,8 @@ def problem(host: str, found: Sequence[Orphan]) -> Problem | None:
         return None
     count = len({orphan.kernel for orphan in found})
     subject = "1 orphaned kernel holds" if count == 1 else f"{count} orphaned kernels hold"
-    return Problem(
-        code="orphan-kernels",
-        severity="warning",
-        text=f"{subject} {_held(found)}: {', '.join(f'pid {orphan.pid}' for orphan in found[:5])}",
-        fix=f"jupyman kill --orphans {host}",
-    )
+    pids = ", ".join(f"pid {orphan.pid}" for orphan in found[:5])
+    return new_problem("orphan-kernels", f"{subject} {_held(found)}: {pids}", f"jupyman kill --orphans {host}")
 
 
 def kill(request: Kill, call: HostCall) -> list[Orphan]:
