@@ -56,7 +56,6 @@ def look(link: Link, host: str) -> HostReport:
     """
     arguments = {
         **probe.arguments("full"),
-        "SERVER": remote.script("lib/server"),
         "PORTS": "",
         "LIST": "",
         "DO_PROBE": remote.script("report/probe"),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from jupyman import errors, remote
+from jupyman import errors
 from jupyman.api import Kill
 from jupyman.core.verbs.host_call import HostCall
 from jupyman.host.gpus import report as gpu_report
@@ -135,12 +135,10 @@ def find(shell: Shell) -> tuple[list[Orphan], str]:
     Raises:
         LinkLost, RemoteFailed: as `script.run`.
     """
-    facts = script.run(
-        shell, "kernels/orphans", {"SERVER": remote.script("lib/server"), "LIST": ""}, timeout=LOOK_TIMEOUT
-    )
+    facts = script.run(shell, "kernels/orphans", {"LIST": ""}, timeout=LOOK_TIMEOUT)
     gpus: list[Gpu] = []
     if facts.one("orphan.pid") is not None:
-        arguments = {"GPUS": remote.script("lib/gpus"), "GPU_TIMEOUT": str(GPU_TIMEOUT)}
+        arguments = {"GPU_TIMEOUT": str(GPU_TIMEOUT)}
         gpus = gpu_report.read(script.run(shell, "gpus/usage", arguments, timeout=LOOK_TIMEOUT))
     return read(facts, gpus), facts.one("boot_id") or ""
 
@@ -167,7 +165,6 @@ def end(
         shell,
         "kernels/orphans",
         {
-            "SERVER": remote.script("lib/server"),
             "LIST": "\n".join(f"{orphan.pid} {orphan.ticks}" for orphan in orphans),
             "BOOT": boot,
             "GRACE": str(grace),

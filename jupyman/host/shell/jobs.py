@@ -90,11 +90,6 @@ class Ended:
     log: list[str] = field(default_factory=list)
 
 
-def libraries() -> dict[str, str]:
-    """Return nothing: scripts name their libraries themselves. For callers that still ask."""
-    return {"SERVER": "", "ENVIRONMENT": ""}
-
-
 def identity(step: PlanStep) -> str:
     """Name a step by what it does: one that was done in an earlier run, and is the same, is not done again."""
     digest = hashlib.sha256("\0".join(step.argv).encode()).hexdigest()[:16]
