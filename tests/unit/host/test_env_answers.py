@@ -11,14 +11,23 @@ import pytest
 from jupyman import errors
 from jupyman.core.verbs import env_mirror
 from jupyman.core.verbs.env import with_jobs
-from jupyman.core.verbs.env_create import conclude
+from jupyman.core.verbs.env_job import conclude
+from jupyman.core.verbs.host_call import HostCall
 from jupyman.host.envs import facilities
 from jupyman.host.shell import jobs
 from jupyman.host.shell.jobs import Ended, Job
 from jupyman.host.shell.script import Facts
 from jupyman.model import Environment, HostReport
 from tests.fake_shell import FakeShell
+from tests.unit.core.offline import Quiet
 from tests.unit.tools.test_fuzz import mutate
+
+
+def mirror_files(shell: FakeShell) -> Any:
+    nothing: Any = None
+    link: Any = shell
+    return env_mirror._read(HostCall("h", Quiet(), nothing, nothing, link))
+
 
 JOBS = """\
 job.name long
@@ -90,7 +99,7 @@ READERS: dict[str, tuple[str, Callable[[FakeShell], Any]]] = {
     "jobs": (JOBS, jobs.find),
     "follow": (FOLLOWED, lambda host: jobs.follow(host, "long", on_begin=_two, on_end=_three, on_last=_one)),
     "look": (LOOK, lambda host: facilities.look(host, REPORT)),
-    "mirrors": (MIRRORS, env_mirror._read),
+    "mirrors": (MIRRORS, mirror_files),
 }
 
 
@@ -143,7 +152,7 @@ def test_installers_are_read() -> None:
 
 
 def test_mirror_files_are_read() -> None:
-    condarc, pip = env_mirror._read(FakeShell(MIRRORS))
+    condarc, pip = mirror_files(FakeShell(MIRRORS))
     assert (condarc.text, condarc.kept, condarc.changed) == ("channels:\n  - defaults\n", "# mine\n", True)
     assert (pip.text, pip.state, pip.changed) == ("", "absent", False)
 
@@ -187,9 +196,9 @@ def test_the_list_knows_what_is_under_way(seen: str | None, state: str, new: boo
 
 def test_how_an_installation_ended() -> None:
     assert conclude("e", Ended(state="done"), "h", None) is None
-    with pytest.raises(errors.RemoteFailed, match="ended from outside at: torch") as caught:
+    with pytest.raises(errors.RemoteFailed, match="stopped from outside at: torch") as caught:
         conclude("e", Ended(state="interrupted", text="torch"), "h", None)
-    assert "jupyman env create e goes on" in caught.value.hint
+    assert "jupyman env create e resumes it" in caught.value.hint
     log = ["$ pip", "ERROR: No matching distribution found for x"]
     with pytest.raises(errors.RemoteFailed, match=r"torch failed \(status 1\): ERROR: No matching") as caught:
         conclude("e", Ended(state="failed", key="torch", text="torch", code=1, log=log), "h", None)
