@@ -37,7 +37,7 @@ def add(request: api.KernelAdd, call: HostCall) -> KernelAdded:
         call.remember_environments(report)
         environment = discovery.find(report.environments, request.env, report.home)
         progress.text = f"environment {environment.name or environment.prefix}: Python {environment.python}"
-    install = kernel_specs.may_install(environment, request.install, call.operation)
+    install = kernel_specs.may_install(environment, request.install, call.confirm if call.interactive else None)
     with call.step("kernel", "registering the kernel") as progress:
         added = kernel_specs.add(
             link,
