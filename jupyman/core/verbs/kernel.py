@@ -181,10 +181,10 @@ def _start(
             report.environments,
             servers,
             named=named,
-            told=progress.now,
+            progress=progress.now,
             cancelled=call.cancelled,
         )
-        plans = repair.plans(call.link, found.wishes, call.cancelled)
+        plans = repair.plans(call.link, found.missing, call.cancelled)
         count = len(found.problems)
         progress.text = f"{what} started: {count} problem{'' if count == 1 else 's'}"
     return found, plans
