@@ -15,6 +15,7 @@ from jupyman.host.servers.base import Launcher
 from jupyman.host.shell import script
 from jupyman.host.shell.script import Facts
 from jupyman.model import DeepCheck, Environment, HostReport, Problem
+from jupyman.model.problem_codes import new_problem
 from jupyman.ssh.link import Link
 from jupyman.tools.envs import discovery
 
@@ -85,7 +86,7 @@ def _unfinished(facts: Facts) -> list[Problem]:
     done = set(facts.all("part"))
     fix = "a network mount may be slow or dead: try again, or ask the admin"
     return [
-        Problem(code="look-unfinished", severity="warning", text=f"looking for {what} took too long", fix=fix)
+        new_problem("look-unfinished", f"looking for {what} took too long", fix)
         for name, what in _PARTS.items()
         if name not in done
     ]
@@ -122,7 +123,6 @@ def _deep(report: HostReport, call: HostCall, *, every: bool) -> HostReport:
             progress.text = f"{name}: {result.text}"
             if result.ok is False:
                 progress.warn(progress.text)
-                fix = result.fix or _NO_FIX
-                problems.append(Problem(code="torch-fails", severity="error", text=progress.text, fix=fix))
+                problems.append(new_problem("torch-fails", progress.text, result.fix or _NO_FIX))
         results.append(result)
     return msgspec.structs.replace(report, deep=results, problems=problems)

@@ -17,6 +17,7 @@ from jupyman.host.kernels.specs import Listing
 from jupyman.host.shell import script
 from jupyman.host.shell.script import Facts, Shell
 from jupyman.model import Environment, KernelSpec, Problem, Severity
+from jupyman.model.problem_codes import new_problem
 from jupyman.tools.envs import activation
 from jupyman.tools.host.text import clean
 from jupyman.tools.jupyter import kernelspec, widgets
@@ -55,13 +56,13 @@ class Findings:
         code: str,
         text: str,
         fix: str,
-        severity: Severity = "warning",
+        severity: Severity | None = None,
         missing: tuple[Environment, str] | None = None,
     ) -> None:
         """Add a problem, and the package that solves it with its environment."""
         if missing is not None:
             self.missing.append(MissingPackage(*missing, problem=len(self.problems)))
-        self.problems.append(Problem(code=code, severity=severity, text=text, fix=fix))
+        self.problems.append(new_problem(code, text, fix, severity))
 
 
 @dataclass(frozen=True)

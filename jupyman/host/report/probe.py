@@ -14,6 +14,7 @@ from jupyman.host.gpus import report as gpu_facts
 from jupyman.host.shell import script
 from jupyman.host.shell.script import Facts, Shell
 from jupyman.model import App, Disk, Driver, Environment, Gpu, HostReport, Problem, Severity, Toolkit, Verdict
+from jupyman.model.problem_codes import new_problem
 from jupyman.tools.envs import discovery
 from jupyman.tools.gpu import nvidia_smi, torch_cuda
 from jupyman.tools.host import logind
@@ -246,8 +247,8 @@ def _problems(
 ) -> list[Problem]:
     found: list[Problem] = []
 
-    def say(code: str, text: str, fix: str, severity: Severity = "warning") -> None:
-        found.append(Problem(code=code, severity=severity, text=text, fix=fix))
+    def say(code: str, text: str, fix: str, severity: Severity | None = None) -> None:
+        found.append(new_problem(code, text, fix, severity))
 
     parts = set(facts.all("part"))
     home = clean(facts.one("home") or "?")
@@ -280,7 +281,7 @@ def _problems(
 
 
 class _Say(Protocol):
-    def __call__(self, code: str, text: str, fix: str, severity: Severity = "warning") -> None:
+    def __call__(self, code: str, text: str, fix: str, severity: Severity | None = None) -> None:
         """Add a problem."""
 
 

@@ -90,11 +90,6 @@ class Ended:
     log: list[str] = field(default_factory=list)
 
 
-def libraries() -> dict[str, str]:
-    """Return nothing: scripts name their libraries themselves. For callers that still ask."""
-    return {"SERVER": "", "ENVIRONMENT": ""}
-
-
 def identity(step: PlanStep) -> str:
     """Return the id of a step, made from its command: a step that an earlier run finished is not repeated."""
     digest = hashlib.sha256("\0".join(step.argv).encode()).hexdigest()[:16]

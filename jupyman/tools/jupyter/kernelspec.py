@@ -11,6 +11,7 @@ import msgspec
 
 from jupyman import errors
 from jupyman.model import Environment, KernelSpec, Problem
+from jupyman.model.problem_codes import new_problem
 from jupyman.tools.envs import activation
 
 # jupyter_client/kernelspec.py, _kernel_name_pat. It looks names up in lower case, so we write none other.
@@ -170,7 +171,7 @@ def confusions(specs: Sequence[KernelSpec], names: Collection[str], server: str)
         text = f"Jupyter in {server} shows one of {len(same)} kernels called {name}, and hides the others: {where}"
         differ = len({spec.prefix for spec in same}) > 1
         fix = f"jupyman kernel rm {name} removes yours; jupyman kernel add ENV --name OTHER gives it a name of its own"
-        found.append(Problem(code="kernel-hidden", severity="warning" if differ else "info", text=text, fix=fix))
+        found.append(new_problem("kernel-hidden", text, fix, "warning" if differ else "info"))
     distinct = {spec.name: spec for spec in specs}
     for shown in _repeated(spec.display_name for spec in distinct.values()):
         alike = sorted(spec.name for spec in distinct.values() if spec.display_name == shown)
@@ -178,7 +179,7 @@ def confusions(specs: Sequence[KernelSpec], names: Collection[str], server: str)
             continue
         text = f"Jupyter in {server} shows the kernels {' and '.join(alike)} alike, as {shown!r}"
         fix = "jupyman kernel add ENV --name NAME --display-name TEXT shows one of them in other words"
-        found.append(Problem(code="kernel-alike", severity="info", text=text, fix=fix))
+        found.append(new_problem("kernel-alike", text, fix))
     return found
 
 
