@@ -17,6 +17,8 @@ from jupyman import errors
 from jupyman.api import ClientContext
 from jupyman.core.links.supervisor import Supervisor
 from jupyman.core.links.wakeups import WakeupWatcher
+from jupyman.host.servers import launchers
+from jupyman.host.servers.base import LauncherFactory
 from jupyman.model import LinkStatus
 from jupyman.ssh.link import Link
 from jupyman.ssh.login.auth import Keyring
@@ -203,6 +205,10 @@ class Hosts:
         """Return the state of a host's link; idle when none was ever made."""
         supervisor = self.known(host)
         return supervisor.status if supervisor is not None else LinkStatus()
+
+    def launcher(self, host: str) -> LauncherFactory:
+        """Return what makes the launcher of a host's sessions from a shell there, as config.toml says."""
+        return launchers.choose(self.entry(host).launcher)
 
     def all(self) -> dict[str, Supervisor]:
         """Return every supervisor by host."""

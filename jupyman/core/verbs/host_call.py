@@ -12,6 +12,7 @@ from jupyman.api import Operation, Output, Prompt, Step
 from jupyman.core.links.hosts import Hosts
 from jupyman.core.runtime import progress
 from jupyman.core.sessions.registry import Live, SessionRegistry
+from jupyman.host.servers.base import Launcher
 from jupyman.host.shell import script
 from jupyman.host.shell.script import CancellableShell, Facts
 from jupyman.model import HostReport, Session
@@ -138,6 +139,11 @@ class HostCall(VerbCall):
     def shell(self) -> CancellableShell:
         """The link for commands that change nothing: each ends as soon as the call is cancelled."""
         return CancellableShell(self.link, self.cancelled)
+
+    @property
+    def launcher(self) -> Launcher:
+        """What starts, finds and ends servers on the host."""
+        return self.hosts.launcher(self.host)(self.link)
 
     def script(self, name: str, arguments: Mapping[str, str], *, timeout: float) -> Facts:
         """Run a script on the host: see `script.run`."""

@@ -80,7 +80,7 @@ def driver(rows: Sequence[str], header: Sequence[str]) -> Driver | None:
         header: the first lines of a plain ``nvidia-smi``.
 
     Returns:
-        What is known; None where neither is told.
+        What is known; None when neither is told.
     """
     text = "\n".join(header)
     cuda = _CUDA.search(text)
@@ -198,7 +198,7 @@ def problem(status: int | None, output: Sequence[str], *, driver_file: bool = Fa
         driver_file: /proc/driver/nvidia exists although the program does not.
 
     Returns:
-        None where all is well. A host without any GPU is an `info`.
+        None when all is well. A host without any GPU is an `info`.
     """
     text = " ".join(line.strip() for line in output)
     status = 124 if status is None else status

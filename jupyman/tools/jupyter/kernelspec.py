@@ -73,7 +73,7 @@ def parse(name: str, directory: str, text: str) -> KernelSpec:
         text: its content; line breaks may have been removed.
 
     Returns:
-        The spec; `ok` is False where the text is no kernel.json, None where nothing was tried yet.
+        The spec; `ok` is False when the text is no kernel.json, None when nothing was tried yet.
     """
     try:
         file = msgspec.json.decode(text, type=_File)
@@ -100,7 +100,7 @@ def parse(name: str, directory: str, text: str) -> KernelSpec:
 
 
 def executable(spec: KernelSpec) -> str | None:
-    """Return the program that must exist for the kernel to start; None where it comes from PATH."""
+    """Return the program that must exist for the kernel to start; None when it comes from PATH."""
     if not spec.argv:
         return None
     first = spec.argv[0]
@@ -123,7 +123,7 @@ def holder(directory: str, prefixes: Iterable[str]) -> str | None:
         prefixes: of the environments.
 
     Returns:
-        The prefix; None where every server shows the spec: it is the account's own, or the system's.
+        The prefix; None when every server shows the spec: it is the account's own, or the system's.
     """
     if directory.startswith(_SYSTEM):
         return None
@@ -131,7 +131,7 @@ def holder(directory: str, prefixes: Iterable[str]) -> str | None:
 
 
 def misnamed(spec: KernelSpec, runs: Environment | None, environments: Sequence[Environment]) -> str | None:
-    """Tell which environment a kernel's names promise, where it runs in another.
+    """Return which environment a kernel's names promise, where it runs in another.
 
     ``python -m ipykernel install --user --name pytorch`` with the wrong environment active makes such kernels.
 
