@@ -22,18 +22,10 @@ from typing import Any
 
 from jupyman import errors
 from jupyman.model import App, Environment, LaunchSpec, Running
+from jupyman.ssh.exec.command import CompletedCommand
 
 SITE = next(Path(entry) for entry in sys.path if entry.endswith("site-packages"))
 VENV = Path(sys.prefix)
-
-
-@dataclass(frozen=True)
-class Completed:
-    """What a finished script left."""
-
-    stdout: bytes
-    stderr: bytes
-    status: int | None
 
 
 @dataclass
@@ -63,7 +55,7 @@ class Account:
         limit: int = 0,
         on_line: Callable[[str], None] | None = None,
         cancelled: threading.Event | None = None,
-    ) -> Completed:
+    ) -> CompletedCommand:
         del limit
         with tempfile.TemporaryFile() as complaints:
             process = subprocess.Popen(
@@ -100,7 +92,7 @@ class Account:
                 watch.cancel()
                 process.stdout.close()
             complaints.seek(0)
-            return Completed(b"".join(lines), complaints.read(), process.returncode)
+            return CompletedCommand(b"".join(lines), complaints.read(), process.returncode)
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from jupyman.host.shell.jobs import Ended
 from jupyman.model import Environment, KernelAdded, Noun
 from jupyman.tools.install import failures
 
-LIBRARIES = ("lib/server", "lib/environment")  # what the scripts about environments include
 LOG_LINES = 15  # of a failed step, in the error's details
 
 

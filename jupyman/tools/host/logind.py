@@ -12,7 +12,7 @@ Survival = Literal["plain", "scope", "logout"]
 
 
 def survival(user: str, manager: Sequence[str], account: Sequence[str], *, bus: bool) -> Survival:
-    """Tell how a server can outlive the login that started it.
+    """Return how a server can outlive the login that started it.
 
     Args:
         user: the account's name.

@@ -251,7 +251,7 @@ def test_what_is_not_the_accounts_to_change(account: Account, folder: Path) -> N
     env = build_environment(folder / "env", kind="venv")
     assert command(account, env) == (
         [],
-        f"you may not change {env.prefix}, which belongs to root: have ipywidgets>=8,<9 installed there",
+        f"you cannot change {env.prefix}, which belongs to root: ask its owner to install ipywidgets>=8,<9 there",
     )
     # A Python that also looks in ~/.local, as conda's do.
     (folder / "env/pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = true\n")
@@ -264,7 +264,7 @@ def test_what_is_not_the_accounts_to_change(account: Account, folder: Path) -> N
         done = subprocess.run([system, "-c", managed], check=True, capture_output=True, text=True)
         if Path(done.stdout.strip(), "EXTERNALLY-MANAGED").exists():
             whole = msgspec.structs.replace(env, prefix="/usr", kind="system", executable=str(system))
-            assert command(account, whole)[1].startswith("you may not change /usr")
+            assert command(account, whole)[1].startswith("you cannot change /usr")
 
 
 def test_only_the_command_that_was_shown_is_run(account: Account, folder: Path) -> None:
