@@ -51,7 +51,7 @@ def add(request: api.KernelAdd, call: HostCall) -> KernelAdded:
             cancelled=call.cancelled,
         )
         progress.text = f"kernel {added.kernel.name} runs {added.executable}"
-    return added
+    return KernelAdded(kernel=added.kernel, executable=added.executable, python=added.python, refreshed=added.refreshed)
 
 
 def ls(request: api.KernelLs, call: HostCall) -> Kernels:

@@ -12,13 +12,30 @@ from jupyman import errors, remote
 from jupyman.host.confirm import Confirm
 from jupyman.host.shell import script
 from jupyman.host.shell.script import Facts, Shell
-from jupyman.model import Environment, KernelAdded, KernelSpec
+from jupyman.model import Environment, KernelSpec
 from jupyman.tools.envs import activation
 from jupyman.tools.jupyter import kernelspec, widgets
 
 PROOF_TIMEOUT = 60  # seconds for a kernel to start and answer; a cold torch environment on NFS needs 30
 INSTALL_TIMEOUT = 900.0
 LOOK_TIMEOUT = script.LOOK_TIMEOUT
+
+
+@dataclass(frozen=True)
+class AddedKernel:
+    """A kernel that was registered.
+
+    Attributes:
+        kernel: its spec.
+        executable: the interpreter that actually ran.
+        python: that interpreter's version.
+        refreshed: the spec existed already.
+    """
+
+    kernel: KernelSpec
+    executable: str
+    python: str | None
+    refreshed: bool
 
 
 def arguments(
@@ -72,7 +89,7 @@ def add(
     progress: Callable[[str], None] | None = None,
     on_line: Callable[[str], None] | None = None,
     cancelled: threading.Event | None = None,
-) -> KernelAdded:
+) -> AddedKernel:
     """Register an environment as a kernel of the account, and prove it by running a cell in it.
 
     Args:
@@ -114,7 +131,7 @@ def add(
     return added(facts, env, variables["NAME"], proof=proof)
 
 
-def added(facts: Facts, env: Environment, name: str, *, proof: bool) -> KernelAdded:
+def added(facts: Facts, env: Environment, name: str, *, proof: bool) -> AddedKernel:
     """Read the script's answer.
 
     Args:
@@ -124,7 +141,7 @@ def added(facts: Facts, env: Environment, name: str, *, proof: bool) -> KernelAd
         proof: whether a kernel was started.
     """
     spec = kernelspec.parse(name, facts.one("directory") or "", facts.one("json") or "")
-    return KernelAdded(
+    return AddedKernel(
         kernel=msgspec.structs.replace(spec, ok=True if proof else spec.ok),
         executable=facts.one("executable") or activation.python(env),
         python=facts.one("version") or env.python,

@@ -16,7 +16,8 @@ from jupyman import errors
 from jupyman.host.kernels import repair
 from jupyman.host.kernels import specs as kernels
 from jupyman.host.kernels.check import MissingPackage
-from jupyman.model import Environment, KernelAdded
+from jupyman.host.kernels.specs import AddedKernel
+from jupyman.model import Environment
 from tests.bed.packages import closure, install
 from tests.integration.account import Account, build_environment, new_account, processes, public_folder, until
 
@@ -47,7 +48,7 @@ def add(
     replace: bool = False,
     proof: bool = True,
     lines: list[str] | None = None,
-) -> KernelAdded:
+) -> AddedKernel:
     return kernels.add(
         account,
         env,
@@ -64,7 +65,7 @@ def hook(folder: Path, env: Environment, text: str) -> None:
     (folder / env.name / "etc/conda/activate.d/hook.sh").write_text(text)
 
 
-def printed(account: Account, added: KernelAdded, code: str) -> str:
+def printed(account: Account, added: AddedKernel, code: str) -> str:
     """Run the spec's own wrapper with another program for the kernel's Python."""
     argv = [*added.kernel.argv[:4], "-c", code]
     result = subprocess.run(
