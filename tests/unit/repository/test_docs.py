@@ -1,4 +1,4 @@
-"""The commands that the documents name exist, with these words and options."""
+"""The commands in the documents exist, with these words and options."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from jupyman.cli.main import VERBS, cli
 
 ROOT = Path(__file__).parents[3]
 DOCUMENTS = ("README.md", "docs/chores.md", "examples/pytorch_basics.ipynb")
-# What stands for a word of the user's.
+# Examples of the words that the user replaces.
 PLACES = {"HOST": "server1", "ENV": "pytorch", "SESSION": "server1", "PORT": "8888", "NAME": "pytorch", "VERB": "up"}
 ROW = re.compile(r"^\| (`.+?) \| (.+) \|$", re.MULTILINE)
 
 
 def commands(document: str) -> Iterator[str]:
-    """Yield what stands in backquotes or behind a prompt, from `jupyman` on."""
+    """Yield the commands in backquotes or behind a prompt."""
     text = (ROOT / document).read_text(encoding="utf-8")
     for quoted, typed in re.findall(r"`(jupyman(?: [^`]*)?)`|^\$ (jupyman .+)$", text, re.MULTILINE):
         yield (quoted or typed).replace(r"\|", "|")
@@ -32,7 +32,7 @@ COMMANDS = sorted({(document, command) for document in DOCUMENTS for command in 
 
 
 def parse(words: list[str]) -> None:
-    """Read a command line as `jupyman` would, and do nothing."""
+    """Parse a command line as `jupyman` does, without running it."""
     command: click.Command = cli
     parent: click.Context | None = None
     while True:
@@ -43,6 +43,15 @@ def parse(words: list[str]) -> None:
         if found is None:
             raise click.UsageError(f"no command {name}")
         command = found
+
+
+def named_tests() -> Iterator[tuple[str, str, str]]:
+    """Yield document, file below tests/, and function (or "") of each test that a document names."""
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        for file, function in re.findall(
+            r"(?<![\w/])(?:tests/)?((?:unit|integration|e2e|bed|bench)/[\w/]+\.py)(?:::(\w+))?", path.read_text("utf-8")
+        ):
+            yield str(path.relative_to(ROOT)), file, function
 
 
 @pytest.mark.parametrize(("document", "command"), COMMANDS)
@@ -93,3 +102,10 @@ def test_options_in_the_table_of_verbs_exist(verbs: str, text: str) -> None:
 def test_every_verb_has_its_row() -> None:
     rows = " ".join(verbs for verbs, _ in ROW.findall((ROOT / "README.md").read_text(encoding="utf-8")))
     assert set(VERBS) <= set(re.findall(r"[a-z]+", rows))
+
+
+@pytest.mark.parametrize(("document", "file", "function"), sorted(set(named_tests())))
+def test_a_test_that_the_documents_name_exists(document: str, file: str, function: str) -> None:
+    assert document
+    text = (ROOT / "tests" / file).read_text(encoding="utf-8")
+    assert not function or re.search(rf"def {function}", text)
