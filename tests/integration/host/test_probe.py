@@ -176,7 +176,7 @@ def test_check_stops_waiting_for_what_hangs_and_reports_it(tree: Tree) -> None:
     report = check.look(shell, "here")  # type: ignore[arg-type]  # no GPU here: no server is asked for its notebooks
     assert time.monotonic() - began < 20
     assert [one.text for one in report.problems if one.code == "look-unfinished"] == [
-        "looking for kernels whose server is gone took too long"
+        "looking for orphaned kernels took too long"
     ]
     assert "miniconda3" in inside(tree, report)
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from jupyman.core.manager import SETTLE
+from jupyman.core.verbs.open import SETTLE
 from tests.bed import Bed, Cli, User, wait_until
 from tests.bed.aftermath import NOTHING, nothing_left, servers, stuck
 from tests.bed.ports import free_port
