@@ -14,12 +14,26 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import msgspec
 
 from jupyman import __version__, errors
-from jupyman.api import Answer, AnyEvent, AnyRequest, Call, ClientContext, DaemonStop, Done, Failed, OpenBrowser, Prompt
+from jupyman.api import (
+    Answer,
+    AnyEvent,
+    AnyRequest,
+    Call,
+    ClientContext,
+    DaemonStop,
+    Done,
+    Failed,
+    OpenBrowser,
+    Prompt,
+    R,
+    Request,
+    result_type,
+)
 from jupyman.local import daemon_file as address
 from jupyman.local.peer import foreign_caller, foreign_listener
 from jupyman.paths import Paths
@@ -32,6 +46,7 @@ _AGAIN = 0.3  # seconds after which a daemon that found the lock held is started
 _LOCKED = errors.DaemonUnavailable.status
 
 _EVENT = msgspec.json.Decoder(AnyEvent)
+T = TypeVar("T")
 
 
 class Client:
@@ -49,12 +64,12 @@ class Client:
 
     def run(
         self,
-        request: AnyRequest,
+        request: Request[R],
         on_event: Callable[[AnyEvent], str | None],
         *,
         start: bool = True,
         any_version: bool = False,
-    ) -> Any:
+    ) -> R:
         """Run one request to its end.
 
         Args:
@@ -64,7 +79,7 @@ class Client:
             any_version: accept a daemon of another version.
 
         Returns:
-            The result as plain JSON values.
+            The result, of the type that the request names.
 
         Raises:
             DaemonUnavailable: no daemon, or it went away.
@@ -73,8 +88,8 @@ class Client:
         """
         daemon = self._find(start=start)
         self.base = f"http://127.0.0.1:{daemon.where.port}"
-        body = msgspec.json.encode(Call(request=request, client=self._context))
-        with daemon.post("/v1/run", body) as response:
+        call = Call(request=cast("AnyRequest", request), client=self._context)  # the union of all subclasses
+        with daemon.post("/v1/run", msgspec.json.encode(call)) as response:
             theirs = response.getheader("X-Jupyman-Version")
             if not any_version and theirs != __version__:
                 raise errors.VersionMismatch(f"the daemon is jupyman {theirs or 'unknown'}, this is {__version__}")
@@ -84,7 +99,7 @@ class Client:
                 )
             for event in _events(response):
                 if isinstance(event, Done):
-                    return event.result
+                    return _decoded(msgspec.json.Decoder(result_type(request)), event.result)
                 if isinstance(event, Failed):
                     raise errors.from_info(event.error)
                 if isinstance(event, OpenBrowser) and event.url.startswith("/"):
@@ -306,8 +321,11 @@ def _events(response: http.client.HTTPResponse) -> Iterator[AnyEvent]:
             return
         if not line.strip():
             continue
-        try:
-            event = _EVENT.decode(line)
-        except msgspec.DecodeError as error:
-            raise errors.VersionMismatch(f"the daemon says what this version does not know: {error}") from error
-        yield event
+        yield _decoded(_EVENT, line)
+
+
+def _decoded(decoder: msgspec.json.Decoder[T], text: bytes | msgspec.Raw) -> T:
+    try:
+        return decoder.decode(text)
+    except msgspec.DecodeError as error:
+        raise errors.VersionMismatch(f"this version cannot read what the daemon sent: {error}") from error

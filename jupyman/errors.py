@@ -55,6 +55,11 @@ class JupymanError(Exception):
         self.hint = hint or self.default_hint
         self.details: dict[str, Any] = details
 
+    @property
+    def log(self) -> list[str]:
+        """The last lines of a log that explain the error."""
+        return [str(line) for line in self.details.get("log") or ()]
+
     def info(self) -> ErrorInfo:
         """Return the form that crosses the API and is printed by ``--json``."""
         return ErrorInfo(code=self.code, message=self.message, hint=self.hint, details=self.details)

@@ -12,8 +12,9 @@ from typing import Any
 
 import msgspec
 
-from jupyman import api, config, errors
+from jupyman import api, errors, rules
 from jupyman.api import ClientContext, Operation
+from jupyman.api.results import Downed, Opened, Ps, SessionUrl, Unreachable
 from jupyman.core.links.hosts import Hosts
 from jupyman.core.links.supervisor import Supervisor
 from jupyman.core.links.wakeups import TICK
@@ -29,7 +30,7 @@ from jupyman.core.verbs import host as inquiries
 from jupyman.core.verbs import kernel, tunnel, up_plan
 from jupyman.core.verbs import kill as ending
 from jupyman.core.verbs.up import UpFlow
-from jupyman.model import FoundServer, Problem, Ps, SessionSpec, Unreachable
+from jupyman.model import FoundServer, Problem, SessionSpec
 from jupyman.paths import Paths
 
 log = logging.getLogger(__name__)
@@ -38,13 +39,14 @@ log = logging.getLogger(__name__)
 SETTLE = 5.0
 # A one-time code is good for this long, seconds.
 CODE_LIFE = 60.0
-_ABOUT_ENVIRONMENTS: tuple[type[api.Request], ...] = (
+_ABOUT_ENVIRONMENTS: tuple[type[api.AnyRequest], ...] = (
     api.EnvLs,
     api.EnvCreate,
     api.EnvLogs,
     api.EnvRm,
     api.EnvPush,
     api.EnvTarget,
+    api.EnvMirrorLs,
     api.EnvMirror,
 )
 
@@ -75,7 +77,7 @@ class Manager:
         self._codes: dict[str, tuple[str, float]] = {}
         self._works: dict[str, tuple[api.Up, SharedOperation]] = {}  # the `up` under way (or the last one) by session
         self._lock = threading.Lock()
-        self._handlers: dict[type[api.Request], Callable[[Any, Operation], Any]] = {
+        self._handlers: dict[type[api.AnyRequest], Callable[[Any, Operation], Any]] = {
             api.Up: self._up,
             api.Down: self._down,
             api.Kill: lambda request, operation: ending.kill(request, self.hosts, self.sessions, operation),
@@ -200,7 +202,7 @@ class Manager:
                     f"{host} has several sessions: {', '.join(sorted(here))}", "name one: jupyman up HOST --name NAME"
                 )
             name = here[0] if here else _session_name(host)
-        config.check_name(name, "session")
+        rules.check_name(name, "session")
         live = self.sessions.find(name)
         if live is not None and live.spec.host != host:
             raise errors.UsageFault(
@@ -241,8 +243,8 @@ class Manager:
             supervisor = self.hosts.known(live.spec.host)
             if supervisor is not None:
                 supervisor.want(wanted=self.sessions.wanted(live.spec.host))
-        failed = {"error": first.info()} if first is not None else {}
-        return {"sessions": [self._view(live) for live in lives], **failed}
+        failed = first.info() if first is not None else msgspec.UNSET
+        return Downed(sessions=[self._view(live) for live in lives], error=failed)
 
     def _ps(self, request: api.PsRequest, operation: Operation) -> Ps:
         self._gpus.soon()
@@ -270,7 +272,14 @@ class Manager:
                 hosts = [self.hosts.resolve(None, (), ())]
             servers, missed = inquiries.servers(hosts, self.hosts, self.sessions, operation)
         shown = [self._view(live) for live in chosen]
-        return Ps(sessions=shown, forwards=forwards, servers=servers, unreachable=missed or msgspec.UNSET)
+        unset = msgspec.UNSET
+        return Ps(
+            sessions=shown,
+            forwards=forwards,
+            servers=servers,
+            unreachable=missed or unset,
+            error=missed[0].error if missed else unset,
+        )
 
     def _tunnel(self, request: api.Tunnel, operation: Operation) -> Any:
         for text in request.specs:
@@ -286,13 +295,13 @@ class Manager:
     def _url(self, request: api.Url, operation: Operation) -> Any:
         live = self._forwarded(request.session)
         del operation
-        return {"name": live.spec.name, "url": live.url}
+        return SessionUrl(name=live.spec.name, url=live.url or "")
 
     def _open(self, request: api.OpenCode, operation: Operation) -> Any:
         live = self._forwarded(request.session)
         url = f"/go?code={self._code(live.spec.name)}"
         operation.emit(api.OpenBrowser(url=url))
-        return {"name": live.spec.name}
+        return Opened(name=live.spec.name)
 
     # --- helpers --------------------------------------------------------------------------------------------------
 

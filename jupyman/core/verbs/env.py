@@ -9,13 +9,14 @@ import msgspec
 
 from jupyman import api, errors
 from jupyman.api import Operation, Output
+from jupyman.api.results import Environments, EnvLog
 from jupyman.core.links.hosts import Hosts
 from jupyman.core.sessions.registry import SessionRegistry
 from jupyman.core.verbs import env_create, env_mirror, env_push, env_rm
 from jupyman.core.verbs.host import connect, remember
 from jupyman.host.report import probe
 from jupyman.host.shell import jobs as env_jobs
-from jupyman.model import Environment, Environments
+from jupyman.model import Environment
 from jupyman.tools.envs import discovery
 from jupyman.tools.install.request import KINDS, Kind
 
@@ -57,7 +58,7 @@ def with_jobs(environments: list[Environment], jobs: list[env_jobs.Job], home: s
     return found
 
 
-def logs(request: api.EnvLogs, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> Any:
+def logs(request: api.EnvLogs, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> EnvLog:
     """Send an installation's log as `Output` events; followed, its end decides the exit status."""
     del sessions
     link = hosts.supervisor(host, operation.client).acquire(operation)
@@ -80,16 +81,17 @@ def logs(request: api.EnvLogs, host: str, hosts: Hosts, sessions: SessionRegistr
             f"the installation of {name} was ended from outside at: {ended.text}",
             f"jupyman env create {name} goes on; jupyman env rm {name} removes what is there",
         )
-    return {"name": name, "state": ended.state, "prefix": ended.prefix}
+    return EnvLog(name=name, state=ended.state, prefix=ended.prefix)
 
 
 # What the manager calls for each request, with the host, its link's owner and the sessions.
-VERBS: dict[type[api.Request], Callable[..., Any]] = {
+VERBS: dict[type[api.AnyRequest], Callable[..., Any]] = {
     api.EnvLs: ls,
     api.EnvCreate: env_create.create,
     api.EnvLogs: logs,
     api.EnvRm: env_rm.remove,
     api.EnvPush: env_push.push,
     api.EnvTarget: env_push.target,
+    api.EnvMirrorLs: env_mirror.ls,
     api.EnvMirror: env_mirror.mirror,
 }

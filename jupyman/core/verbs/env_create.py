@@ -11,6 +11,7 @@ import msgspec
 
 from jupyman import api, errors
 from jupyman.api import Operation
+from jupyman.api.results import EnvCreated, KernelAdded, StepResult
 from jupyman.core.links.hosts import Hosts
 from jupyman.core.runtime.progress import step
 from jupyman.core.sessions.registry import SessionRegistry
@@ -22,7 +23,7 @@ from jupyman.host.report import probe
 from jupyman.host.shell import jobs, script
 from jupyman.host.shell.jobs import Ended, Job, JobSpec, KernelStep
 from jupyman.host.shell.script import CancellableShell, Shell
-from jupyman.model import Environment, HostReport, KernelAdded, KernelSpec, Noun, Problem
+from jupyman.model import Environment, HostReport, KernelSpec, Problem
 from jupyman.tools.host import logind
 from jupyman.tools.install import failures, mirrors
 from jupyman.tools.install import plan as recipe
@@ -34,30 +35,9 @@ from jupyman.tools.jupyter import kernelspec
 SOURCE_LIMIT = 256 * 1024  # bytes of an environment.yml or requirements.txt
 
 
-class StepResult(Noun, frozen=True, kw_only=True):
-    """One step with its command (`env create --json`); `seconds` None where it was not run."""
-
-    key: str
-    text: str
-    command: list[str]
-    state: str | None = None
-    seconds: float | None = None
-
-
-class Created(Noun, frozen=True, kw_only=True):
-    """The answer of `env create`; `environment` and `kernel` None where they are still to come."""
-
-    name: str
-    prefix: str
-    tool: str
-    state: str  # planned, installing, done
-    steps: list[StepResult]
-    environment: Environment | None = None
-    kernel: KernelAdded | None = None
-    problems: list[Problem] = msgspec.field(default_factory=list)
-
-
-def create(request: api.EnvCreate, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> Created:
+def create(
+    request: api.EnvCreate, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation
+) -> EnvCreated:
     """Make an environment with its kernel.
 
     Raises:
@@ -106,7 +86,7 @@ class _Creation:
         self.mirror = mirror
         self.problems: list[Problem] = []
 
-    def run(self) -> Created:
+    def run(self) -> EnvCreated:
         """Do it."""
         request, name = self.request, self.request.name
         looking = CancellableShell(self.link, self.operation.cancelled)
@@ -146,7 +126,7 @@ class _Creation:
         steps["kernel"] = StepResult(key="kernel", text=f"kernel {spec}, and a cell run in it", command=kernel.shown)
         self._possible(looking, report, made)
         if request.dry_run:
-            return Created(
+            return EnvCreated(
                 name=name, prefix=made.prefix, tool=made.tool.kind, state="planned", steps=list(steps.values())
             )
         order = JobSpec(
@@ -174,7 +154,7 @@ class _Creation:
             self.problems.append(logind.ends_at_logout(report.user or ""))
         if request.detach:
             self._say_how_to_watch()
-            return Created(
+            return EnvCreated(
                 name=name,
                 prefix=made.prefix,
                 tool=made.tool.kind,
@@ -262,7 +242,7 @@ class _Creation:
         *,
         began: bool,
         environment: Environment | None = None,
-    ) -> Created:
+    ) -> EnvCreated:
         name = self.request.name
         watched = _Watched(dict(steps))
         try:
@@ -289,7 +269,7 @@ class _Creation:
                 self.problems.append(
                     Problem(code="env-step", severity="warning", text=text, fix=f"jupyman check {self.host}")
                 )
-        return Created(
+        return EnvCreated(
             name=name,
             prefix=prefix,
             tool=tool,

@@ -6,6 +6,7 @@ import difflib
 
 from jupyman import api, errors
 from jupyman.api import Operation, Output, Prompt
+from jupyman.api.results import Mirrors, MirrorStatus, MirrorsWritten
 from jupyman.core.links.hosts import Hosts
 from jupyman.core.runtime.progress import step
 from jupyman.core.sessions.registry import SessionRegistry
@@ -23,32 +24,6 @@ TIMEOUT = 30.0
 _MARK = "\N{REPLACEMENT CHARACTER}"
 
 
-class Seen(Noun, frozen=True, kw_only=True):
-    """A mirror as the host sees it: seconds until an answer, None where there was none."""
-
-    name: str
-    conda: str | None
-    pip: str | None
-    own: bool
-    conda_seconds: float | None
-    pip_seconds: float | None
-
-
-class Mirrors(Noun, frozen=True, kw_only=True):
-    """The answer of `env mirror ls`; `used`: what the host's files name now."""
-
-    mirrors: list[Seen]
-    used: list[str]
-    fastest: str | None
-
-
-class Written(Noun, frozen=True, kw_only=True):
-    """The answer of `env mirror use` and `reset`: the files that were changed."""
-
-    mirror: str | None
-    changed: list[str]
-
-
 class _MirrorFile(Noun, frozen=True, kw_only=True):
     name: str
     path: str
@@ -59,10 +34,17 @@ class _MirrorFile(Noun, frozen=True, kw_only=True):
     changed: bool  # by us, and not yet put back
 
 
+def ls(request: api.EnvMirrorLs, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> Mirrors:
+    """List the mirrors, and how fast the host reaches each."""
+    del request, sessions
+    link = connect(host, hosts, operation)
+    return _list(link, _read(link), list(mirrors.every(hosts.config.mirrors).values()), operation)
+
+
 def mirror(
     request: api.EnvMirror, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation
-) -> Mirrors | Written:
-    """Do one of the three.
+) -> MirrorsWritten:
+    """Write a mirror into the host's files, or restore what was there before.
 
     Raises:
         UsageFault: no such mirror, a file that cannot be edited, or nobody can be asked.
@@ -75,8 +57,6 @@ def mirror(
     chosen = mirrors.find(request.name or "", own) if request.action == "use" else None
     link = connect(host, hosts, operation)
     files = _read(link)
-    if request.action == "ls":
-        return _list(link, files, list(mirrors.every(own).values()), operation)
     known = list(mirrors.every(own).values())
     changes: list[tuple[_MirrorFile, str]] = []
     for file in files:
@@ -86,7 +66,7 @@ def mirror(
                 raise errors.NotOurs(f"{file.path} belongs to another user, or cannot be written", "ask its owner")
             changes.append((file, fresh))
     if not changes:
-        return Written(mirror=request.name, changed=[])
+        return MirrorsWritten(mirror=request.name, changed=[])
     for file, fresh in changes:
         for line in _diff(file, fresh):
             operation.emit(Output(line=line))
@@ -99,7 +79,7 @@ def mirror(
         )
     if chosen is not None:
         _say_reach(link, chosen, operation)
-    return Written(mirror=request.name, changed=[file.path for file, _ in changes])
+    return MirrorsWritten(mirror=request.name, changed=[file.path for file, _ in changes])
 
 
 def _after(file: _MirrorFile, chosen: Mirror | None, known: list[Mirror]) -> str | None:
@@ -205,7 +185,7 @@ def _list(shell: Shell, files: list[_MirrorFile], known: list[Mirror], operation
     with step(operation, "reach", "asking each mirror from there") as progress:
         seconds = _reach(shell, known)
         told = [
-            Seen(
+            MirrorStatus(
                 name=one.name,
                 conda=one.conda,
                 pip=one.pip,

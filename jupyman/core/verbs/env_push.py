@@ -7,43 +7,25 @@ from pathlib import Path
 
 from jupyman import api, errors
 from jupyman.api import Operation, Prompt
+from jupyman.api.results import EnvPushed, StepResult, WheelTarget
 from jupyman.core.links.hosts import Hosts
 from jupyman.core.runtime.progress import step
 from jupyman.core.sessions.registry import SessionRegistry
-from jupyman.core.verbs.env_create import StepResult, conclude, watch
+from jupyman.core.verbs.env_create import conclude, watch
 from jupyman.core.verbs.host import connect, remember
 from jupyman.host.envs.facilities import look, mib
 from jupyman.host.report import probe
 from jupyman.host.shell import jobs, script, upload
 from jupyman.host.shell.jobs import JobSpec
 from jupyman.host.shell.script import Facts, Shell
-from jupyman.model import Environment, HostReport, Noun
+from jupyman.model import Environment, HostReport
 from jupyman.tools.envs import discovery
 from jupyman.tools.install import packages
 
 BAR = 20  # characters
 
 
-class Pushed(Noun, frozen=True, kw_only=True):
-    """The answer of `env push`."""
-
-    name: str
-    prefix: str
-    files: list[str]
-    bytes: int
-    steps: list[StepResult]
-
-
-class PushTarget(Noun, frozen=True, kw_only=True):
-    """Which wheels fit an environment."""
-
-    prefix: str
-    python: str  # major and minor
-    machine: str
-    platforms: list[str]
-
-
-def push(request: api.EnvPush, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> Pushed:
+def push(request: api.EnvPush, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> EnvPushed:
     """Upload files and install them.
 
     Raises:
@@ -97,12 +79,14 @@ def push(request: api.EnvPush, host: str, hosts: Hosts, sessions: SessionRegistr
             f"an installation for {environment.name} runs already", f"jupyman env logs {name} -f shows it; wait for it"
         )
     conclude(name, watch(link, name, operation, made), host, None, "run it again: what has come up is kept")
-    return Pushed(name=environment.name, prefix=environment.prefix, files=names, bytes=sent, steps=list(made.values()))
+    return EnvPushed(
+        name=environment.name, prefix=environment.prefix, files=names, bytes=sent, steps=list(made.values())
+    )
 
 
 def target(
     request: api.EnvTarget, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation
-) -> PushTarget:
+) -> WheelTarget:
     """Say which wheels fit an environment.
 
     Raises:
@@ -116,7 +100,7 @@ def target(
         raise errors.UsageFault(f"the Python of {environment.prefix} is not known", "download the wheels by hand")
     machine = facts.one("machine") or "?"
     tags = packages.platforms(machine, facts.one("libc"))
-    return PushTarget(prefix=environment.prefix, python=version[0], machine=machine, platforms=tags)
+    return WheelTarget(prefix=environment.prefix, python=version[0], machine=machine, platforms=tags)
 
 
 def job_name(name: str) -> str:

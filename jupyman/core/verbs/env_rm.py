@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jupyman import api, errors
 from jupyman.api import Operation, Prompt
+from jupyman.api.results import EnvRemoved
 from jupyman.core.links.hosts import Hosts
 from jupyman.core.runtime.progress import step
 from jupyman.core.sessions.registry import SessionRegistry
@@ -15,23 +16,14 @@ from jupyman.host.shell import jobs as env_jobs
 from jupyman.host.shell import script
 from jupyman.host.shell.jobs import Job
 from jupyman.host.shell.script import Facts, Shell
-from jupyman.model import Environment, Noun
+from jupyman.model import Environment
 from jupyman.tools.envs import discovery
 from jupyman.tools.host.text import clean
 
 REMOVE_TIMEOUT = 1800.0  # seconds; a hundred thousand files on a network home take minutes
 
 
-class Removed(Noun, frozen=True, kw_only=True):
-    """The answer of `env rm`; `size` in bytes, None where it was not known in time."""
-
-    name: str
-    prefix: str
-    size: int | None
-    kernels: list[str]
-
-
-def remove(request: api.EnvRm, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> Removed:
+def remove(request: api.EnvRm, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> EnvRemoved:
     """Remove an environment.
 
     Raises:
@@ -83,7 +75,7 @@ def remove(request: api.EnvRm, host: str, hosts: Hosts, sessions: SessionRegistr
         if progress.state == "done":
             progress.text = f"removed {prefix}" + (f" and kernel {', '.join(gone)}" if gone else "")
     remember(host, probe.probe(link, host, depth="launch", directory=None), sessions)
-    return Removed(name=name, prefix=prefix, size=size, kernels=gone)
+    return EnvRemoved(name=name, prefix=prefix, size=size, kernels=gone)
 
 
 def remove_unfinished(shell: Shell, name: str, prefix: str) -> None:

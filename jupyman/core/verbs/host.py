@@ -6,15 +6,15 @@ import logging
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from jupyman import api, errors
 from jupyman.api import Operation, Output, Prompt
+from jupyman.api.results import HostTrusted, KnownHost, KnownHosts, SessionName, Unreachable
 from jupyman.core.links.hosts import Hosts
 from jupyman.core.runtime.progress import go_on, step
 from jupyman.core.sessions.registry import SessionRegistry
 from jupyman.host.servers import nohup
-from jupyman.model import FoundServer, HostReport, KnownHost, KnownHosts, LinkStatus, Unreachable
+from jupyman.model import FoundServer, HostReport, LinkStatus
 from jupyman.ssh.config import ssh_g as ssh_config
 from jupyman.ssh.link import Link, scan
 from jupyman.ssh.login import hostkeys
@@ -36,7 +36,7 @@ def connect(host: str, hosts: Hosts, operation: Operation) -> Link:
     return link
 
 
-def logs(request: api.Logs, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> Any:
+def logs(request: api.Logs, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> SessionName:
     """Send the server's log as `Output` events."""
     live = sessions.only(request.session)
     link = hosts.supervisor(live.spec.host, operation.client).acquire(operation)
@@ -54,7 +54,7 @@ def logs(request: api.Logs, hosts: Hosts, sessions: SessionRegistry, operation: 
         on_line=send,
         cancelled=operation.cancelled,
     )
-    return {"name": live.spec.name}
+    return SessionName(name=live.spec.name)
 
 
 def servers(
@@ -98,7 +98,7 @@ def host_ls(hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> Kn
     return KnownHosts(hosts=[rows[name] for name in sorted(rows)])
 
 
-def host_trust(request: api.HostTrust, hosts: Hosts, operation: Operation) -> Any:
+def host_trust(request: api.HostTrust, hosts: Hosts, operation: Operation) -> HostTrusted:
     """Show a host's key, ask, and write it to known_hosts."""
     supervisor = hosts.supervisor(request.host, operation.client)
     configuration = ssh_config.read(supervisor.destination, ssh_config=supervisor.client.ssh_config)
@@ -107,7 +107,7 @@ def host_trust(request: api.HostTrust, hosts: Hosts, operation: Operation) -> An
         verdict = hostkeys.judge(configuration, key)
         progress.text = f"{key.get_name()} key {hostkeys.fingerprint(key)}"
     if isinstance(verdict, hostkeys.Known):
-        return {"host": request.host, "fingerprint": hostkeys.fingerprint(key), "written": None}
+        return HostTrusted(host=request.host, fingerprint=hostkeys.fingerprint(key), written=None)
     hostkeys.refuse_changed(configuration, key, verdict)
     if not request.yes:
         if not operation.client.interactive:
@@ -124,7 +124,7 @@ def host_trust(request: api.HostTrust, hosts: Hosts, operation: Operation) -> An
             f"the SSH configuration of {request.host} names no known_hosts file to write to",
             "set UserKnownHostsFile to a file, or leave it out",
         )
-    return {"host": request.host, "fingerprint": hostkeys.fingerprint(key), "written": str(written)}
+    return HostTrusted(host=request.host, fingerprint=hostkeys.fingerprint(key), written=str(written))
 
 
 def in_ssh_config(host: str, hosts: Hosts, operation: Operation) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from jupyman import api, errors
 from jupyman.api import Operation, Prompt
+from jupyman.api.results import KernelAdded, KernelRemoved, Kernels
 from jupyman.core.links.hosts import Hosts
 from jupyman.core.runtime.progress import step
 from jupyman.core.sessions.registry import SessionRegistry
@@ -19,7 +20,7 @@ from jupyman.host.kernels.check import Findings
 from jupyman.host.kernels.repair import Plan
 from jupyman.host.kernels.specs import Listing
 from jupyman.host.report import probe
-from jupyman.model import Environment, HostReport, KernelAdded, Kernels, KernelSpec, Problem, Repair
+from jupyman.model import Environment, HostReport, KernelSpec, Problem, Repair
 from jupyman.ssh.link import Link
 from jupyman.tools.envs import discovery
 from jupyman.tools.jupyter import kernelspec
@@ -64,7 +65,9 @@ def ls(request: api.KernelLs, host: str, hosts: Hosts, sessions: SessionRegistry
     return Kernels(kernels=listing.specs)
 
 
-def rm(request: api.KernelRm, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> Any:
+def rm(
+    request: api.KernelRm, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation
+) -> KernelRemoved:
     """Remove a kernel spec of the user's own."""
     del sessions
     link = connect(host, hosts, operation)
@@ -74,7 +77,7 @@ def rm(request: api.KernelRm, host: str, hosts: Hosts, sessions: SessionRegistry
         question = Prompt(id="", kind="confirm", text=f"Remove kernel {request.name} from {host}?", default="n")
         if operation.ask(question).lower() not in {"y", "yes"}:
             raise errors.Interrupted("nothing was removed")
-    return {"removed": request.name, "directory": kernel_work.rm(link, request.name)}
+    return KernelRemoved(removed=request.name, directory=kernel_work.rm(link, request.name))
 
 
 def check(

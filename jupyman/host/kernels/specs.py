@@ -10,9 +10,10 @@ import msgspec
 
 from jupyman import errors, remote
 from jupyman.api import Operation, Prompt
+from jupyman.api.results import KernelAdded
 from jupyman.host.shell import script
 from jupyman.host.shell.script import Facts, Shell
-from jupyman.model import Environment, KernelAdded, KernelSpec
+from jupyman.model import Environment, KernelSpec
 from jupyman.tools.envs import activation
 from jupyman.tools.jupyter import kernelspec, widgets
 

@@ -13,10 +13,11 @@ import msgspec
 import pytest
 
 from jupyman import errors
+from jupyman.api.results import KernelAdded
 from jupyman.host.kernels import repair
 from jupyman.host.kernels import specs as kernels
 from jupyman.host.kernels.check import MissingPackage
-from jupyman.model import Environment, KernelAdded
+from jupyman.model import Environment
 from tests.bed.packages import closure, install
 from tests.integration.account import Account, build_environment, new_account, processes, public_folder, until
 
