@@ -47,7 +47,7 @@ from jupyman.api.requests import (
     Tunnel,
     Up,
     Url,
-    result_type,
+    result_of,
 )
 
 __all__ = [
@@ -93,5 +93,5 @@ __all__ = [
     "Tunnel",
     "Up",
     "Url",
-    "result_type",
+    "result_of",
 ]

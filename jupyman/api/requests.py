@@ -276,7 +276,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     client: ClientContext = ClientContext()
 
 
-def result_type(request: Request[R]) -> type[R]:
-    """Return the struct that the result of a request is decoded to: its type argument."""
-    found: type[R] = get_args(vars(type(request))["__orig_bases__"][0])[0]
+def result_of(kind: type[Request[R]]) -> type[R]:
+    """Return the struct that the result of a request is decoded to: the type argument of its class."""
+    found: type[R] = get_args(vars(kind)["__orig_bases__"][0])[0]
     return found

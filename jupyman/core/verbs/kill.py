@@ -51,7 +51,7 @@ def kill(request: Kill, hosts: Hosts, sessions: SessionRegistry, operation: Oper
         try:
             killed.append(_one(target, request, hosts, sessions, operation))
         except errors.JupymanError as error:
-            if isinstance(error, errors.Interrupted) and not error.details.get("declined"):
+            if isinstance(error, errors.Interrupted) and not isinstance(error, errors.Declined):
                 raise  # Ctrl-C ends all, a "no" only what was asked about
             if len(targets) > 1:
                 with step(operation, f"kill {target}", target) as progress:
@@ -242,4 +242,4 @@ def _confirm(request: Kill, operation: Operation, question: str) -> None:
     if not operation.client.interactive:
         raise errors.UsageFault("a question must be answered, and stdin is no terminal", "say -y to answer yes")
     if operation.ask(Prompt(id="", kind="confirm", text=question, default="n")).lower() not in {"y", "yes"}:
-        raise errors.Interrupted("nothing was stopped", declined=True)
+        raise errors.Declined("nothing was stopped")

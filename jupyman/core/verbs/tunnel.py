@@ -123,7 +123,7 @@ def _open(
             link.open_channel(target).close()
         except errors.ForwardingRefused as error:
             # Nothing listens there yet: people open TensorBoard's tunnel first and start it afterwards.
-            if not error.details.get("target_refused"):
+            if not isinstance(error, errors.TargetRefused):
                 raise
             remarks.append(f"nothing listens on {endpoint(target)} on {spec.host} yet")
             free = True
