@@ -104,8 +104,8 @@ def test_libraries_come_after_those_that_they_use() -> None:
 
 def test_the_error_of_a_script_keeps_its_answer_to_itself() -> None:
     class Shell:
-        def run(self, text: str, **_: object) -> CompletedCommand:
-            marker = re.findall(r"JM_MARK=(\S+)", text)[0]
+        def run(self, script: str, **_: object) -> CompletedCommand:
+            marker = re.findall(r"JM_MARK=(\S+)", script)[0]
             answer = f"{marker} begin\nrecord.token secret\nerror port-in-use 8888 is taken\n{marker} end 1\n"
             return CompletedCommand(answer.encode(), b"", 0)
 
