@@ -15,15 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jupyman import errors
-
-
-@dataclass(frozen=True)
-class Completed:
-    """The end of a script."""
-
-    stdout: bytes
-    stderr: bytes
-    status: int | None
+from jupyman.ssh.exec.command import CompletedCommand
 
 
 @dataclass
@@ -61,7 +53,7 @@ class Account:
         limit: int = 0,
         on_line: Callable[[str], None] | None = None,
         cancelled: threading.Event | None = None,
-    ) -> Completed:
+    ) -> CompletedCommand:
         del limit
         with tempfile.TemporaryFile() as complaints:
             process = subprocess.Popen(
@@ -98,7 +90,7 @@ class Account:
                 watch.cancel()
                 process.stdout.close()
             complaints.seek(0)
-            return Completed(b"".join(lines), complaints.read(), process.returncode)
+            return CompletedCommand(b"".join(lines), complaints.read(), process.returncode)
 
 
 @contextmanager

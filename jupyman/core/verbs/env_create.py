@@ -17,6 +17,7 @@ from jupyman.host.shell import jobs
 from jupyman.host.shell.jobs import Job, JobSpec, KernelStep
 from jupyman.host.shell.script import Shell
 from jupyman.model import Environment, HostReport, KernelAdded, KernelSpec, Noun, Problem
+from jupyman.model.problem_codes import new_problem
 from jupyman.tools.host import logind
 from jupyman.tools.install import mirrors
 from jupyman.tools.install import plan as install_plan
@@ -255,9 +256,7 @@ class _Creation:
         for one in steps.values():
             if one.state == "warn":
                 text = f"{one.text}: failed (see jupyman env logs {name})"
-                self.problems.append(
-                    Problem(code="env-step", severity="warning", text=text, fix=f"jupyman check {host}")
-                )
+                self.problems.append(new_problem("env-step", text, f"jupyman check {host}"))
         return Created(
             name=name,
             prefix=prefix,

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from jupyman import api, errors
-from jupyman.core.verbs.env_job import LIBRARIES, StepResult, conclude, watch
+from jupyman.core.verbs.env_job import StepResult, conclude, watch
 from jupyman.core.verbs.host_call import HostCall
 from jupyman.host.envs.facilities import look, mib
 from jupyman.host.report import probe
@@ -127,7 +127,7 @@ def _environment(wanted: str, call: HostCall) -> tuple[HostReport, Environment, 
         report = probe.probe(call.link, call.host, depth="launch", directory=None, extra=named)
         call.remember_environments(report)
         environment = discovery.find(report.environments, wanted, report.home)
-        facts = call.script("envs/use", {"PREFIX": environment.prefix}, uses=LIBRARIES, timeout=jobs.LOOK_TIMEOUT)
+        facts = call.script("envs/use", {"PREFIX": environment.prefix}, timeout=jobs.LOOK_TIMEOUT)
         progress.text = f"environment {environment.name}: Python {environment.python}, {environment.prefix}"
     return report, environment, facts
 

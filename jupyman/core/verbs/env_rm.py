@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from jupyman import api, errors
-from jupyman.core.verbs.env_job import LIBRARIES
 from jupyman.core.verbs.host_call import HostCall
 from jupyman.host.envs.facilities import mib
 from jupyman.host.kernels import specs as kernels
@@ -115,7 +114,7 @@ def _script(call: HostCall, prefix: str, job: Job | None, *, remove: bool, force
         "FORCE": "1" if force else "0",
     }
     timeout = REMOVE_TIMEOUT if remove else env_jobs.LOOK_TIMEOUT + 20
-    return call.script("envs/remove", arguments, uses=LIBRARIES, timeout=timeout)
+    return call.script("envs/remove", arguments, timeout=timeout)
 
 
 def _busy(users: list[list[str]]) -> str:

@@ -6,7 +6,6 @@ from typing import Any
 
 from jupyman import api
 from jupyman.core.verbs.host_call import VerbCall
-from jupyman.host.servers import nohup
 
 
 def logs(request: api.Logs, call: VerbCall) -> Any:
@@ -18,8 +17,7 @@ def logs(request: api.Logs, call: VerbCall) -> Any:
         LinkLost: the connection ended.
     """
     session = call.sessions.only(request.session)
-    nohup.logs(
-        call.on(session.spec.host).link,
+    call.on(session.spec.host).launcher.logs(
         session.spec.name,
         session.running.directory if session.running is not None else None,
         lines=request.lines,

@@ -121,7 +121,7 @@ def test_what_is_refused(mine: Cli, user: User, index: Index, env: Path, tmp_pat
     subprocess.run(["chown", "-R", f"{user.uid}:{user.gid}", str(user.home / "venv")], check=True)
     for words, status, said in (
         ((str(odd), "--env", "~/work/env"), 2, "is no package file"),
-        ((str(same), file, "--env", "~/work/env"), 2, "have one name"),
+        ((str(same), file, "--env", "~/work/env"), 2, "have the same name"),
         ((file, "--env", "lab"), 26, "cannot be changed by you"),
         ((file, "--env", "nosuch"), 21, "no environment"),
         ((str(conda_package), "--env", "~/venv"), 2, "conda packages do not go into it"),

@@ -12,6 +12,7 @@ import pytest
 
 from jupyman.core.verbs import check
 from jupyman.host.report import probe
+from jupyman.host.servers.nohup import NohupLauncher
 from tests.integration.host.environment_tree import Look, Tree, codes, inside
 from tests.local_shell import PATH, LocalShell, bare_path
 
@@ -173,7 +174,7 @@ def test_check_stops_waiting_for_what_hangs_and_reports_it(tree: Tree) -> None:
     tree.own()
     shell = LocalShell(tree.home, tree.account.name, {"PATH": f"{tree.home}/bin:{PATH}"})
     began = time.monotonic()
-    report = check.look(shell, "here")  # type: ignore[arg-type]  # no GPU here: no server is asked for its notebooks
+    report = check.look(shell, "here", NohupLauncher(shell))  # type: ignore[arg-type]  # no GPU here: no server is asked for its notebooks
     assert time.monotonic() - began < 20
     assert [one.text for one in report.problems if one.code == "look-unfinished"] == [
         "looking for orphaned kernels took too long"

@@ -143,7 +143,7 @@ def test_a_server_that_draws_no_widgets(cli: Cli, user: User, fresh_bed: Bed) ->
     server = answer["problems"][0]
     assert server["text"].startswith("environment lab, where Jupyter runs, has no jupyterlab_widgets")
     # It is the administrator's, and a conda environment with folders of its own.
-    assert server["fix"].startswith(f"you may not change {user.conda}/envs/lab, which belongs to")
+    assert server["fix"].startswith(f"you cannot change {user.conda}/envs/lab, which belongs to")
     assert [one["prefix"] for one in answer["repairs"]] == [f"{user.home}/work/env"]
 
 
@@ -244,7 +244,7 @@ def test_a_kernel_of_another_user_is_started_only_by_name(cli: Cli, user: User, 
     [theirs] = [one for one in answer["kernels"] if one["name"] == "theirs"]
     assert theirs["ok"] is None
     [problem] = [one for one in answer["problems"] if one["code"] == "kernel-foreign"]
-    assert f"others may change {other.home}/env" in problem["text"]
+    assert f"others can change {other.home}/env" in problem["text"]
     assert mark.read_text() == ""
     assert checked(cli("kernel", "check", "theirs", "server1", "--json"), 25)["kernels"][0]["ok"] is False
     assert mark.read_text() != ""

@@ -81,7 +81,7 @@ def test_an_environment_that_a_neighbour_made_in_a_shared_conda_is_chosen_by_nam
         os.chown(shared / "envs", 0, 0)
         shutil.rmtree(own.prefix)
         look = probe.probe(account, "host", depth="launch")
-        with pytest.raises(errors.JupyterMissing, match="made by another user"):
+        with pytest.raises(errors.JupyterMissing, match="which another user made"):
             probe.choose(look, None, None, "lab")
 
 

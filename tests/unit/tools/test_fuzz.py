@@ -175,7 +175,7 @@ def facts(text: str) -> script.Facts:
 
 
 def owners(answer: script.Facts) -> object:
-    return report.attribute(report.read(answer), report.kin(answer), {4121: "s"})
+    return report.attribute(report.read(answer), report.tree(answer), {4121: "s"})
 
 
 def orphans(answer: script.Facts) -> object:
