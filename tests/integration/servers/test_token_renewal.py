@@ -196,7 +196,7 @@ def test_where_the_change_is_not_proven_the_old_token_comes_back(
 ) -> None:
     with (
         record(running, "python", program(account, f"echo {answer}")),
-        pytest.raises(errors.RemoteFailed, match="did not take another token"),
+        pytest.raises(errors.RemoteFailed, match="did not accept another token"),
     ):
         token_renewal.renew(account, running)
     assert enters(running, running.token) == 200
