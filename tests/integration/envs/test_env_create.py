@@ -126,7 +126,7 @@ def test_an_unsolvable_wish_leaves_something_that_nobody_runs(mine: Cli, user: U
     # What was finished is not made otherwise under the same name; the rest may be another.
     ran = mine(*words, "--packages", "gizmo")
     says(ran, 2)
-    assert "paper was begun otherwise" in ran.stderr
+    assert "paper was begun with other options" in ran.stderr
     ran = mine(*words, "--channel", channel, "--mirror", "lab", "--packages", "pip:gadget", "--json")
     assert ran.rc == 0, ran
     assert [step["state"] for step in ran.json["steps"]] == ["skip", "done", "done"]
