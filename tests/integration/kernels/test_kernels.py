@@ -18,14 +18,10 @@ from jupyman.host.kernels import specs as kernels
 from jupyman.host.kernels.check import MissingPackage
 from jupyman.host.kernels.specs import AddedKernel
 from jupyman.model import Environment
+from tests.bed import wait_until
+from tests.bed.launches import build_environment
+from tests.bed.local_account import Account, processes, public_folder
 from tests.bed.packages import closure, install
-from tests.integration.account import Account, build_environment, new_account, processes, public_folder, until
-
-
-@pytest.fixture
-def account() -> Iterator[Account]:
-    with new_account() as fresh:
-        yield fresh
 
 
 @pytest.fixture
@@ -198,7 +194,7 @@ def test_a_kernel_that_hangs_ends_with_the_channel(account: Account, folder: Pat
     with pytest.raises(errors.LinkLost):
         add(account, env)
     # Long before the proof's own limit. (With a link and a kernel that has begun: test_interrupt_others.py.)
-    until(lambda: processes(account.uid) == [])
+    wait_until(lambda: processes(account.uid) == [])
     assert list(specs(account).iterdir()) == []
 
 
@@ -280,7 +276,7 @@ def test_only_the_command_that_was_shown_is_run(account: Account, folder: Path) 
         repair.run(account, plan, on_line=lambda line: None)
 
 
-def test_a_kernel_starts_where_there_is_no_timeout_program(account: Account, folder: Path) -> None:
+def test_a_kernel_starts_without_the_program_timeout(account: Account, folder: Path) -> None:
     programs = folder / "bin"
     programs.mkdir()
     for name in {path.name for place in ("/usr/bin", "/bin") for path in Path(place).iterdir()} - {"timeout"}:

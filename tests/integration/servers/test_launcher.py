@@ -11,7 +11,10 @@ import pytest
 from jupyman.host.servers.base import UnmanagedServer
 from jupyman.host.servers.nohup import NohupLauncher
 from jupyman.model import Environment
-from tests.integration.account import build_environment, free_ports, new_account, public_folder, until, wish
+from tests.bed import wait_until
+from tests.bed.launches import build_environment, launch_spec
+from tests.bed.local_account import new_account, public_folder
+from tests.bed.ports import free_ports
 from tests.unit.host.launcher_contract import LauncherBed, LauncherContract
 
 
@@ -44,9 +47,9 @@ class TestNohupLauncher(LauncherContract):
                     stderr=subprocess.DEVNULL,
                 )
                 try:
-                    yield until(lambda: launcher.find().servers)[0]
+                    yield wait_until(lambda: launcher.find().servers)[0]
                 finally:
                     process.kill()
                     process.wait()
 
-            yield LauncherBed(launcher, launcher.client, wish(environment, sock=request.param), by_hand)
+            yield LauncherBed(launcher, launcher.client, launch_spec(environment, sock=request.param), by_hand)

@@ -1,4 +1,4 @@
-"""How often a command has to wait for the far end: counted, for a link of 50 ms makes each of them felt."""
+"""The number of round trips of each command, because on a line of 50 ms each of them is felt."""
 
 from __future__ import annotations
 

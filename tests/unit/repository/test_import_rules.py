@@ -1,4 +1,4 @@
-"""Who may import whom, how large a room may be: the floors of docs/architecture.md, read from the source."""
+"""The rules of docs/architecture.md for imports and sizes of rooms, checked on the source."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_rooms_are_small() -> None:
     assert large == {}
 
 
-def test_rich_is_drawn_with_only_where_something_is_drawn() -> None:
+def test_rich_is_imported_only_by_the_modules_that_draw() -> None:
     users = {
         path.relative_to(ROOT).as_posix()
         for path in FILES
