@@ -140,7 +140,7 @@ class FakeBackend:
 
 
 class Screen(io.StringIO):
-    """A stream that may be a terminal."""
+    """A stream that is a terminal, or is none."""
 
     def __init__(self, text: str = "", *, tty: bool = False, encoding: str = "utf-8") -> None:
         super().__init__(text)
@@ -157,7 +157,7 @@ class Screen(io.StringIO):
 
 @dataclass
 class Result:
-    """What a command printed and returned."""
+    """What a command left."""
 
     status: int
     stdout: str
@@ -185,7 +185,7 @@ def run(
         stdin: what is typed.
         tty: whether all three streams are a terminal.
         environ: further variables.
-        browser: whether there is one; without, opening it raises.
+        browser: whether there is one; else opening it fails as badly as it can.
     """
     browsed: list[str] = []
 
@@ -212,7 +212,7 @@ def run(
 
 @dataclass
 class Served:
-    """The daemon's server with a fake backend."""
+    """The daemon's server with a fake behind it."""
 
     backend: FakeBackend
     home: Path
