@@ -176,7 +176,7 @@ def test_a_missing_one_brings_near_names(wanted: str, near: list[str]) -> None:
 def test_a_host_without_any() -> None:
     with pytest.raises(errors.EnvironmentMissing) as failure:
         discovery.find([], "x")
-    assert "none" in failure.value.hint
+    assert "no environments" in failure.value.hint
 
 
 # --- which environment the server runs in--------------------------------------------------------------------------
