@@ -235,7 +235,7 @@ class Manager:
             if listener is not None and request.release:
                 listener.close()
             elif listener is not None:
-                listener.part()
+                listener.detach()
         self.sessions.save()
         for live in lives:
             supervisor = self.hosts.known(live.spec.host)

@@ -44,7 +44,7 @@ class Local(Protocol):
 
     gate: Callable[[], bool] | None
 
-    def part(self) -> None:
+    def detach(self) -> None:
         """End its connections, and go on listening."""
 
     def close(self) -> None:
@@ -58,7 +58,7 @@ Listen = Callable[..., Local]
 def packets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which packetizer carries the links of the test: ours, and the one for a paramiko that ours does not fit."""
     chosen = Packetizer if request.param == "ours" else ParamikoPacketizer
-    monkeypatch.setattr("jupyman.ssh.wire.self_check.packetizer", lambda: chosen)
+    monkeypatch.setattr("jupyman.ssh.channels.self_check.packetizer", lambda: chosen)
 
 
 @dataclass
@@ -68,7 +68,7 @@ class _FabricPort:
     local_port: int
     gate: Callable[[], bool] | None = None
 
-    def part(self) -> None:
+    def detach(self) -> None:
         raise NotImplementedError("one of its listeners ends as a whole")
 
     def close(self) -> None:
@@ -90,7 +90,7 @@ def listening(name: Name, bed: Sshd, fabric: Ports) -> Iterator[Listen]:
     with contextlib.ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         if name == "plain":
-            patch.setattr("jupyman.ssh.wire.self_check.packetizer", lambda: ParamikoPacketizer)
+            patch.setattr("jupyman.ssh.channels.self_check.packetizer", lambda: ParamikoPacketizer)
         link = stack.enter_context(contextlib.closing(bed.open()))
         one = engine.make("test", "sshtunnel" if name == "sshtunnel" else "native")
         one.attach(link)

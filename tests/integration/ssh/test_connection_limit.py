@@ -74,7 +74,7 @@ def test_more_than_the_bound_are_refused_and_those_that_are_there_go_on(forwarde
         for _ in range(30):
             with connect(listener) as sock, contextlib.suppress(ConnectionError):
                 assert sock.recv(1) == b"", "it is closed at once"
-        assert until(lambda: listener.crowd.refused == 30)
+        assert until(lambda: listener.limit.refused == 30)
         assert open_now(listener) == small
         [problem] = crowded(listener)
         assert problem.code == "forward-full"
@@ -91,7 +91,7 @@ def test_a_forward_to_itself_ends_at_the_bound(forwarder: Engine, small: int) ->
         round_and_round, other = to_itself(forwarder), forwarder.listen(0, place)
         with connect(round_and_round) as sock:
             sock.sendall(b"x")
-            assert until(lambda: round_and_round.crowd.refused > 0)
+            assert until(lambda: round_and_round.limit.refused > 0)
             assert open_now(round_and_round) <= small
             assert answers(other)
         assert until(lambda: open_now(round_and_round) == 0)
@@ -112,7 +112,7 @@ def test_a_forward_to_itself_leaves_this_process_its_files(many_files: None, tmp
         before = process.num_fds()
         with connect(round_and_round) as sock:
             sock.sendall(b"x")
-            assert until(lambda: round_and_round.crowd.refused > 0, 60)
+            assert until(lambda: round_and_round.limit.refused > 0, 60)
             assert process.num_fds() - before <= connection_limit.MOST + 10
             assert answers(other)
             used = time.process_time()
@@ -141,7 +141,7 @@ def test_clients_that_come_again_and_again_hold_up_nobody(forwarder: Engine, sma
         for thread in threads:
             thread.start()
         try:
-            assert until(lambda: full.crowd.refused > 100)
+            assert until(lambda: full.limit.refused > 100)
             assert all(answers(other) for _ in range(10))
             assert open_now(full) == small
         finally:

@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 from jupyman import errors
-from jupyman.ssh.channels import relay
 from jupyman.ssh.forward import forwarder as forward
 from jupyman.ssh.forward.forwarder import Forwarder
 from jupyman.ssh.link import Link
+from jupyman.ssh.streams import relay
 from tests.integration.ssh.engines import packets as packets  # noqa: PLC0414 - a fixture
 from tests.integration.ssh.test_sshd_bed import Sshd, connect, echo, ping, read_all, send_all, serving, sshd, until
 
@@ -261,7 +261,7 @@ def test_a_held_connection_is_closed_when_no_link_comes(monkeypatch: pytest.Monk
 
 
 def test_a_stopped_link_does_not_stop_the_listener(bed: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forward, "CHANNEL_TIMEOUT", 0.5)
+    monkeypatch.setattr(forward, "OPEN_TIMEOUT", 0.5)
     one = Forwarder("stopped")
     with serving(echo) as target:
         listener = one.listen(0, target)

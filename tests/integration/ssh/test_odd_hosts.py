@@ -215,17 +215,6 @@ def test_what_may_come_during_a_later_exchange_of_keys_does_not_disturb_it(odd: 
         link.open_channel(("127.0.0.1", 1)).close()
 
 
-def test_an_answer_of_sftp_that_is_no_utf8_is_an_error_with_a_name(odd: Gateway, key: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"x")
-    version, status = b"\x02" + struct.pack(">I", 3), b"\x65" + struct.pack(">II", 1, 4) + text(BAD) + text(b"")
-    answers = text(version) + text(status)
-    odd.oddity = Oddity("request", (b"\x63" + bytes(4), b"\x5e" + bytes(4) + text(answers)), "wait")
-    with contextlib.closing(log_in(key, odd.port)) as link:
-        wait_until(lambda: len(link._sessions._ahead) == 3, 10, "the channels opened ahead, of which 0 is the first")
-        with pytest.raises(errors.RemoteFailed):
-            link.put(str(tmp_path / "file"), "/tmp/file")
-
-
 def test_a_key_of_the_agent_may_have_any_comment(tmp_path: Path, key: Path) -> None:
     blob = keys.public_blob(str(key))
     assert blob is not None
@@ -254,8 +243,8 @@ def test_a_key_of_the_agent_may_have_any_comment(tmp_path: Path, key: Path) -> N
 def test_a_flood_of_unknown_messages_takes_bounded_memory(
     odd: Gateway, key: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("outbox", "plainpackets"):
-        monkeypatch.setattr(f"jupyman.ssh.{module}.FLOOD", 1 << 20)
+    for module in ("sender", "paramiko_packets"):
+        monkeypatch.setattr(f"jupyman.ssh.wire.{module}.FLOOD", 1 << 20)
     ended, over = threading.Event(), threading.Event()
     with contextlib.closing(log_in(key, odd.port)) as link:
         link.on_lost(lambda _: ended.set())
