@@ -14,8 +14,6 @@ import msgspec
 
 from jupyman.model import App, ErrorInfo, OnConflict, Restart
 
-API_VERSION = 1
-
 
 class ClientContext(msgspec.Struct, frozen=True, kw_only=True):
     """What the daemon must know of the caller: a daemon that runs for weeks has an old environment."""

@@ -18,6 +18,7 @@ from jupyman.cli.context import Context
 from jupyman.cli.main import main
 from jupyman.daemon import web_server
 from jupyman.daemon.server import Service
+from jupyman.local import build
 from jupyman.local import daemon_file as address
 
 TOKEN = "the-token-of-the-fake-daemon"
@@ -255,7 +256,9 @@ def serving(home: Path, version: str = __version__) -> Iterator[Served]:
         server = web_server.server(Service(backend, TOKEN, lambda: port, stopped.set, where.log_file).app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        here = address.DaemonAddress(pid=os.getpid(), create_time=0.0, port=port, token=TOKEN, version=version)
+        here = address.DaemonAddress(
+            pid=os.getpid(), create_time=0.0, port=port, token=TOKEN, version=version, stamp=build.stamp()
+        )
         address.write(where.daemon_file, here)
         try:
             yield Served(backend, home, port, stopped)

@@ -41,7 +41,9 @@ BASE = "import click, msgspec, http.client"
 OURS = {
     "jupyman",
     "jupyman.local",
+    "jupyman.local.build",
     "jupyman.local.daemon_file",
+    "jupyman.local.hello",
     "jupyman.api",
     "jupyman.cli",
     "jupyman.cli.context",
