@@ -18,6 +18,7 @@ from typing import Any
 import paramiko
 
 from jupyman import errors
+from jupyman.model.endpoint import Target
 from jupyman.ssh.channels.transport import BROKEN, CHANNEL_TIMEOUT, Transport
 from jupyman.ssh.config.ssh_g import HostConfig
 from jupyman.ssh.exec import command
@@ -26,7 +27,7 @@ from jupyman.ssh.exec.session_pool import SessionPool
 from jupyman.ssh.login import dial, route
 from jupyman.ssh.login.auth import Credentials, Keyring
 from jupyman.ssh.login.route import LoginContext, Route
-from jupyman.ssh.streams.byte_stream import Address, ByteStream, StreamReceiver
+from jupyman.ssh.streams.byte_stream import ByteStream, StreamReceiver
 
 log = logging.getLogger(__name__)
 # paramiko writes to its own loggers and, if they have no handler, to stderr; and it logs names and algorithms. What
@@ -77,7 +78,7 @@ class Link:
         self.transport: Transport = path.chain[-1]
         self._route = path
         self._reason: str | None = None
-        self._allowed: set[Address] = set()
+        self._allowed: set[Target] = set()
         first: Any = path.chain[0].sock
         self.peer, self.source = _address(first, "getpeername"), _address(first, "getsockname")
         # fabric holds the connection and opens session channels. Not used: its `run` (a byte of stdin each 10 ms), its
@@ -254,11 +255,11 @@ class Link:
 
     # --- streams --------------------------------------------------------------------------------------------------
 
-    def open_stream(self, target: Address, receiver: StreamReceiver) -> ByteStream:
+    def open_stream(self, target: Target, receiver: StreamReceiver) -> ByteStream:
         """Ask for a byte stream, in the loop's thread; see `StreamOpener.open_stream`."""
         return self.transport.channels.open_stream(target, receiver)
 
-    def may_forward(self, target: Address) -> None:
+    def may_forward(self, target: Target) -> None:
         """Find out whether sshd lets us forward to an address; once, because it reads its configuration at the login.
 
         Args:
@@ -274,7 +275,7 @@ class Link:
                 self.open_channel(target).close()
             self._allowed.add(target)
 
-    def open_channel(self, target: Address, timeout: float = CHANNEL_TIMEOUT) -> paramiko.Channel:
+    def open_channel(self, target: Target, timeout: float = CHANNEL_TIMEOUT) -> paramiko.Channel:
         """Open a byte stream to an address as the host sees it.
 
         Args:

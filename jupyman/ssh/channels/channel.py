@@ -29,8 +29,9 @@ from paramiko.common import (
     MSG_CHANNEL_WINDOW_ADJUST,
 )
 
+from jupyman.model.endpoint import LOOPBACK, Target
 from jupyman.ssh.channels.flow_control import WINDOW, ReceiveWindow, SendWindow
-from jupyman.ssh.streams.byte_stream import Address, StreamReceiver
+from jupyman.ssh.streams.byte_stream import StreamReceiver
 from jupyman.ssh.wire.batch import PacketBatch, shared_batch
 
 PACKET = 128 * 1024  # bytes of data that we take at once
@@ -96,7 +97,7 @@ class Channel:
 
     # --- the byte stream ----------------------------------------------------------------------------------------------
 
-    def open(self, target: Address) -> None:
+    def open(self, target: Target) -> None:
         """Ask for it.
 
         Args:
@@ -266,12 +267,12 @@ class Channel:
 
 
 @functools.lru_cache(1024)
-def _open_fields(target: Address) -> tuple[bytes, bytes]:
+def _open_fields(target: Target) -> tuple[bytes, bytes]:
     """Return the kind of channel that leads to an address, and the address as the message that asks for it has it."""
     if isinstance(target, str):  # OpenSSH's PROTOCOL, section 2.4
         return _string("direct-streamlocal@openssh.com"), _string(target) + _string("") + bytes(4)
     address = _string(target[0]) + struct.pack(">I", target[1])
-    return _string("direct-tcpip"), address + _string("127.0.0.1") + bytes(4)  # RFC 4254, section 7.2
+    return _string("direct-tcpip"), address + _string(LOOPBACK) + bytes(4)  # RFC 4254, section 7.2
 
 
 def _string(text: str) -> bytes:

@@ -8,14 +8,15 @@ import time
 
 import paramiko
 
+from jupyman.model.endpoint import Target
 from jupyman.ssh.io import loop as loops
 from jupyman.ssh.io.socket_pair import pair
-from jupyman.ssh.streams.byte_stream import Address, StreamOpener
+from jupyman.ssh.streams.byte_stream import StreamOpener
 from jupyman.ssh.streams.origin import Respond
 from jupyman.ssh.streams.relay import Relay, RelayState
 
 
-def connect(opener: StreamOpener, target: Address, timeout: float) -> socket.socket:
+def connect(opener: StreamOpener, target: Target, timeout: float) -> socket.socket:
     """Open a byte stream to an address on the host's side.
 
     Args:
@@ -53,7 +54,7 @@ class _Bridge:
         self._answered = threading.Event()
         self._error: Exception | None = ConnectionError("the connection ended")
 
-    def open(self, opener: StreamOpener, target: Address, timeout: float) -> None:
+    def open(self, opener: StreamOpener, target: Target, timeout: float) -> None:
         """Open the stream; arguments and errors as `connect`."""
         try:
             self._loop.call(lambda: self._relay.begin(opener.open_stream(target, self._relay)))

@@ -14,9 +14,10 @@ from typing import Protocol
 
 import paramiko
 
+from jupyman.model.endpoint import Target
 from jupyman.ssh.channels.channel import Channel
 from jupyman.ssh.io.loop import WRITE, Loop
-from jupyman.ssh.streams.byte_stream import Address, StreamReceiver
+from jupyman.ssh.streams.byte_stream import StreamReceiver
 from jupyman.ssh.wire.batch import PacketBatch
 from jupyman.ssh.wire.messages import FIRST_CHANNEL
 from jupyman.ssh.wire.packets import Damaged
@@ -78,7 +79,7 @@ class ChannelMux:
         self._changed = 0.0  # when another channel than the last one sent data, on the monotonic clock
         sender.on_stuck = lambda: loop.post(self._watch)
 
-    def open_stream(self, target: Address, receiver: StreamReceiver) -> Channel:
+    def open_stream(self, target: Target, receiver: StreamReceiver) -> Channel:
         """Ask for a channel; see `StreamOpener.open_stream`.
 
         Raises:

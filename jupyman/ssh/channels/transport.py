@@ -21,11 +21,11 @@ from paramiko.common import (
 )
 from paramiko.message import Message
 
+from jupyman.model.endpoint import LOOPBACK, Target
 from jupyman.ssh.channels import self_check
 from jupyman.ssh.channels.mux import ChannelMux
 from jupyman.ssh.io import loop as loops
 from jupyman.ssh.io.tcp_info import Acknowledgements
-from jupyman.ssh.streams.byte_stream import Address as Address  # noqa: PLC0414 - part of this module's face
 from jupyman.ssh.wire import algorithms, compat
 from jupyman.ssh.wire.compat import Incoming
 from jupyman.ssh.wire.paramiko_packets import ParamikoPacketSender
@@ -316,7 +316,7 @@ class Transport(paramiko.Transport):
 
     # --- channels ---------------------------------------------------------------------------------------------------
 
-    def begin_channel(self, target: Address | None, done: Done) -> None:
+    def begin_channel(self, target: Target | None, done: Done) -> None:
         """Ask for a channel of paramiko's without waiting: its own `open_channel` needs a thread for each.
 
         Args:
@@ -348,7 +348,7 @@ class Transport(paramiko.Transport):
             elif target is not None:  # RFC 4254, section 7.2
                 message.add_string(target[0])
                 message.add_int(target[1])
-                message.add_string("127.0.0.1")
+                message.add_string(LOOPBACK)
                 message.add_int(0)
             # From here on as Transport.open_channel does, of which this is the first half.
             channel: Any = paramiko.Channel(number)
@@ -381,7 +381,7 @@ class Transport(paramiko.Transport):
             raise paramiko.SSHException(f"channels of kind {kind} are not supported")
         return self.wait_channel(None if kind == "session" else dest_addr, timeout)
 
-    def wait_channel(self, target: Address | None, timeout: float | None = None) -> paramiko.Channel:
+    def wait_channel(self, target: Target | None, timeout: float | None = None) -> paramiko.Channel:
         """Open a channel and wait for it; arguments and errors as `begin_channel` and `open_channel`."""
         answered, mutex, gone = threading.Event(), threading.Lock(), False
         answer: list[paramiko.Channel | Exception] = []

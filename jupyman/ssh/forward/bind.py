@@ -7,13 +7,14 @@ import os
 import socket
 
 from jupyman import errors
+from jupyman.model.endpoint import LOOPBACK
 
 BACKLOG = 512
 # As many as Jupyter itself would try (ServerApp.port_retries).
 TRIES = 50
 
 
-def bind(port: int, *, strict: bool, address: str = "127.0.0.1") -> tuple[socket.socket, str]:
+def bind(port: int, *, strict: bool, address: str = LOOPBACK) -> tuple[socket.socket, str]:
     """Listen on a local port.
 
     Args:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Literal, Protocol
 
 from jupyman.local.peer_guard import PeerGuard
+from jupyman.model.endpoint import LOOPBACK, Target
 from jupyman.ssh.forward.connection_limit import ConnectionLimit
 from jupyman.ssh.link import Link
-from jupyman.ssh.streams.byte_stream import Address
 from jupyman.ssh.streams.origin import Respond
 
 EngineName = Literal["native", "sshtunnel"]
@@ -30,10 +30,10 @@ class BoundForward(Protocol):
         """Where it listens."""
 
     @property
-    def target(self) -> Address:
+    def target(self) -> Target:
         """Where it leads."""
 
-    def retarget(self, target: Address) -> None:
+    def retarget(self, target: Target) -> None:
         """Lead new connections elsewhere."""
 
     def stats(self) -> tuple[int, int, int]:
@@ -52,10 +52,10 @@ class Engine(Protocol):
     def listen(
         self,
         local_port: int,
-        target: Address,
+        target: Target,
         *,
         strict: bool = False,
-        address: str = "127.0.0.1",
+        address: str = LOOPBACK,
         gate: Callable[[], bool] | None = None,
     ) -> BoundForward:
         """Bind a local port; see `Forwarder.listen`."""

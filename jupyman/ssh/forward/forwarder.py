@@ -16,11 +16,12 @@ import time
 from collections.abc import Callable, Iterable
 
 from jupyman.local.peer_guard import PeerGuard
+from jupyman.model.endpoint import LOOPBACK, Target
 from jupyman.ssh.forward.bind import bind
 from jupyman.ssh.forward.connection_limit import ConnectionLimit
 from jupyman.ssh.io import loop as loops
 from jupyman.ssh.io.loop import READ, guard
-from jupyman.ssh.streams.byte_stream import Address, StreamOpener
+from jupyman.ssh.streams.byte_stream import StreamOpener
 from jupyman.ssh.streams.origin import Respond
 from jupyman.ssh.streams.relay import HOLD, Relay, RelayState
 
@@ -53,7 +54,7 @@ class Listener:
     # The request for a stream takes a round trip, in which the others have their turn.
     first = True
 
-    def __init__(self, forwarder: Forwarder, sock: socket.socket, target: Address, holder_text: str) -> None:
+    def __init__(self, forwarder: Forwarder, sock: socket.socket, target: Target, holder_text: str) -> None:
         self.sock = sock
         self.mask = 0
         self.local_port: int = sock.getsockname()[1]
@@ -74,7 +75,7 @@ class Listener:
         self.limit = ConnectionLimit()
         self._forwarder = forwarder
 
-    def retarget(self, target: Address) -> None:
+    def retarget(self, target: Target) -> None:
         """Lead new connections elsewhere."""
         self.target = target
 
@@ -136,10 +137,10 @@ class Forwarder:
     def listen(
         self,
         local_port: int,
-        target: Address,
+        target: Target,
         *,
         strict: bool = False,
-        address: str = "127.0.0.1",
+        address: str = LOOPBACK,
         gate: Callable[[], bool] | None = None,
     ) -> Listener:
         """Bind a local port.

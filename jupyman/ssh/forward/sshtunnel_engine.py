@@ -27,11 +27,11 @@ import sshtunnel
 
 from jupyman import errors
 from jupyman.local.peer_guard import PeerGuard
+from jupyman.model.endpoint import LOOPBACK, Target
 from jupyman.ssh.channels.transport import BROKEN
 from jupyman.ssh.forward.bind import bind
 from jupyman.ssh.forward.connection_limit import ConnectionLimit
 from jupyman.ssh.link import Link
-from jupyman.ssh.streams.byte_stream import Address
 from jupyman.ssh.streams.origin import Respond
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class TunnelListener:
 
     def __init__(self, forwarder: TunnelForwarder, port: int, target: tuple[str, int], holder_text: str) -> None:
         self.local_port = port
-        self.target: Address = target
+        self.target: Target = target
         self.holder_text = holder_text
         self.gate: Callable[[], bool] | None = None
         self.respond: Respond | None = None  # never called: nothing waits here
@@ -62,7 +62,7 @@ class TunnelListener:
         self.tunnel: _Tunnel | None = None
         self._forwarder = forwarder
 
-    def retarget(self, target: Address) -> None:
+    def retarget(self, target: Target) -> None:
         """Lead new connections elsewhere."""
         self.target = target
 
@@ -97,10 +97,10 @@ class TunnelForwarder:
     def listen(
         self,
         local_port: int,
-        target: Address,
+        target: Target,
         *,
         strict: bool = False,
-        address: str = "127.0.0.1",
+        address: str = LOOPBACK,
         gate: Callable[[], bool] | None = None,
     ) -> TunnelListener:
         """Choose a local port, and bind it as soon as a link is there; see `Forwarder.listen`.
@@ -109,7 +109,7 @@ class TunnelForwarder:
             PortInUse: no port can be bound.
             UsageFault: a UNIX socket, which sshtunnel cannot reach, or another address than 127.0.0.1.
         """
-        if isinstance(target, str) or address != "127.0.0.1":
+        if isinstance(target, str) or address != LOOPBACK:
             raise errors.UsageFault(
                 "the engine sshtunnel forwards only from 127.0.0.1 and only to ports",
                 f'set engine = "native" for {self.name}',
@@ -192,7 +192,7 @@ class _Tunnel(sshtunnel.SSHTunnelForwarder):  # type: ignore[misc]  # it carries
             ssh_password="not used: the link is logged in",  # noqa: S106 - it needs one
             allow_agent=False,
             host_pkey_directories=[],
-            local_bind_address=("127.0.0.1", listener.local_port),
+            local_bind_address=(LOOPBACK, listener.local_port),
             remote_bind_address=listener.target,
             logger=_theirs,
         )
@@ -230,7 +230,7 @@ class _Shared:
         """
         listener = self._listener
         # sshtunnel asks for the channel before it reads; it has just accepted.
-        if not listener.share and listener.peer_guard.refuse(src_addr[:2], ("127.0.0.1", listener.local_port)):
+        if not listener.share and listener.peer_guard.refuse(src_addr[:2], (LOOPBACK, listener.local_port)):
             raise paramiko.SSHException("a connection of another user is refused")
         if listener.gate is not None and not listener.gate():
             raise paramiko.SSHException("the server's identity is not proven yet")

@@ -17,8 +17,7 @@ import socket
 from collections.abc import Sequence
 from typing import Protocol
 
-# ("127.0.0.1", 8888), or the path of a UNIX socket, as the host sees it.
-Address = tuple[str, int] | str
+from jupyman.model.endpoint import Target
 
 
 class ByteStream(Protocol):
@@ -82,7 +81,7 @@ class StreamReceiver(Protocol):
 class StreamOpener(Protocol):
     """A carrier that is up: a link."""
 
-    def open_stream(self, target: Address, receiver: StreamReceiver) -> ByteStream:
+    def open_stream(self, target: Target, receiver: StreamReceiver) -> ByteStream:
         """Ask for a stream, without waiting: `opened`, `refused` or `lost` follows.
 
         Args:

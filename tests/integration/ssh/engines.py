@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 import pytest
 
-from jupyman.ssh.channels.transport import Address
+from jupyman.model.endpoint import Target
 from jupyman.ssh.forward import engine
 from jupyman.ssh.wire.paramiko_packets import ParamikoPacketizer
 from tests.bed.sshd import Sshd
@@ -73,7 +73,7 @@ def listening(name: Name, sshd: Sshd, fabric: Ports) -> Iterator[Listen]:
     if name == "fabric":
         fabric.reset()
 
-        def other(target: Address, address: str = "127.0.0.1") -> Local:
+        def other(target: Target, address: str = "127.0.0.1") -> Local:
             assert isinstance(target, tuple), "it forwards to ports only"
             return _FabricPort(fabric.listen(*target, address))
 
@@ -88,7 +88,7 @@ def listening(name: Name, sshd: Sshd, fabric: Ports) -> Iterator[Listen]:
         one.attach(link)
         stack.callback(one.close)
 
-        def ours(target: Address, address: str = "127.0.0.1") -> Local:
+        def ours(target: Target, address: str = "127.0.0.1") -> Local:
             return one.listen(0, target, address=address)
 
         yield ours
