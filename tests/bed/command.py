@@ -1,4 +1,4 @@
-"""The command line and the daemon as real processes, in a home of their own."""
+"""The command line and the daemon as real processes, with a home of their own."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ printf '%s\\n' "$1" >>"${0%/*}/browsed"
 
 @dataclass(frozen=True)
 class Ran:
-    """What a command left.
+    """The end of a command.
 
     Attributes:
         rc: the exit status; negative: the signal.
-        stdout: its results.
-        stderr: its progress and errors.
+        stdout: all of it.
+        stderr: all of it.
     """
 
     rc: int
@@ -43,16 +43,16 @@ class Ran:
 
     @property
     def json(self) -> Any:
-        """Standard output, parsed."""
+        """Standard output, parsed as JSON."""
         return json.loads(self.stdout)
 
     def __str__(self) -> str:
-        """All of it, for a failed assertion."""
+        """Return all of it, for a failed assertion."""
         return f"status {self.rc}\n--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
 
 
 class Cli:
-    """Runs ``python -m jupyman`` as a user at a shell would.
+    """Runs ``python -m jupyman``.
 
     Args:
         home: becomes JUPYMAN_HOME.
@@ -64,7 +64,7 @@ class Cli:
         self.home = home
         self.ssh_config = ssh_config
         self.more = dict(environ or {})
-        # Not below JUPYMAN_HOME: that folder is the program's.
+        # Not below JUPYMAN_HOME, which belongs to the program.
         self.user_home = home.parent / "user"
         self.user_home.mkdir(exist_ok=True)
         browser = self.user_home / "browser"
@@ -73,13 +73,13 @@ class Cli:
 
     @property
     def browsed(self) -> list[str]:
-        """The addresses that were opened in the browser, oldest first."""
+        """The addresses that the browser was started with, oldest first."""
         seen = self.user_home / "browsed"
         return seen.read_text().splitlines() if seen.exists() else []
 
     @property
     def environ(self) -> dict[str, str]:
-        """The variables that a command gets: no agent, no display, nobody's home."""
+        """The variables of a command: without an agent and a display, and with a home of its own."""
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}
         named = {"JUPYMAN_SSH_CONFIG": str(self.ssh_config)} if self.ssh_config is not None else {}
         return {
@@ -93,7 +93,7 @@ class Cli:
         }
 
     def start(self, *words: str, env: Mapping[str, str] | None = None, **how: Any) -> subprocess.Popen[str]:
-        """Start a command and leave it running, in a process group of its own.
+        """Start a command in a process group of its own.
 
         Args:
             words: its arguments.
@@ -116,7 +116,7 @@ class Cli:
 
         Args:
             words: its arguments.
-            input: its standard input, which is never a terminal; empty where None.
+            input: its standard input, which is never a terminal; None: empty.
             timeout: seconds.
             env: further variables.
 
@@ -126,7 +126,7 @@ class Cli:
         Raises:
             AssertionError: it did not end in time; the message has its output.
         """
-        # Into files: the daemon that a command starts may hold a pipe open, and that is a bug to be seen elsewhere.
+        # Into files: a daemon that holds a pipe open is a bug that has a test of its own.
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             with self.start(*words, env=env, stdout=out, stderr=err) as process:
                 late = False
@@ -144,19 +144,19 @@ class Cli:
         return ran
 
     def processes(self) -> list[psutil.Process]:
-        """Return what runs with this JUPYMAN_HOME: the daemon above all."""
+        """Return the processes with this JUPYMAN_HOME, the daemon above all."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
-                if process.status() == psutil.STATUS_ZOMBIE or process.environ().get("JUPYMAN_HOME") != str(self.home):
-                    continue
-                found.append(process)
+                ours = process.environ().get("JUPYMAN_HOME") == str(self.home)
+                if ours and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
         return found
 
 
 @contextlib.contextmanager
 def private_home() -> Iterator[Path]:
-    """Yield a fresh JUPYMAN_HOME; the daemon that runs in it is stopped afterwards, and whatever else carries its name.
+    """Yield a fresh JUPYMAN_HOME; its daemon and all other processes with it are ended afterwards.
 
     Yields:
         An absolute path, short, not yet created.
@@ -171,11 +171,7 @@ def private_home() -> Iterator[Path]:
 
 
 def _end(cli: Cli) -> None:
-    if not cli.home.exists() and not cli.processes():
-        return
-    if (cli.home / "run" / "daemon.json").exists():
-        with contextlib.suppress(AssertionError):
-            cli("daemon", "stop", timeout=20)
+    """Kill what runs in the home. A `daemon stop` takes longer, and has tests of its own."""
 
     def none_left() -> bool:
         left = cli.processes()

@@ -302,7 +302,7 @@ class Supervisor:
         except errors.JupymanError as error:
             # Also a name that does not resolve and a configuration that cannot be read: without a network no name
             # resolves, and a file that is being edited is complete again soon.
-            self._reached = not (error.details.get("unreached") or isinstance(error, errors.UnknownHost))
+            self._reached = not isinstance(error, errors.HostSilent | errors.UnknownHost)
             self._feed("unreachable", error.message)
             raise
         except BaseException:

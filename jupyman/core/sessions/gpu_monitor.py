@@ -93,7 +93,7 @@ class GpuMonitor:
             self._next[host] = self._last[host] + GIVEN_UP
         states = [(session, session.current, session.current.running) for session in sessions]
         servers = {running.server.pid: state.name for _, state, running in states if running is not None}
-        seen = gpu_facts.attribute(gpu_facts.read(facts), gpu_facts.kin(facts), servers)
+        seen = gpu_facts.attribute(gpu_facts.read(facts), gpu_facts.tree(facts), servers)
         for session, state, running in states:
             if running is None:
                 continue

@@ -25,7 +25,7 @@ from datetime import datetime
 
 from jupyman.core.sessions.state import SessionState
 from jupyman.model import LinkStatus, TunnelSpec
-from jupyman.ssh.channels.origin import Respond
+from jupyman.ssh.streams.origin import Respond
 
 RETRY = 2  # seconds
 PATIENCE = 15.0  # seconds that requests about one kernel wait; connections are held for 20 at most

@@ -13,7 +13,7 @@ from jupyman.core.sessions.registry import SessionRegistry, SessionRuntime
 from jupyman.core.sessions.state import LaunchUndone, Listening, PortExposed, Proven, Reopened
 from jupyman.host.servers import http_check
 from jupyman.model import Problem, Running
-from jupyman.ssh.channels.transport import Address
+from jupyman.model.endpoint import Target
 from jupyman.ssh.forward.engine import BoundForward
 from jupyman.ssh.link import Link
 
@@ -69,7 +69,7 @@ class SessionForward:
         self._made: BoundForward | None = None
         self._before: BoundForward | None = None
 
-    def listening(self, target: Address) -> None:
+    def listening(self, target: Target) -> None:
         """Connect to a server while the launch still waits for its status; that it is the right one was seen.
 
         Args:
@@ -185,14 +185,14 @@ class SessionForward:
         self._check_at = listener = self._bound()
         self._check = http_check.Asking(listener.local_port)
 
-    def _preferred(self, target: Address) -> int:
+    def _preferred(self, target: Target) -> int:
         return self._asked or self._usual or (DEFAULT_PORT if isinstance(target, str) else target[1])
 
-    def _bind(self, target: Address) -> None:
+    def _bind(self, target: Target) -> None:
         with self._session.binding:  # a daemon that has just started may be binding it
             self._bind_alone(target)
 
-    def _bind_alone(self, target: Address) -> None:
+    def _bind_alone(self, target: Target) -> None:
         session, supervisor = self._session, self._supervisor
         standing = session.listener
         if standing is not None and (standing is self._made or self._asked in {None, standing.local_port}):

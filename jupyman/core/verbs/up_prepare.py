@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from jupyman import errors
 from jupyman.api import Operation, Prompt, Up
 from jupyman.core.runtime.progress import step
 from jupyman.core.sessions.session_forward import DEFAULT_PORT
+from jupyman.host.confirm import Confirm
 from jupyman.host.kernels import specs
-from jupyman.host.report import ports, probe
+from jupyman.host.report import ports
 from jupyman.host.servers import nohup
 from jupyman.host.servers.base import Record, UnmanagedServer
 from jupyman.host.shell.script import CancellableShell
 from jupyman.model import Environment, HostReport, LaunchSpec, OnConflict, PortHolder, Problem, Running, SessionSpec
 from jupyman.ssh.link import Link
+from jupyman.tools.envs import choice
 from jupyman.tools.gpu import choose as gpu_choice
 
 # As many as Jupyter itself would try (ServerApp.port_retries).
@@ -100,7 +104,7 @@ class Preparation:
 
     def _environments(self, default: str | None) -> tuple[Environment, Environment | None]:
         with step(self._operation, "environment", "choosing the environment") as progress:
-            server_env, kernel_env = probe.choose(self._report, self._spec.env, default, self._spec.app)
+            server_env, kernel_env = choice.choose(self._report, self._spec.env, default, self._spec.app)
             progress.text = f"environment {label(server_env)}: Jupyter {server_env.jupyter}, Python {server_env.python}"
             if kernel_env is not None:
                 from_where = f"Jupyter {server_env.jupyter} from {label(server_env)}"
@@ -191,12 +195,20 @@ class Preparation:
         if not ended:
             raise errors.PortInUse(f"{where} could not be freed: {what} does not end")
 
+    @property
+    def _confirm(self) -> Confirm | None:
+        def confirm(question: str, *, default: Literal["y", "n"] = "n") -> bool:
+            prompt = Prompt(id="", kind="confirm", text=question, default=default)
+            return self._operation.ask(prompt).lower() in {"y", "yes"}
+
+        return confirm if self._operation.client.interactive else None
+
     # --- the kernel -------------------------------------------------------------------------------------------------
 
     def _kernel(self, environment: Environment) -> str | None:
         """Register the working environment as a kernel; return its name."""
         with step(self._operation, "kernel", f"kernel of {label(environment)}") as progress:
-            install = specs.may_install(environment, self._request.install, self._operation)
+            install = specs.may_install(environment, self._request.install, self._confirm)
             if environment.ipykernel is None and not install:
                 text = f"environment {label(environment)} has no ipykernel, so it is no kernel yet"
                 fix = f"jupyman kernel add {label(environment)} --host {self._spec.host} --install"

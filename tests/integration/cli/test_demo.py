@@ -1,4 +1,4 @@
-"""`jupyman demo`: the whole flow on this computer, and no trace of it afterwards, however it ends."""
+"""`jupyman demo`: the whole flow on this computer, and nothing left afterwards, however it ends."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ import psutil
 import pytest
 
 from tests.bed import Cli, User, private_home, wait_until
-from tests.integration.account import alive, build_environment, public_folder
-from tests.integration.aftermath import leftovers
-from tests.integration.terminal import Terminal
+from tests.bed.aftermath import leftovers
+from tests.bed.launches import build_environment
+from tests.bed.local_account import alive, public_folder
+from tests.bed.terminal import Terminal
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 WITHOUT = ("ssh", "slogin", "sftp", "scp")

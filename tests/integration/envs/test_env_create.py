@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.bed import Bed, Cli, User
-from tests.integration.aftermath import refused, says
-from tests.integration.envs.env_bed import busy, channel, conda, index, jobs, mine, python_version, state, with_uv
+from tests.bed.aftermath import refused, says
+from tests.bed.interpreter import VERSION
+from tests.integration.envs.installations import jobs, state
 
-__all__ = ["busy", "channel", "conda", "index", "mine", "with_uv"]
-V = python_version()
+V = VERSION
 SPECS = Path(".local/share/jupyter/kernels")
 
 
@@ -68,7 +68,7 @@ def test_uv_with_the_torch_of_this_driver(mine: Cli, user: User, with_uv: Path, 
     # Its name is taken now, and its log is there.
     ran = mine("env", "create", "work", "server1", "--tool", "uv")
     says(ran, 2)
-    assert "has an environment work already" in ran.stderr
+    assert "already has an environment work" in ran.stderr
     log = mine("env", "logs", "work", "server1", "-n", "10000").stdout
     assert "==> [3/7] torch 2.6+cu124, for driver 550.54.15" in log
     assert f"$ {with_uv} pip install" in log
@@ -103,7 +103,7 @@ def test_conda_from_an_environment_file(mine: Cli, user: User, conda: Path, tmp_
     assert user.home / SPECS / "course" in (user.home / SPECS).iterdir()
 
 
-def test_an_unsolvable_wish_leaves_something_that_nobody_runs(mine: Cli, user: User, conda: Path) -> None:
+def test_an_unsolvable_request_leaves_an_environment_that_is_not_used(mine: Cli, user: User, conda: Path) -> None:
     words = ("env", "create", "paper", "server1", "--python", V)
     ran = mine(*words, "--packages", "nosuch>=9", "--json")
     assert ran.rc == 27, ran
@@ -126,7 +126,7 @@ def test_an_unsolvable_wish_leaves_something_that_nobody_runs(mine: Cli, user: U
     # What was finished is not made otherwise under the same name; the rest may be another.
     ran = mine(*words, "--packages", "gizmo")
     says(ran, 2)
-    assert "paper was begun otherwise" in ran.stderr
+    assert "paper was begun with other options" in ran.stderr
     ran = mine(*words, "--channel", channel, "--mirror", "lab", "--packages", "pip:gadget", "--json")
     assert ran.rc == 0, ran
     assert [step["state"] for step in ran.json["steps"]] == ["skip", "done", "done"]
@@ -142,13 +142,13 @@ def test_what_is_refused_before_anything_is_touched(mine: Cli, user: User, with_
         ("$(id)", (), 2, "cannot be the name"),
         ("base", (), 2, "cannot be the name"),
         ("x", ("--tool", "mamba"), 21, "the host has no mamba"),
-        ("x", ("--channel", "https://me:secret@h/x"), 2, "holds a password"),
+        ("x", ("--channel", "https://me:secret@h/x"), 2, "contains a password"),
         ("x", ("--mirror", "nosuch"), 2, "no mirror is called"),
         ("x", ("--tool", "uv", "--dir", "/usr/lib"), 27, "no permission to write in /usr/lib"),
         ("x", ("--tool", "uv", "--dir", "/nonexistent/at/all"), 27, "no permission to write in /"),
-        ("linked", ("--tool", "uv"), 2, "exists already"),
+        ("linked", ("--tool", "uv"), 2, "already exists"),
         ("taken", ("--tool", "uv"), 2, "kernel taken already runs another environment"),
-        ("lab", ("--tool", "uv"), 2, "has an environment lab already"),
+        ("lab", ("--tool", "uv"), 2, "already has an environment lab"),
     ):
         ran = mine("env", "create", name, "server1", *words)
         says(ran, status)

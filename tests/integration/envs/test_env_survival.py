@@ -1,4 +1,4 @@
-"""An installation goes on by itself: without the link, without the daemon, and again after it was broken off."""
+"""An installation goes on without the link and without the daemon, and can be resumed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import psutil
 import pytest
 
 from tests.bed import Cli, User, wait_until
-from tests.integration.aftermath import no_traceback, programs, says
-from tests.integration.envs.env_bed import busy, channel, conda, index, jobs, mine, python_version, state
-from tests.integration.terminal import Terminal
+from tests.bed.aftermath import no_traceback, programs, says
+from tests.bed.interpreter import VERSION
+from tests.bed.terminal import Terminal
+from tests.integration.envs.installations import jobs, state
 
-__all__ = ["busy", "channel", "conda", "index", "mine"]
-CREATE = ("env", "create", "long", "server1", "--python", python_version())
+CREATE = ("env", "create", "long", "server1", "--python", VERSION)
 Go = Callable[[], None]
 
 
@@ -47,7 +47,7 @@ def test_the_link_is_lost_in_the_middle(mine: Cli, user: User, conda: Path, busy
         cut(user)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 13, err
-    assert "the installation of long goes on without it" in err
+    assert "the installation of long keeps running" in err
     assert "jupyman env logs long --host server1 -f" in err.splitlines()[-1]
     assert state(mine, "long") == "installing"
     # A second one of that name joins it instead of starting another.
@@ -123,7 +123,7 @@ def test_a_killed_one_goes_on_when_it_is_named_again(mine: Cli, user: User, cond
             os.kill(child.pid, signal.SIGKILL)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 27
-    assert "was ended from outside" in err
+    assert "was stopped from outside" in err
     assert state(mine, "long") == "incomplete"
     assert (conda / "envs" / "long" / ".jupyman-incomplete").exists()
     busy()

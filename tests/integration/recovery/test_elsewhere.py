@@ -1,4 +1,4 @@
-"""The computer sleeps and wakes in another network; the host's name leads elsewhere once the VPN is there."""
+"""The computer wakes in another network; the host's name resolves differently once the VPN is up."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import pytest
 
 from jupyman.local import daemon_file
 from tests.bed import Bed, Cli, Network, Sshd, private_home, wait_until
-from tests.integration.aftermath import no_traceback
-from tests.integration.notebooks import Kernel, now
+from tests.bed.aftermath import no_traceback
+from tests.bed.notebooks import Kernel, now
 
 NAME = "gpu.lab.jupyman.invalid"  # RFC 6761: no name server knows it
 # In a mount namespace of its own, so that this computer's files stay as they are.
@@ -103,7 +103,7 @@ def test_closed_in_the_lab_and_opened_at_home(places: Places) -> None:
     time.sleep(4)  # long enough that the daemon sees that it slept; nothing tells when that is
     laptop.daemon.send_signal(signal.SIGCONT)
     wait_until(lambda: link(laptop) == "reconnecting", what="the notice that it is elsewhere")
-    wait_until(lambda: "no host is called" in last_error(laptop), what="an attempt without the VPN")
+    wait_until(lambda: "there is no host" in last_error(laptop), what="an attempt without the VPN")
     assert link(laptop) == "reconnecting", "a name that does not resolve is no reason to give up"
     laptop.resolve(places.home)
     wait_until(lambda: (link(laptop), now(laptop, NAME)["state"]) == ("up", "running"), what="the return")

@@ -1,4 +1,4 @@
-"""What a third look as an attacker found: another account of the host, and a host that is hostile."""
+"""Further attacks that once succeeded: by another account of the host, and by a hostile host."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from jupyman.ssh.channels.transport import PACKET, WINDOW, Transport
 from jupyman.ssh.config.ssh_g import HostConfig
 from jupyman.ssh.exec import command
 from jupyman.ssh.login import route
+from jupyman.tools.envs import choice
 from jupyman.tools.host import sockets
-from tests.integration.account import Account, alive, build_environment, public_folder
-from tests.integration.security.test_attacks import Neighbour, functions
-from tests.integration.security.test_attacks import account as account  # noqa: PLC0414 - a fixture
-from tests.integration.security.test_attacks import neighbour as neighbour  # noqa: PLC0414 - a fixture
+from tests.bed.launches import build_environment
+from tests.bed.local_account import Account, alive, public_folder
+from tests.integration.security.neighbour import Neighbour, functions
 
 RUNTIME = "/tmp/jm-abcdef"
 
@@ -71,19 +71,19 @@ def test_an_environment_that_a_neighbour_made_in_a_shared_conda_is_chosen_by_nam
         (account.home / ".conda").mkdir()
         (account.home / ".conda" / "environments.txt").write_text(f"{own.prefix}\n")
         look = probe.probe(account, "host", depth="launch")
-        assert probe.choose(look, None, None, "lab")[0].prefix == own.prefix
-        assert probe.choose(look, "aaa", None, "lab")[0].prefix == str(planted)
+        assert choice.choose(look, None, None, "lab")[0].prefix == own.prefix
+        assert choice.choose(look, "aaa", None, "lab")[0].prefix == str(planted)
         # A conda that one of us keeps is theirs altogether.
         neighbour.owns(shared, *shared.rglob("*"))
         look = probe.probe(account, "host", depth="launch")
-        assert probe.choose(look, None, None, "lab")[0].prefix == str(planted)
+        assert choice.choose(look, None, None, "lab")[0].prefix == str(planted)
         # Where it is the only one, too, the user says so.
         neighbour.owns(planted)
         os.chown(shared / "envs", 0, 0)
         shutil.rmtree(own.prefix)
         look = probe.probe(account, "host", depth="launch")
-        with pytest.raises(errors.JupyterMissing, match="made by another user"):
-            probe.choose(look, None, None, "lab")
+        with pytest.raises(errors.JupyterMissing, match="which another user made"):
+            choice.choose(look, None, None, "lab")
 
 
 def test_an_environment_is_not_named_by_a_link_that_a_neighbour_can_turn(
@@ -95,7 +95,7 @@ def test_an_environment_is_not_named_by_a_link_that_a_neighbour_can_turn(
         link.symlink_to(real.prefix)
         neighbour.owns(link, shared)
         look = probe.probe(account, "host", depth="launch", directory=str(shared))
-        assert probe.choose(look, None, None, "lab")[0].prefix == real.prefix
+        assert choice.choose(look, None, None, "lab")[0].prefix == real.prefix
         # In a folder of his he could put another in its place.
         neighbour.owns(system)
         look = probe.probe(account, "host", depth="launch", directory=str(shared))
@@ -156,7 +156,7 @@ def test_a_host_that_sends_more_than_it_may_fills_no_memory(stderr: bool) -> Non
                 its.sendall_stderr(bytes(PACKET)) if stderr else its.sendall(bytes(PACKET))
         assert len(channel.in_buffer) + len(channel.in_stderr_buffer) <= WINDOW + PACKET
         client.join(20)
-        assert client.reason == "the server sends more than it may"
+        assert client.reason == "the server sent more than the window allows"
 
 
 def test_a_packet_without_end_is_not_waited_for() -> None:
@@ -215,7 +215,7 @@ def test_no_answer_takes_hours_to_read() -> None:
     assert len(probe.read(Facts([*environments, *[("on_path", "/y")] * 40_000]), "host").environments) == 2000
 
 
-def test_what_a_host_says_in_the_daemons_log_drives_no_terminal() -> None:
+def test_a_hosts_text_in_the_daemons_log_has_no_control_characters() -> None:
     # Its reason for refusing a forward is in our error, and that in the log.
     said = "forwarding-refused: sshd: \x1b]0;pwned\x07\x9b2J\u202e größe"
     record = logging.LogRecord("n", logging.INFO, "f", 1, "%s", (said,), None)

@@ -1,4 +1,4 @@
-"""`kill` asks before it ends kernels at work; of several targets or hosts one failure hides no other."""
+"""`kill` asks before it ends busy kernels; the failure of one target or host hides no other."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ import psutil
 import pytest
 
 from tests.bed import Bed, Cli, User, wait_until
-from tests.integration.account import free_ports, get
-from tests.integration.notebooks import Kernel, local_port, quietly, served, token
-from tests.integration.terminal import Terminal
+from tests.bed.http import get
+from tests.bed.notebooks import Kernel, local_port, quietly, served, token
+from tests.bed.ports import free_ports
+from tests.bed.terminal import Terminal
 
 NOTEBOOK = "deep/analysis of $(x).ipynb"
 
@@ -125,7 +126,7 @@ def test_force_and_idle_kernels_are_not_asked_about(cli: Cli, session: dict[str,
         assert not alive(again["server"]["pid"])
 
 
-def test_a_server_that_does_not_answer_is_said_and_stopped(cli: Cli, session: dict[str, Any]) -> None:
+def test_a_server_that_does_not_answer_is_reported_and_stopped(cli: Cli, session: dict[str, Any]) -> None:
     pid = session["server"]["pid"]
     os.kill(pid, signal.SIGSTOP)
     ran = cli("kill", "server1")

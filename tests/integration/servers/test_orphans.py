@@ -1,4 +1,4 @@
-"""`jupyman kill --orphans`: kernels that outlived their server, and never a kernel that somebody still has."""
+"""`jupyman kill --orphans`: kernels that outlived their server, and no kernel in use."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 
 from tests.bed import Bed, Cli, User, private_home, wait_until
-from tests.integration.account import get
-from tests.integration.notebooks import Kernel, local_port, token, up
-from tests.integration.terminal import Terminal
-from tests.integration.up.test_adopt import by_hand
+from tests.bed.by_hand import by_hand
+from tests.bed.http import get
+from tests.bed.notebooks import Kernel, local_port, token, up
+from tests.bed.terminal import Terminal
 
 GPU = "GPU-5b1c7d2e-0a4f-4c1b-9d37-2f6a8e4b1c01"
 # Holds the GIL in a call into C, as a hanging CUDA call may: the thread that watches for the parent's end never runs.
@@ -115,18 +115,18 @@ def test_what_is_left_of_a_dead_server_is_shown_and_ended(cli: Cli, bed: Bed) ->
     assert orphaned(cli) == []
     ran = cli("kill", "--orphans", "server1")
     assert ran.rc == 0, ran
-    assert "no kernel of yours on server1 is without its server" in ran.stderr
+    assert "no orphaned kernels on server1" in ran.stderr
     crash(session)
     wait_until(lambda: not alive(plain.pid), what="the end of the kernel that saw it")
     assert [alive(one.pid) for one in (shell, inner, stuck)] == [True, True, True]
     user.set_gpu("two-a100", apps=[(GPU, child, "sleep", "11264"), (GPU, stuck.pid, "python", "1024")])
     [problem] = orphaned(cli)
-    assert problem["text"].startswith("2 kernels whose server is gone hold ")
+    assert problem["text"].startswith("2 orphaned kernels hold ")
     assert "12 GiB of GPU 0" in problem["text"]
     assert problem["fix"] == "jupyman kill --orphans server1"
     pids = [shell.pid, inner.pid, stuck.pid, child]
     with Terminal(cli, "kill", "--orphans", "server1") as terminal:
-        terminal.expect("On server1 nobody can reach any more: ")
+        terminal.expect("Orphaned kernels on server1: ")
         terminal.expect("[y/N]")
         shown = " ".join(terminal.seen.split())
         assert f"kernel {hanging.id[:8]} (pid {stuck.pid}, " in shown
@@ -157,7 +157,7 @@ def test_what_is_left_of_a_dead_server_is_shown_and_ended(cli: Cli, bed: Bed) ->
     assert orphaned(cli) == []
 
 
-def test_a_kernel_that_somebody_has_is_no_orphan(cli: Cli, bed: Bed, tmp_path: Path) -> None:
+def test_a_kernel_in_use_is_no_orphan(cli: Cli, bed: Bed, tmp_path: Path) -> None:
     user, other = bed.user(), bed.user("other")
     wrapped_spec(user)
     python = str(user.conda / "envs" / "lab" / "bin" / "python")
@@ -210,7 +210,7 @@ def test_a_kernel_that_somebody_has_is_no_orphan(cli: Cli, bed: Bed, tmp_path: P
         assert [pid for pid in pids if not alive(pid)] == []
 
 
-def test_orphans_stand_alone(cli: Cli) -> None:
+def test_orphans_excludes_other_targets(cli: Cli) -> None:
     ran = cli("kill", "--orphans", "server1", "8888")
     assert ran.rc == 2, ran
     assert "--orphans HOST stands alone" in ran.stderr

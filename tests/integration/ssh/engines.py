@@ -1,4 +1,4 @@
-"""The forwarders that answer to the same contract, each on a link of ours; and which clause which one breaks."""
+"""The forwarders that are tested against the same contract, each on a link of ours, and their known failures."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Literal, Protocol
 
 import pytest
 
-from jupyman.ssh.channels.transport import Address
+from jupyman.model.endpoint import Target
 from jupyman.ssh.forward import engine
-from jupyman.ssh.wire.packetizer import Packetizer
 from jupyman.ssh.wire.paramiko_packets import ParamikoPacketizer
+from tests.bed.sshd import Sshd
 from tests.integration.ssh.fabric_ports import Ports
-from tests.integration.ssh.test_sshd_bed import Sshd
 
 # "plain" is ours on paramiko's own packetizer, as when a new paramiko does not fit ours.
 Name = Literal["native", "plain", "sshtunnel", "fabric"]
@@ -44,7 +43,7 @@ class Local(Protocol):
 
     gate: Callable[[], bool] | None
 
-    def part(self) -> None:
+    def detach(self) -> None:
         """End its connections, and go on listening."""
 
     def close(self) -> None:
@@ -54,13 +53,6 @@ class Local(Protocol):
 Listen = Callable[..., Local]
 
 
-@pytest.fixture(params=["ours", "paramiko's"])
-def packets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which packetizer carries the links of the test: ours, and the one for a paramiko that ours does not fit."""
-    chosen = Packetizer if request.param == "ours" else ParamikoPacketizer
-    monkeypatch.setattr("jupyman.ssh.wire.self_check.packetizer", lambda: chosen)
-
-
 @dataclass
 class _FabricPort:
     """A forward of fabric's."""
@@ -68,7 +60,7 @@ class _FabricPort:
     local_port: int
     gate: Callable[[], bool] | None = None
 
-    def part(self) -> None:
+    def detach(self) -> None:
         raise NotImplementedError("one of its listeners ends as a whole")
 
     def close(self) -> None:
@@ -76,12 +68,12 @@ class _FabricPort:
 
 
 @contextlib.contextmanager
-def listening(name: Name, bed: Sshd, fabric: Ports) -> Iterator[Listen]:
+def listening(name: Name, sshd: Sshd, fabric: Ports) -> Iterator[Listen]:
     """Yield a function that makes a local port: `listen(target, address="127.0.0.1")`."""
     if name == "fabric":
         fabric.reset()
 
-        def other(target: Address, address: str = "127.0.0.1") -> Local:
+        def other(target: Target, address: str = "127.0.0.1") -> Local:
             assert isinstance(target, tuple), "it forwards to ports only"
             return _FabricPort(fabric.listen(*target, address))
 
@@ -90,13 +82,13 @@ def listening(name: Name, bed: Sshd, fabric: Ports) -> Iterator[Listen]:
     with contextlib.ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         if name == "plain":
-            patch.setattr("jupyman.ssh.wire.self_check.packetizer", lambda: ParamikoPacketizer)
-        link = stack.enter_context(contextlib.closing(bed.open()))
+            patch.setattr("jupyman.ssh.channels.self_check.packetizer", lambda: ParamikoPacketizer)
+        link = stack.enter_context(contextlib.closing(sshd.open()))
         one = engine.make("test", "sshtunnel" if name == "sshtunnel" else "native")
         one.attach(link)
         stack.callback(one.close)
 
-        def ours(target: Address, address: str = "127.0.0.1") -> Local:
+        def ours(target: Target, address: str = "127.0.0.1") -> Local:
             return one.listen(0, target, address=address)
 
         yield ours

@@ -7,10 +7,11 @@ import time
 
 import pytest
 
-from jupyman.core.manager import SETTLE
+from jupyman.core.verbs.open import SETTLE
 from tests.bed import Bed, Cli, User, wait_until
-from tests.integration.aftermath import NOTHING, free_port, nothing_left, servers, stuck
-from tests.integration.terminal import PROMPTLY, Terminal, interrupted
+from tests.bed.aftermath import NOTHING, nothing_left, servers, stuck
+from tests.bed.ports import free_port
+from tests.bed.terminal import PROMPTLY, Terminal, interrupted
 
 SLOW_STATUS = """\
 import asyncio, pathlib
@@ -128,7 +129,7 @@ def test_of_several_that_wait_each_is_interrupted_alone(cli: Cli, user: User) ->
     nothing_left(cli, user)
 
 
-def test_an_up_with_other_wishes_takes_its_turn_when_the_first_is_interrupted(cli: Cli, user: User) -> None:
+def test_an_up_with_other_options_proceeds_when_the_first_is_interrupted(cli: Cli, user: User) -> None:
     with Terminal(cli, *up(free_port())) as first:
         first.expect("waiting for Jupyter to answer")
         with Terminal(cli, *up(free_port(), "--dir", "work")) as second:

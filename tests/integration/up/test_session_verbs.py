@@ -1,4 +1,4 @@
-"""`ps`, `down`, `url`, `open`, `logs` of a session that runs."""
+"""`ps`, `down`, `url`, `open`, `logs` of a running session."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 import signal
 import stat
 import subprocess
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,27 +14,16 @@ import psutil
 import pytest
 
 from tests.bed import Bed, Cli, User, wait_until
-from tests.integration.account import get
-from tests.integration.aftermath import no_traceback, says, servers, tells
-from tests.integration.notebooks import a_session, local_port, now, served, token, up
+from tests.bed.aftermath import no_traceback, says, servers, tells
+from tests.bed.http import get
+from tests.bed.notebooks import local_port, now, served, token, up
 
 Session = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def made(bed: Bed) -> Iterator[tuple[Cli, Session]]:
-    with a_session(bed) as pair:
-        yield pair
-
-
 @pytest.fixture
-def cli(made: tuple[Cli, Session]) -> Cli:
-    return made[0]
-
-
-@pytest.fixture
-def session(made: tuple[Cli, Session]) -> Session:
-    return made[1]
+def cli(shared: tuple[Cli, Session]) -> Cli:
+    return shared[0]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from jupyman import api, errors
 from jupyman.core.links.hosts import Hosts
 from jupyman.core.manager import Manager
 from jupyman.core.sessions.registry import SessionRuntime
-from jupyman.core.sessions.state import AnySessionEvent, Settled, Transition
+from jupyman.core.sessions.state import SessionEvent, Settled, Transition
 from jupyman.core.sessions.store import State, Store
 from jupyman.model import SessionSpec, TunnelSpec
 from jupyman.paths import Paths
@@ -89,7 +89,7 @@ def test_a_session_that_comes_while_the_others_are_restored(
     manager = managing()
     apply = manager.sessions.apply
 
-    def and_add(session: SessionRuntime, event: AnySessionEvent) -> Transition:
+    def and_add(session: SessionRuntime, event: SessionEvent) -> Transition:
         if session.name == "old0" and isinstance(event, Settled):
             with suppress(errors.HostUnreachable):
                 manager.handle(api.Up(host="h", name="new"), Quiet())
@@ -119,7 +119,7 @@ def test_requests_of_every_kind_while_sessions_come_and_go(
     def look() -> int:
         rounds = 0
         while not over.is_set() or rounds == 0:
-            manager._restorer._restore()
+            manager._monitor._restore()
             manager._gpus._wanted()
             manager.handle(api.PsRequest(), Quiet())
             manager.handle(api.HostLs(), Quiet())
@@ -235,6 +235,6 @@ def test_the_end_of_the_daemon_ends_the_waiting(
     monkeypatch.setattr("jupyman.core.sessions.monitor.LOOK", 3600.0)
     thread = threading.Thread(target=manager.start, args=(CLIENT,))
     thread.start()
-    manager._restorer.close()
+    manager._monitor.close()
     thread.join(20)
     assert not thread.is_alive()

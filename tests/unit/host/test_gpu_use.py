@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from jupyman import api, model
+from jupyman.api import results
 from jupyman.core.sessions import gpu_monitor
 from jupyman.core.sessions.registry import SessionRegistry, SessionRuntime
 from jupyman.core.sessions.state import Absent, Proven
@@ -106,7 +107,7 @@ def test_ps_says_what_a_sessions_notebooks_hold(daemon: fakes.Served) -> None:
         GpuUse(gpu=1, pid=3, memory=GIB),
     ]
     session = model.Session(name="s", host="h", state="running", link=model.LinkStatus(), gpu_use=use)
-    daemon.backend.answers[api.PsRequest] = model.Ps(sessions=[session])
+    daemon.backend.answers[api.PsRequest] = results.Ps(sessions=[session])
     lines = daemon.run("ps").stdout.splitlines()
     assert lines[2:] == [
         "s: 3.0 GiB of GPU 0 held by a.ipynb (pid 1)",
@@ -223,7 +224,7 @@ FACTS = [
 
 def test_nobody_elses_process_belongs_to_a_server_of_ours() -> None:
     facts = script.Facts(FACTS)
-    [seen] = gpus.attribute(gpus.read(facts), gpus.kin(facts), {4121: "s"}, {(4121, "k1"): "a.ipynb"})
+    [seen] = gpus.attribute(gpus.read(facts), gpus.tree(facts), {4121: "s"}, {(4121, "k1"): "a.ipynb"})
     assert [one.user for one in seen.processes] == ["alice", "uid 1000", None, "uid 1001"]
     told = {one.pid: (one.ours, one.server, one.session, one.notebook) for one in seen.processes}
     nobody = (None, None, None)
@@ -244,7 +245,7 @@ def test_what_a_wrapper_and_its_kernel_started_is_counted_once() -> None:
     ]
     problem = kill_orphans.problem("h", found)
     assert problem is not None
-    assert problem.text == "1 kernel whose server is gone holds 1 GiB of memory and 1 GiB of GPU 0: pid 490, pid 500"
+    assert problem.text == "1 orphaned kernel holds 1 GiB of memory and 1 GiB of GPU 0: pid 490, pid 500"
     assert kill_orphans.problem("h", []) is None
 
 
