@@ -1,4 +1,4 @@
-"""The whole flow of jupyman against a throw-away SSH host on this computer: installs into .venv, runs `jupyman demo`.
+"""Run jupyman against a temporary SSH host on this computer: install into .venv, then run `jupyman demo`.
 
 Usage: python examples/demo.py [OPTION of `jupyman demo`]...
 """
@@ -18,6 +18,6 @@ try:
 except KeyboardInterrupt:
     raise SystemExit(130) from None
 if os.name == "posix":
-    # In this process's place: nothing stands between Ctrl-C and its cleaning up.
-    os.execv(words[0], words)  # noqa: S606 - there is no shell on purpose
+    # Replace this process, so that Ctrl-C reaches the demo directly and it can clean up.
+    os.execv(words[0], words)  # noqa: S606 - a shell is not needed
 raise SystemExit(subprocess.run(words, check=False).returncode)

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The whole flow of jupyman against a throw-away SSH host on this computer. It needs Python 3.11 or newer, nothing else:
-# it makes .venv, installs, and runs `jupyman demo`. Without a terminal, or with --once, it cleans up and returns.
+# Run jupyman against a temporary SSH host on this computer. It needs Python 3.11 or newer, makes .venv, installs, and
+# runs `jupyman demo`. Without a terminal, or with --once, the demo cleans up and ends.
 set -eu
 cd "$(dirname "$0")/.."
 for python in "${PYTHON:-}" python3 python3.14 python3.13 python3.12 python3.11 python; do

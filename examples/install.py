@@ -1,7 +1,9 @@
-"""Make .venv in the project's folder and install jupyman there; standard library only.
+"""Make .venv in the project's folder and install jupyman there, with the standard library only.
 
-Usage: python examples/install.py EXTRA... ; prints the path of the Python in .venv. A second run changes nothing and
-takes no time; two at once wait for each other. `examples/demo.sh` and `tests/run.sh` call it.
+Usage: python examples/install.py EXTRA...
+
+Prints the path of the Python in .venv. A second run changes nothing and returns at once; of two runs at the same time
+one waits for the other. `examples/demo.sh` and `tests/run.sh` call it.
 """
 
 from __future__ import annotations
@@ -25,13 +27,13 @@ OLDEST = (3, 11)
 
 
 def say(text: str) -> None:
-    """Tell the user; stdout is for the result."""
+    """Print a line for the user to stderr; stdout is for the result."""
     print(text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Wait for another run on the same folder; the lock goes with the process however it ends."""
+    """Wait for another run in the same folder; the system releases the lock when the process ends."""
     handle = os.open(ROOT / ".venv.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         if sys.platform == "win32":
@@ -52,17 +54,17 @@ def alone() -> Iterator[None]:
 
 
 def run(*words: str | Path) -> bool:
-    """Run a program, its output to stderr; whether it succeeded."""
+    """Run a program with its output on stderr; return whether it succeeded."""
     return subprocess.run([str(word) for word in words], stdout=sys.stderr, check=False).returncode == 0
 
 
 def module(python: str | Path, name: str) -> list[str | Path]:
-    """Return the words that run a module; not one of that name in the current directory, which may be anybody's."""
+    """Return the command that runs an installed module, never one of that name in the current directory."""
     return [python, "-P", "-m", name]
 
 
 def make_venv() -> None:
-    """Make an empty .venv, also where Debian's python3 comes without ensurepip."""
+    """Make an empty .venv, also if Python has no ensurepip (Debian's python3)."""
     if VENV.exists():
         shutil.rmtree(VENV)
     if importlib.util.find_spec("ensurepip") is not None and run(*module(sys.executable, "venv"), VENV):
@@ -81,7 +83,7 @@ def make_venv() -> None:
 
 
 def wanted(extras: list[str]) -> dict[str, object]:
-    """Describe what must be installed; equal descriptions need no new installation."""
+    """Describe the installation; an equal description needs no new one."""
     content = (ROOT / "pyproject.toml").read_bytes()
     return {"root": str(ROOT), "pyproject": hashlib.sha256(content).hexdigest(), "extras": sorted(extras)}
 
@@ -90,10 +92,10 @@ def install(extras: list[str]) -> Path:
     """Bring .venv up to date.
 
     Args:
-        extras: of pyproject.toml; those of earlier runs stay.
+        extras: extras of pyproject.toml; those of earlier runs are kept.
 
     Returns:
-        Its Python.
+        The path of its Python.
     """
     with alone():
         try:
@@ -107,13 +109,13 @@ def install(extras: list[str]) -> Path:
         if not usable or (before is not None and before.get("root") != str(ROOT)):
             say("making .venv")
             make_venv()
-        # An interrupted run leaves nothing that looks complete, and the extras for the next.
+        # After an interrupted run this looks incomplete, and has the extras for the next run.
         STAMP.write_text(json.dumps({**wanted(extras), "pyproject": None}), encoding="utf-8")
         chosen = f"[{','.join(extras)}]" if extras else ""
         say(f"installing jupyman{chosen} into .venv (the first time this takes a minute or two)")
         if not run(*module(PYTHON, "pip"), "install", "-q", "--disable-pip-version-check", "-e", f"{ROOT}{chosen}"):
             raise SystemExit(
-                "error: the installation failed\nhint: read pip's words above; a package registry must be reachable"
+                "error: the installation failed\nhint: read pip's output above; a package registry must be reachable"
             )
         STAMP.write_text(json.dumps(wanted(extras)), encoding="utf-8")
         return PYTHON

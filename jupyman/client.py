@@ -13,12 +13,12 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from contextlib import contextmanager, suppress
+from typing import TypeVar, cast
 
 import msgspec
 
-from jupyman import __version__, errors
+from jupyman import errors
 from jupyman.api import (
     Answer,
     AnyEvent,
@@ -35,6 +35,7 @@ from jupyman.api import (
     result_of,
 )
 from jupyman.local import daemon_file as address
+from jupyman.local.hello import Hello
 from jupyman.local.peer import foreign_caller, foreign_listener
 from jupyman.paths import Paths
 
@@ -87,12 +88,15 @@ class Client:
             JupymanError: the error that the daemon sent.
         """
         daemon = self._find(start=start)
+        try:
+            if not any_version:
+                daemon.hello.check()
+        except errors.VersionMismatch:
+            daemon.close()
+            raise
         self.base = f"http://127.0.0.1:{daemon.where.port}"
         call = Call(request=cast("AnyRequest", request), client=self._context)  # the union of all subclasses
         with daemon.post("/v1/run", msgspec.json.encode(call)) as response:
-            theirs = response.getheader("X-Jupyman-Version")
-            if not any_version and theirs != __version__:
-                raise errors.VersionMismatch(f"the daemon is jupyman {theirs or 'unknown'}, this is {__version__}")
             if response.status != 200:
                 raise errors.DaemonUnavailable(
                     f"the daemon refused the request (HTTP {response.status})", "jupyman daemon restart"
@@ -116,9 +120,9 @@ class Client:
         found = address.read(self._paths.daemon_file)
         daemon = _reach(found) if found is not None else None
         if daemon is not None:
-            if not start or not _newer(__version__, daemon.where.version) or daemon.busy:
+            if not start or daemon.hello.busy or not daemon.hello.outdated(daemon.where.stamp):
                 return daemon
-            # After an upgrade: the old one gives way to this version; servers and ports stay as they are.
+            # After an upgrade this version's daemon replaces the old one; servers and ports stay as they are.
             self._retire(daemon)
         if not start:
             raise errors.DaemonUnavailable(
@@ -159,24 +163,14 @@ class Client:
         )
 
     def _retire(self, old: _Daemon) -> None:
-        """End a daemon of an older version; its lock goes with its process."""
+        """End a daemon of another version or build; its lock goes with its process."""
         body = msgspec.json.encode(Call(request=DaemonStop(), client=self._context))
-        with old.post("/v1/run", body) as response:
-            response.read()
+        # Another command may have ended it just now.
+        with suppress(errors.DaemonUnavailable, OSError, http.client.HTTPException), old.post("/v1/run", body) as reply:
+            reply.read()
         deadline = time.monotonic() + START_TIMEOUT
         while address.read(self._paths.daemon_file) == old.where and time.monotonic() < deadline:
             time.sleep(_STEP)
-
-
-def _newer(ours: str, theirs: str) -> bool:
-    """Tell whether our version is the later one; of what is no plain version nobody knows."""
-
-    def numbers(version: str) -> tuple[int, ...] | None:
-        parts = version.split(".")
-        return tuple(map(int, parts)) if all(part.isascii() and part.isdigit() for part in parts) else None
-
-    mine, its = numbers(ours), numbers(theirs)
-    return mine is not None and its is not None and mine > its
 
 
 class _Daemon:
@@ -185,12 +179,12 @@ class _Daemon:
     Args:
         where: the content of daemon.json.
         connection: open; it never reconnects.
-        busy: whether other clients wait for the daemon.
+        hello: how the daemon describes itself.
     """
 
-    def __init__(self, where: address.DaemonAddress, connection: _Connection, busy: object) -> None:
+    def __init__(self, where: address.DaemonAddress, connection: _Connection, hello: Hello) -> None:
         self.where = where
-        self.busy = bool(busy)
+        self.hello = hello
         self._connection = connection
 
     @contextmanager
@@ -225,10 +219,10 @@ def _reach(where: address.DaemonAddress) -> _Daemon | None:
     except BaseException:
         connection.close()
         raise
-    if said is None or said.get("pid") != where.pid:
+    if said is None or said.pid != where.pid:
         connection.close()
         return None
-    return _Daemon(where, connection, said.get("busy"))
+    return _Daemon(where, connection, said)
 
 
 def _again(where: address.DaemonAddress) -> _Daemon:
@@ -243,7 +237,7 @@ def _again(where: address.DaemonAddress) -> _Daemon:
     return daemon
 
 
-def _proven(where: address.DaemonAddress, connection: _Connection) -> dict[str, Any] | None:
+def _proven(where: address.DaemonAddress, connection: _Connection) -> Hello | None:
     """Let the other end prove that it is the daemon; None if it does not. No secret is sent before it has."""
     nonce = os.urandom(16).hex()
     connection.request("GET", f"/v1/prove?nonce={nonce}")
@@ -270,7 +264,7 @@ def _proven(where: address.DaemonAddress, connection: _Connection) -> dict[str, 
             return None
     else:
         return None
-    return msgspec.json.decode(said, type=dict[str, Any])
+    return msgspec.json.decode(said, type=Hello)
 
 
 def _bearer(where: address.DaemonAddress) -> dict[str, str]:

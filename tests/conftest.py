@@ -8,10 +8,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.bed import Bed, Cli, User, private_home
 
 NO_SKIP = "JUPYMAN_TESTS_NO_SKIP"
+
+# The time of one example depends on what else the machine does.
+settings.register_profile("jupyman", deadline=None)
+settings.load_profile("jupyman")
 
 # A shell's `&` and nohup leave these ignored, and the commands that are tested would inherit that. A handler, unlike
 # "ignored", does not pass through exec.

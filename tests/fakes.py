@@ -19,6 +19,7 @@ from jupyman.cli.context import Context
 from jupyman.cli.main import main
 from jupyman.daemon import web_server
 from jupyman.daemon.server import Service
+from jupyman.local import build
 from jupyman.local import daemon_file as address
 
 TOKEN = "the-token-of-the-fake-daemon"
@@ -137,7 +138,7 @@ class FakeBackend:
 
 
 class Screen(io.StringIO):
-    """A stream that is a terminal, or is none."""
+    """A stream that may be a terminal."""
 
     def __init__(self, text: str = "", *, tty: bool = False, encoding: str = "utf-8") -> None:
         super().__init__(text)
@@ -154,7 +155,7 @@ class Screen(io.StringIO):
 
 @dataclass
 class Result:
-    """What a command left."""
+    """What a command printed and returned."""
 
     status: int
     stdout: str
@@ -182,7 +183,7 @@ def run(
         stdin: what is typed.
         tty: whether all three streams are a terminal.
         environ: further variables.
-        browser: whether there is one; else opening it fails as badly as it can.
+        browser: whether there is one; without, opening it raises.
     """
     browsed: list[str] = []
 
@@ -209,7 +210,7 @@ def run(
 
 @dataclass
 class Served:
-    """The daemon's server with a fake behind it."""
+    """The daemon's server with a fake backend."""
 
     backend: FakeBackend
     home: Path
@@ -253,7 +254,9 @@ def serving(home: Path, version: str = __version__) -> Iterator[Served]:
         server = web_server.server(Service(backend, TOKEN, lambda: port, stopped.set, where.log_file).app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        here = address.DaemonAddress(pid=os.getpid(), create_time=0.0, port=port, token=TOKEN, version=version)
+        here = address.DaemonAddress(
+            pid=os.getpid(), create_time=0.0, port=port, token=TOKEN, version=version, stamp=build.stamp()
+        )
         address.write(where.daemon_file, here)
         try:
             yield Served(backend, home, port, stopped)

@@ -16,7 +16,6 @@ from jupyman.api.operation import (
     Operation,
 )
 from jupyman.api.requests import (
-    API_VERSION,
     AnyRequest,
     Call,
     Check,
@@ -51,7 +50,6 @@ from jupyman.api.requests import (
 )
 
 __all__ = [
-    "API_VERSION",
     "Answer",
     "AnyEvent",
     "AnyRequest",

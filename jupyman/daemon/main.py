@@ -18,6 +18,7 @@ from jupyman.api import ClientContext
 from jupyman.core.runtime.per_host_pool import PerHostPool
 from jupyman.daemon import log as logs
 from jupyman.daemon.lock import Lock
+from jupyman.local import build
 from jupyman.local import daemon_file as address
 from jupyman.paths import Paths
 
@@ -90,13 +91,19 @@ def _serve(paths: Paths, lock: Lock, undo: ExitStack) -> None:
         ssh_auth_sock=os.environ.get("SSH_AUTH_SOCK"), ssh_config=os.environ.get("JUPYMAN_SSH_CONFIG")
     )
     threading.Thread(target=manager.start, args=(client,), name="restore", daemon=True).start()
+    # The stamp first: if a file changes in between, clients find that it differs, and compare the contents.
     here = address.DaemonAddress(
-        pid=os.getpid(), create_time=psutil.Process().create_time(), port=port, token=token, version=__version__
+        pid=os.getpid(),
+        create_time=psutil.Process().create_time(),
+        port=port,
+        token=token,
+        version=__version__,
+        stamp=build.stamp(),
     )
     address.write(paths.daemon_file, here)
     undo.callback(_withdraw, paths, here)
     undo.enter_context(_kept(paths, here, lock, manager.every))
-    log.info("daemon %s serves on 127.0.0.1:%s, pid %s", __version__, port, here.pid)
+    log.info("daemon %s (build %s) serves on 127.0.0.1:%s, pid %s", __version__, build.identity(), port, here.pid)
     server.run(sockets=[listener])
 
 

@@ -22,10 +22,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jupyman import __version__
-from jupyman.api import Answer, Backend, Call, DaemonStatus, DaemonStop, Done
+from jupyman.api import Answer, AnyRequest, Backend, Call, DaemonStatus, DaemonStop, Done
 from jupyman.api.results import DaemonInfo, DaemonStopped, Result
 from jupyman.daemon.request_stream import Questions, StreamOperation
-from jupyman.local import daemon_file
+from jupyman.local import daemon_file, hello
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class Service:
         self._port = port
         self._questions = Questions()
         self._started = time.time()
-        self._busy = 0  # operations that a client waits for
+        self._busy = 0  # operations that a client waits for, without those that only follow a log
         routes = [
             Route("/v1/prove", self._prove, methods=["GET"]),
             Route("/v1/hello", self._hello, methods=["GET"]),
@@ -117,16 +117,13 @@ class Service:
         nonce = request.query_params.get("nonce", "")
         if not _NONCE.fullmatch(nonce) or request.client is None:
             return self._json({"error": "a nonce is missing: 32 to 64 hexadecimal digits"}, 400)
-        said = msgspec.json.encode(self._self())
+        said = msgspec.json.encode(hello.ours(self._busy))
         shown = daemon_file.proof(self._token, nonce, request.client.port, self._port(), said)
         return Response(said, media_type="application/json", headers={"X-Jupyman-Proof": shown})
 
     async def _hello(self, request: Request) -> Response:
         del request
-        return self._json(self._self())
-
-    def _self(self) -> dict[str, Any]:
-        return {"version": __version__, "pid": os.getpid(), "busy": self._busy}
+        return self._json(msgspec.to_builtins(hello.ours(self._busy)))
 
     async def _run(self, request: Request) -> Response:
         body = await self._body(request)
@@ -144,11 +141,13 @@ class Service:
             return self._one(DaemonStopped(stopped=True, pid=os.getpid()))
         operation = StreamOperation(call.client, self._questions, asyncio.get_running_loop())
         operation.start(self._backend, call.request, self._log_file)
-        return StreamingResponse(self._events(operation), media_type="application/x-ndjson")
+        return StreamingResponse(
+            self._events(operation, counts=not _follows(call.request)), media_type="application/x-ndjson"
+        )
 
-    async def _events(self, operation: StreamOperation) -> AsyncIterator[bytes]:
+    async def _events(self, operation: StreamOperation, *, counts: bool) -> AsyncIterator[bytes]:
         finished = False
-        self._busy += 1
+        self._busy += counts
         try:
             while not finished:
                 try:
@@ -161,7 +160,7 @@ class Service:
                 else:
                     yield line
         finally:
-            self._busy -= 1
+            self._busy -= counts
             if not operation.ended:
                 # The client has left. Callbacks may wait; the event loop must not.
                 threading.Thread(target=operation.cancel, name="cancel", daemon=True).start()
@@ -232,3 +231,8 @@ class Service:
     @staticmethod
     def _json(content: dict[str, Any], status: int = 200) -> Response:
         return JSONResponse(content, status)
+
+
+def _follows(request: AnyRequest) -> bool:
+    """Return whether a request has no end of its own (`logs -f`): it must not keep an old daemon alive."""
+    return bool(getattr(request, "follow", False))

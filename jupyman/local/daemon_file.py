@@ -1,4 +1,4 @@
-"""daemon.json: where the running daemon is, the secret that lets its user in, and how it proves to be that daemon."""
+"""daemon.json: address and token of the running daemon, and the proof that a program on that port is this daemon."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ class DaemonAddress(msgspec.Struct, frozen=True, kw_only=True):
     port: Annotated[int, msgspec.Meta(gt=0, lt=65536)]
     token: str
     version: str
+    stamp: str = ""  # of the code that it runs: see local/build.py; daemons of 0.1.0 have none
 
 
 def write(path: Path, address: DaemonAddress) -> None:
-    """Write the file, 0600, whole or not at all."""
+    """Write the file, 0600, completely or not at all."""
     fresh = path.with_name(f"{path.name}.{address.pid}")
     fresh.unlink(missing_ok=True)
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -36,40 +37,40 @@ def write(path: Path, address: DaemonAddress) -> None:
 
 
 def read(path: Path) -> DaemonAddress | None:
-    """Read the file; None where it is absent, broken, or another user's."""
+    """Read the file; None if it is absent, broken, or belongs to another user."""
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_uid != own_uid():
-                return None  # he would be our daemon, and ask for our passwords
+                return None  # another user could impersonate the daemon, and ask for passwords
             return msgspec.json.decode(file.read(), type=DaemonAddress)
     except (OSError, ValueError):  # no JSON, another shape, or no text at all
         return None
 
 
 def proof(token: str, nonce: str, client: int, daemon: int, said: bytes) -> str:
-    """Return what only somebody who has the token can say, for one connection: HMAC-SHA256 (RFC 2104).
+    """Return the HMAC-SHA256 (RFC 2104) under the token that proves, for one connection, knowledge of the token.
 
-    Both ports are in it, so that nobody can stand in between and hand on what the daemon says on another connection.
+    It covers both ports, so that nobody in between can forward a proof that the daemon gave on another connection.
 
     Args:
-        token: of daemon.json; it is not to be had from the result.
-        nonce: the client's, never used before.
-        client: port of the client's end.
-        daemon: port of the daemon's end.
-        said: what the daemon says of itself.
+        token: that of daemon.json; the result does not reveal it.
+        nonce: chosen by the client, never used before.
+        client: TCP port of the client's end.
+        daemon: TCP port of the daemon's end.
+        said: the body of the answer that carries the proof.
     """
     text = f"jupyman daemon\n{nonce}\n{client}\n{daemon}\n".encode() + said
     return hmac.digest(token.encode(), text, "sha256").hex()
 
 
 def holds(where: DaemonAddress, here: tuple[str, int]) -> bool:
-    """Tell whether the process that the file names, and which is ours, has the other end of a connection of ours.
+    """Return whether the process in the file is the user's own and has the other end of one of our connections.
 
-    For daemons of 0.1.0, which can prove nothing; takes 20 ms.
+    For daemons of early versions of 0.1.0, which have no proof; takes 20 ms.
 
     Args:
-        where: the file's content.
-        here: address and port of our own end, on 127.0.0.1.
+        where: content of the file.
+        here: address and TCP port of our end, on 127.0.0.1.
     """
     import psutil
 

@@ -3,12 +3,12 @@
 The fixtures of tests/conftest.py hand it out; this package serves tests that need another scope or a second sshd.
 """
 
-from tests.bed.accounts import KINDS, Held, User
+from tests.bed.accounts import KINDS, Held, User, needs_root
 from tests.bed.bed import Bed
 from tests.bed.command import Cli, Ran, private_home
 from tests.bed.conda import CondaRoot
 from tests.bed.network import Network
-from tests.bed.sshd import Sshd, keygen
+from tests.bed.sshd import Sshd, keygen, private_sshd
 from tests.bed.wait import wait_until
 
 __all__ = [
@@ -22,6 +22,8 @@ __all__ = [
     "Sshd",
     "User",
     "keygen",
+    "needs_root",
     "private_home",
+    "private_sshd",
     "wait_until",
 ]

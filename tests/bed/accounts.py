@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import psutil
+import pytest
 
 from tests.bed import holder
 from tests.bed.wait import wait_until
@@ -24,6 +25,7 @@ SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 KINDS = ("bash", "dash", "tcsh", "fish", "zsh", "banner", "other")
 SHELLS = {"dash": "sh", "banner": "bash", "other": "bash"}
 NOISE_LINES = 200
+needs_root = pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can make accounts")
 _POSIX_NOISE = """\
 # 200 lines on both streams: what a login script of a lab server prints, in the extreme.
 i=0

@@ -181,7 +181,7 @@ class Bed:
             self.users,
             client_key=self.client_key,
             host_keys=[self.host_keys[kind] for kind in host_keys],
-            authorized=self.folder / "authorized",
+            authorized=self.folder / "authorized" / "%u",
             options=options,
             address=network.address if network is not None else address,
             prefix=[

@@ -34,7 +34,7 @@ def environments(user: User, count: int) -> None:
 
 def script(user: User, name: str) -> float:
     """Run one of our scripts as the user and return the seconds it took."""
-    arguments = {**probe.arguments("full"), "SERVER": remote.script("lib/server"), "PORTS": "", "LIST": ""}
+    arguments = {**probe.arguments("full"), "PORTS": "", "LIST": ""}
     scripts = ("report/probe", "servers/find", "report/ports", "kernels/orphans")
     arguments |= {f"DO_{one.partition('/')[2].upper()}": remote.script(one) for one in scripts}
     text = shell.compose("report/check" if name == "check" else "report/probe", arguments, "mark")

@@ -107,7 +107,7 @@ def sshds(place: Path, count: int, *, address: str = ADDRESS, prefix: Sequence[s
                 [user],
                 client_key=client,
                 host_keys=[server],
-                authorized=keys,
+                authorized=keys / "%u",
                 address=address,
                 prefix=prefix,
             )

@@ -14,6 +14,7 @@ from jupyman import errors
 from jupyman.api import ClientContext
 from jupyman.core.links.supervisor import Supervisor
 from jupyman.core.links.wakeups import WakeupWatcher
+from jupyman.model import LinkStatus
 from jupyman.ssh.link import Link
 from jupyman.ssh.login.auth import Keyring
 
@@ -197,6 +198,11 @@ class Hosts:
         """Return the host's supervisor where one was made."""
         with self._lock:
             return self._supervisors.get(host)
+
+    def status(self, host: str) -> LinkStatus:
+        """Return the state of a host's link; idle when none was ever made."""
+        supervisor = self.known(host)
+        return supervisor.status if supervisor is not None else LinkStatus()
 
     def all(self) -> dict[str, Supervisor]:
         """Return every supervisor by host."""

@@ -17,8 +17,8 @@ from jupyman.core.runtime.scheduler import Scheduler
 from jupyman.core.sessions import outage_page, restart_limit, token_exposure
 from jupyman.core.sessions.registry import Live, SessionRegistry
 from jupyman.host.servers import nohup
+from jupyman.host.servers.listing import exposed_kernels
 from jupyman.host.servers.liveness import judge
-from jupyman.host.servers.records import exposed_kernels
 from jupyman.model import Problem, Running, TunnelSpec
 from jupyman.ssh.link import Link
 

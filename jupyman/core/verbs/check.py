@@ -1,18 +1,14 @@
-"""`check`: everything about a host, in one trip."""
+"""`check`: everything about a host, in one round trip."""
 
 from __future__ import annotations
 
 import msgspec
 
 from jupyman import api, remote
-from jupyman.api import Operation
-from jupyman.core.links.hosts import Hosts
-from jupyman.core.runtime.progress import step
-from jupyman.core.sessions.registry import SessionRegistry
-from jupyman.core.verbs import host as inquiries
 from jupyman.core.verbs import kill_orphans
+from jupyman.core.verbs.host_call import HostCall
 from jupyman.host.gpus import attribution, torch_test
-from jupyman.host.gpus import report as gpu_facts
+from jupyman.host.gpus import report as gpu_report
 from jupyman.host.report import ports, probe
 from jupyman.host.servers import nohup, records
 from jupyman.host.shell import script
@@ -21,39 +17,34 @@ from jupyman.model import DeepCheck, Environment, HostReport, Problem
 from jupyman.ssh.link import Link
 from jupyman.tools.envs import discovery
 
-_NO_FIX = "see what jupyman check says of the driver and of that environment"
+_NO_FIX = "see what jupyman check shows about the driver and that environment"
+# The parts of the script, as they are named to the user; those of the probe name themselves.
+_PARTS = {"servers": "your Jupyter servers", "ports": "listening ports", "orphans": "orphaned kernels"}
 
 
-def check(request: api.Check, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> HostReport:
-    """Look at everything on a host, and with `request.deep` compute something in its environments.
-
-    Args:
-        request: what the user said.
-        host: where.
-        hosts: to reach it.
-        sessions: where the names of its environments are kept, for shell completion.
-        operation: whom to show the steps.
+def check(request: api.Check, call: HostCall) -> HostReport:
+    """Report on a host; with `request.deep` compute something in its environments, too.
 
     Returns:
-        The report; of one environment, where one was named.
+        The report; limited to one environment when one is named.
 
     Raises:
-        EnvironmentMissing, UsageFault: not just one environment is called so.
+        EnvironmentMissing, UsageFault: the name does not match exactly one environment.
         LinkLost, RemoteFailed: as `look`.
     """
-    link = inquiries.connect(host, hosts, operation)
-    with step(operation, "probe", "looking at the host"):
-        seen = look(link, host)
-    inquiries.remember(host, seen, sessions)
+    link = call.connect()
+    with call.step("probe", "looking at the host"):
+        report = look(link, call.host)
+    call.remember_environments(report)
     if request.env is not None:
-        seen = _only(seen, discovery.find(seen.environments, request.env, seen.home))
+        report = _limited(report, discovery.find(report.environments, request.env, report.home))
     if request.deep:
-        seen = _tried(link, seen, operation, every=request.env is None)
-    return seen
+        report = _deep(report, call, every=request.env is None)
+    return report
 
 
 def look(link: Link, host: str) -> HostReport:
-    """Look at a host: one command for all of it. Only servers whose kernels hold a GPU are asked for their notebooks.
+    """Report on a host by one command. Only servers whose kernels hold a GPU are asked for their notebooks.
 
     Args:
         link: to the host.
@@ -73,14 +64,14 @@ def look(link: Link, host: str) -> HostReport:
         "DO_ORPHANS": remote.script("kernels/orphans"),
     }
     facts = script.run(link, "report/check", arguments, timeout=probe.TIMEOUT)
-    seen = probe.read(facts, host)
+    report = probe.read(facts, host)
     found = records.read(facts)
     servers = nohup.rows(host, found)
-    gpus = attribution.traced(link, seen.gpus, gpu_facts.kin(facts), found)
+    gpus = attribution.traced(link, report.gpus, gpu_report.kin(facts), found)
     orphaned = kill_orphans.problem(host, kill_orphans.read(facts, gpus))
-    problems = [*seen.problems, *_unfinished(facts), *(problem for server in servers for problem in server.problems)]
+    problems = [*report.problems, *_unfinished(facts), *(problem for server in servers for problem in server.problems)]
     return msgspec.structs.replace(
-        seen,
+        report,
         gpus=gpus,
         jupyter=servers,
         ports=ports.read(facts),
@@ -89,30 +80,35 @@ def look(link: Link, host: str) -> HostReport:
 
 
 def _unfinished(facts: Facts) -> list[Problem]:
-    """Name the parts of the look that did not come to their end; those of the probe name themselves."""
-    parts = {"servers": "your Jupyter servers", "ports": "listening ports", "orphans": "kernels whose server is gone"}
+    """Name the parts that did not finish."""
     done = set(facts.all("part"))
     fix = "a network mount may be slow or dead: try again, or ask the admin"
     return [
         Problem(code="look-unfinished", severity="warning", text=f"looking for {what} took too long", fix=fix)
-        for name, what in parts.items()
+        for name, what in _PARTS.items()
         if name not in done
     ]
 
 
-def _only(seen: HostReport, environment: Environment) -> HostReport:
-    """Leave out what is said of other environments."""
-    verdicts = [verdict for verdict in seen.verdicts if verdict.env == environment.prefix]
-    told = tuple(verdict.text for verdict in verdicts)
-    problems = [one for one in seen.problems if one.code != "torch-driver" or (told and one.text.endswith(told))]
-    return msgspec.structs.replace(seen, environments=[environment], verdicts=verdicts, problems=problems)
+def _limited(report: HostReport, environment: Environment) -> HostReport:
+    """Leave out what is about other environments."""
+    verdicts = [verdict for verdict in report.verdicts if verdict.env == environment.prefix]
+    texts = tuple(verdict.text for verdict in verdicts)
+    problems = [one for one in report.problems if one.code != "torch-driver" or (texts and one.text.endswith(texts))]
+    return msgspec.structs.replace(report, environments=[environment], verdicts=verdicts, problems=problems)
 
 
-def _tried(link: Link, seen: HostReport, operation: Operation, *, every: bool) -> HostReport:
-    """Compute something in each environment with torch, unless it is another user's; or in the one that was named."""
+def _deep(report: HostReport, call: HostCall, *, every: bool) -> HostReport:
+    """Compute something with the torch of each environment, or only of the one that was named.
+
+    Args:
+        report: of the host.
+        call: the request under way.
+        every: no environment was named; those of other users are left out, because their code would run as the user.
+    """
     results: list[DeepCheck] = []
-    problems = list(seen.problems)
-    for environment in seen.environments:
+    problems = list(report.problems)
+    for environment in report.environments:
         if environment.torch is None and every:
             continue
         if environment.torch_foreign and every:
@@ -120,12 +116,12 @@ def _tried(link: Link, seen: HostReport, operation: Operation, *, every: bool) -
             results.append(DeepCheck(env=environment.prefix, ok=None, text=text))
             continue
         name = environment.name or environment.prefix
-        with step(operation, f"deep {environment.prefix}", f"{name}: computing with its torch") as progress:
-            result = torch_test.run(link, environment, seen.driver, seen.gpus, cancelled=operation.cancelled)
+        with call.step(f"deep {environment.prefix}", f"{name}: computing with its torch") as progress:
+            result = torch_test.run(call.link, environment, report.driver, report.gpus, cancelled=call.cancelled)
             progress.text = f"{name}: {result.text}"
             if result.ok is False:
                 progress.warn(progress.text)
                 fix = result.fix or _NO_FIX
                 problems.append(Problem(code="torch-fails", severity="error", text=progress.text, fix=fix))
         results.append(result)
-    return msgspec.structs.replace(seen, deep=results, problems=problems)
+    return msgspec.structs.replace(report, deep=results, problems=problems)

@@ -1,4 +1,4 @@
-"""The verbs about environments that only look: the list, and an installation's log. And where the others are."""
+"""The verbs about environments that change nothing: the list, and an installation's log; and the table of them all."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from typing import Any
 import msgspec
 
 from jupyman import api, errors
-from jupyman.api import Operation, Output
 from jupyman.api.results import Environments, EnvLog
-from jupyman.core.links.hosts import Hosts
-from jupyman.core.sessions.registry import SessionRegistry
 from jupyman.core.verbs import env_create, env_mirror, env_push, env_rm
-from jupyman.core.verbs.host import connect, remember
+from jupyman.core.verbs.host_call import HostCall
 from jupyman.host.report import probe
 from jupyman.host.shell import jobs as env_jobs
 from jupyman.model import Environment
@@ -21,17 +18,17 @@ from jupyman.tools.envs import discovery
 from jupyman.tools.install.request import KINDS, Kind
 
 
-def ls(request: api.EnvLs, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> Environments:
-    """List the environments, with those that are being made, or were left unfinished."""
+def ls(request: api.EnvLs, call: HostCall) -> Environments:
+    """List the environments, with those that are being made or were left unfinished."""
     del request
-    link = connect(host, hosts, operation)
-    report = probe.probe(link, host, depth="launch", directory=None)
-    remember(host, report, sessions)
+    link = call.connect()
+    report = probe.probe(link, call.host, depth="launch", directory=None)
+    call.remember_environments(report)
     return Environments(environments=with_jobs(report.environments, env_jobs.find(link), report.home))
 
 
 def with_jobs(environments: list[Environment], jobs: list[env_jobs.Job], home: str | None) -> list[Environment]:
-    """Put in what the installations tell: which environments are being made, and which have nothing to show yet."""
+    """Return the environments with what the installations add: which are being made, and those still invisible."""
     found = list(environments)
     for job in jobs:
         if not job.new or job.state == "done":
@@ -58,34 +55,33 @@ def with_jobs(environments: list[Environment], jobs: list[env_jobs.Job], home: s
     return found
 
 
-def logs(request: api.EnvLogs, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> EnvLog:
-    """Send an installation's log as `Output` events; followed, its end decides the exit status."""
-    del sessions
-    link = hosts.supervisor(host, operation.client).acquire(operation)
-    # An environment may be named by its prefix, and called anything.
+def logs(request: api.EnvLogs, call: HostCall) -> EnvLog:
+    """Send an installation's log as `Output` events; when it is followed, its end decides the exit status.
+
+    Raises:
+        UsageFault: there is no installation of that name.
+        RemoteFailed: it was followed, and failed or was stopped.
+        LinkLost: the connection ended; the installation keeps running.
+    """
+    # An environment may be named by its prefix, and its name may hold anything.
     name = env_push.job_name(request.name.rstrip("/").rpartition("/")[2])
-
-    def send(line: str) -> None:
-        operation.emit(Output(line=line))
-
     ended = env_jobs.follow(
-        link, name, lines=request.lines, wait=request.follow, on_line=send, cancelled=operation.cancelled
+        call.link, name, lines=request.lines, wait=request.follow, on_line=call.output, cancelled=call.cancelled
     )
     if request.follow and ended.state == "failed":
         raise errors.RemoteFailed(
             f"the installation of {name} failed at: {ended.text}",
-            f"mend that, and jupyman env create {name} goes on; jupyman env rm {name} removes what is there",
+            f"correct that, and jupyman env create {name} resumes it; jupyman env rm {name} removes what is there",
         )
     if request.follow and ended.state == "interrupted":
         raise errors.RemoteFailed(
-            f"the installation of {name} was ended from outside at: {ended.text}",
-            f"jupyman env create {name} goes on; jupyman env rm {name} removes what is there",
+            f"the installation of {name} was stopped from outside at: {ended.text}",
+            f"jupyman env create {name} resumes it; jupyman env rm {name} removes what is there",
         )
     return EnvLog(name=name, state=ended.state, prefix=ended.prefix)
 
 
-# What the manager calls for each request, with the host, its link's owner and the sessions.
-VERBS: dict[type[api.AnyRequest], Callable[..., Any]] = {
+VERBS: dict[type[api.AnyRequest], Callable[[Any, HostCall], Any]] = {
     api.EnvLs: ls,
     api.EnvCreate: env_create.create,
     api.EnvLogs: logs,

@@ -13,6 +13,7 @@ from jupyman.core.links.hosts import Hosts
 from jupyman.core.runtime.progress import step
 from jupyman.core.sessions.registry import Live, SessionRegistry
 from jupyman.core.verbs import kill_orphans
+from jupyman.core.verbs.host_call import HostCall
 from jupyman.host.kernels import notebooks
 from jupyman.host.report import ports
 from jupyman.host.servers import nohup
@@ -43,7 +44,7 @@ def kill(request: Kill, hosts: Hosts, sessions: SessionRegistry, operation: Oper
         All of these only where nothing was stopped.
     """
     if request.orphans is not None:
-        return _orphans(request, request.orphans, hosts, operation)
+        return _orphans(request, request.orphans, hosts, sessions, operation)
     targets = request.targets or [_only(sessions)]
     killed: list[Killed] = []
     first: errors.JupymanError | None = None
@@ -62,12 +63,12 @@ def kill(request: Kill, hosts: Hosts, sessions: SessionRegistry, operation: Oper
     return Kills(killed=killed, error=first.info() if first is not None else msgspec.UNSET)
 
 
-def _orphans(request: Kill, host: str, hosts: Hosts, operation: Operation) -> Kills:
+def _orphans(request: Kill, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> Kills:
     if request.targets:
         raise errors.UsageFault("--orphans ends kernels, not sessions or ports", "leave out one of them")
     killed: list[Killed] = [
         Killed(target=host, host=host, pid=one.pid, kernel=one.kernel, memory=one.memory)
-        for one in kill_orphans.kill(request, host, hosts, operation)
+        for one in kill_orphans.kill(request, HostCall(host, operation, hosts, sessions))
     ]
     return Kills(killed=killed)
 

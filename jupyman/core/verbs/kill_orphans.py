@@ -1,4 +1,4 @@
-"""Kernels of this account whose server is gone: nobody can reach them any more, and they hold memory or a GPU."""
+"""Orphaned kernels: their server is gone, so nobody can reach them, and they hold memory or a GPU."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jupyman import errors, remote
-from jupyman.api import Kill, Operation, Prompt
-from jupyman.core.links.hosts import Hosts
-from jupyman.core.runtime.progress import step
-from jupyman.host.gpus import report as gpu_facts
+from jupyman.api import Kill
+from jupyman.core.verbs.host_call import HostCall
+from jupyman.host.gpus import report as gpu_report
 from jupyman.host.shell import script
 from jupyman.host.shell.script import Facts, Shell
 from jupyman.model import Gpu, Problem
@@ -27,11 +26,11 @@ class Orphan:
     """A process with a kernel's connection file: the kernel itself, a wrapper around it, a worker forked from it.
 
     Attributes:
-        pid, ticks: its identity, on the boot that the look was made in.
+        pid, ticks: its identity, on the boot on which it was seen.
         kernel: its id.
-        memory: bytes; None where not known.
-        children: pids of what it started, other orphans left out.
-        gpu: GPU memory that it and they hold, bytes, by index of the GPU; 0 where it is not known how much.
+        memory: bytes; None if not known.
+        children: pids of what it started, without other orphans.
+        gpu: GPU memory that it and its children hold, bytes, by index of the GPU; 0 if it is not known how much.
     """
 
     pid: int
@@ -43,10 +42,10 @@ class Orphan:
 
 
 def read(facts: Facts, gpus: Iterable[Gpu] = ()) -> list[Orphan]:
-    """Read what the script found.
+    """Read the script's answer.
 
     Args:
-        facts: of it.
+        facts: the answer.
         gpus: of the host, with their processes.
     """
     held: dict[int, dict[int, int]] = {}
@@ -75,27 +74,21 @@ def read(facts: Facts, gpus: Iterable[Gpu] = ()) -> list[Orphan]:
 
 
 def problem(host: str, found: Sequence[Orphan]) -> Problem | None:
-    """Say that there are some, and how to end them."""
+    """Return the problem that there are orphans, with the command that ends them; None if there are none."""
     if not found:
         return None
-    kernels = len({orphan.kernel for orphan in found})
-    them = f"{kernels} kernel{'s' if kernels > 1 else ''} whose server is gone hold{'' if kernels > 1 else 's'}"
+    count = len({orphan.kernel for orphan in found})
+    subject = "1 orphaned kernel holds" if count == 1 else f"{count} orphaned kernels hold"
     return Problem(
         code="orphan-kernels",
         severity="warning",
-        text=f"{them} {_held(found)}: {', '.join(f'pid {orphan.pid}' for orphan in found[:5])}",
+        text=f"{subject} {_held(found)}: {', '.join(f'pid {orphan.pid}' for orphan in found[:5])}",
         fix=f"jupyman kill --orphans {host}",
     )
 
 
-def kill(request: Kill, host: str, hosts: Hosts, operation: Operation) -> list[Orphan]:
+def kill(request: Kill, call: HostCall) -> list[Orphan]:
     """Show the orphans of a host, ask, and end them with what they started.
-
-    Args:
-        request: `yes`, `force`.
-        host: where.
-        hosts: to reach it.
-        operation: whom to ask.
 
     Returns:
         Those that were ended.
@@ -105,33 +98,34 @@ def kill(request: Kill, host: str, hosts: Hosts, operation: Operation) -> list[O
         Interrupted: it was answered with no.
         RemoteFailed: one does not end.
     """
-    link = hosts.supervisor(host, operation.client).acquire(operation)
-    with step(operation, "orphans", f"looking for kernels on {host} whose server is gone") as progress:
+    link, host = call.link, call.host
+    with call.step("orphans", f"looking for orphaned kernels on {host}") as progress:
         found, boot = find(link)
-        progress.text = f"{len(found)} process{'' if len(found) == 1 else 'es'} of kernels whose server is gone"
+        count = len(found)
+        progress.text = f"{count} process{'' if count == 1 else 'es'} of orphaned kernels on {host}"
         if not found:
-            progress.text = f"no kernel of yours on {host} is without its server"
+            progress.text = f"no orphaned kernels on {host}"
     if not found:
         return []
-    told = "; ".join(_line(orphan) for orphan in found)
     if not request.yes:
-        if not operation.client.interactive:
-            raise errors.UsageFault(
-                f"a question must be answered, and stdin is no terminal: {told}", "say -y to end them"
-            )
-        if not _yes(operation, f"On {host} nobody can reach any more: {told}. End them?"):
+        shown = "; ".join(_line(orphan) for orphan in found)
+        unattended = errors.UsageFault(
+            f"a question must be answered, and stdin is no terminal: {shown}", "say -y to end them"
+        )
+        if not call.confirm(f"Orphaned kernels on {host}: {shown}. End them?", unattended=unattended):
             raise errors.Interrupted("nothing was stopped")
-    with step(operation, "end", "ending them") as progress:
+    with call.step("end", "ending them") as progress:
         ended, alive = end(link, found, boot, force=request.force)
-        if alive and not request.force and operation.client.interactive:
-            stubborn = ", ".join(f"pid {orphan.pid}" for orphan in alive)
-            if _yes(operation, f"{stubborn} does not end. Kill it (SIGKILL)?"):
+        if alive and not request.force and call.interactive:
+            pids = ", ".join(f"pid {orphan.pid}" for orphan in alive)
+            if call.confirm(f"{pids} does not end. Kill it (SIGKILL)?"):
                 more, alive = end(link, alive, boot, force=True)
                 ended += more
         if alive:
             pids = ", ".join(str(orphan.pid) for orphan in alive)
             raise errors.RemoteFailed(f"pid {pids} on {host} does not end", f"jupyman kill --force --orphans {host}")
-        progress.text = f"ended {', '.join(f'pid {orphan.pid}' for orphan in ended) or 'nothing: they are gone'}"
+        pids = ", ".join(f"pid {orphan.pid}" for orphan in ended)
+        progress.text = f"ended {pids}" if ended else "they had ended already"
     return ended
 
 
@@ -139,7 +133,7 @@ def find(shell: Shell) -> tuple[list[Orphan], str]:
     """Look for orphans, and for what they hold on GPUs; nothing is changed.
 
     Returns:
-        They, and the boot id that their identities belong to.
+        The orphans, and the boot id to which their identities belong.
 
     Raises:
         LinkLost, RemoteFailed: as `script.run`.
@@ -150,24 +144,24 @@ def find(shell: Shell) -> tuple[list[Orphan], str]:
     gpus: list[Gpu] = []
     if facts.one("orphan.pid") is not None:
         arguments = {"GPUS": remote.script("lib/gpus"), "GPU_TIMEOUT": str(GPU_TIMEOUT)}
-        gpus = gpu_facts.read(script.run(shell, "gpus/usage", arguments, timeout=LOOK_TIMEOUT))
+        gpus = gpu_report.read(script.run(shell, "gpus/usage", arguments, timeout=LOOK_TIMEOUT))
     return read(facts, gpus), facts.one("boot_id") or ""
 
 
 def end(
     shell: Shell, orphans: Sequence[Orphan], boot: str, *, force: bool = False, grace: int = GRACE
 ) -> tuple[list[Orphan], list[Orphan]]:
-    """End orphans; on the host each is looked at once more, right before its signal.
+    """End orphans; the host checks each again right before its signal.
 
     Args:
         shell: the host.
-        orphans: from `find`.
+        orphans: as `find` returned them.
         boot: likewise.
-        force: SIGKILL after the grace period.
+        force: send SIGKILL after the grace period.
         grace: seconds after SIGTERM.
 
     Returns:
-        Those that ended, and those that live on. One that is not what it was any more is in neither.
+        Those that ended, and those still alive. One whose pid now is another process is in neither.
 
     Raises:
         LinkLost, RemoteFailed: as `script.run`.
@@ -191,17 +185,13 @@ def end(
     )
 
 
-def _yes(operation: Operation, question: str) -> bool:
-    return operation.ask(Prompt(id="", kind="confirm", text=question, default="n")).lower() in {"y", "yes"}
-
-
 def _line(orphan: Orphan) -> str:
     more = f" and {len(orphan.children)} that it started" if orphan.children else ""
     return f"kernel {orphan.kernel[:8]} (pid {orphan.pid}{more}, {_held([orphan])})"
 
 
 def _held(orphans: Sequence[Orphan]) -> str:
-    """Say what they hold: memory, and that of each GPU."""
+    """Return what they hold, as text: memory, and that of each GPU."""
     memory = sum(orphan.memory or 0 for orphan in orphans)
     parts = [f"{choose.size(memory)} of memory"]
     for index in sorted({index for orphan in orphans for index in orphan.gpu}):

@@ -20,7 +20,7 @@ from jupyman.core.sessions.session_forward import DEFAULT_PORT, SessionForward
 from jupyman.core.verbs.up_prepare import Preparation
 from jupyman.host.report import probe
 from jupyman.host.servers import nohup
-from jupyman.host.servers.records import exposed_kernels
+from jupyman.host.servers.listing import exposed_kernels
 from jupyman.host.shell.script import CancellableShell, Shell
 from jupyman.model import HostReport, LaunchSpec, Problem, Running, Session, SessionSpec
 from jupyman.ssh.link import Link

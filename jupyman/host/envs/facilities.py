@@ -1,24 +1,22 @@
-"""What a host has to make environments with, and the room for them."""
+"""The installers that a host has for making environments, and the space for them."""
 
 from __future__ import annotations
 
 import re
 
-from jupyman.host.shell import jobs as env_jobs
 from jupyman.host.shell import script
 from jupyman.host.shell.script import Shell
 from jupyman.model import HostReport
 from jupyman.tools.install.request import KINDS, HostInstallers, Python, Tool
 
 MIB = 1024 * 1024
+_TIMEOUT = 60.0  # seconds: each tool found is asked for its version
 
 
 def look(shell: Shell, report: HostReport) -> HostInstallers:
-    """Look for installers and Pythons."""
+    """Find installers and Pythons."""
     roots = list(dict.fromkeys(one.root for one in report.environments if one.root is not None))
-    facts = script.run(
-        shell, "envs/look", {"SERVER": env_jobs.libraries()["SERVER"], "ROOTS": "\n".join(roots)}, timeout=60.0
-    )
+    facts = script.run(shell, "envs/look", {"ROOTS": "\n".join(roots)}, timeout=_TIMEOUT)
     tools = []
     for record in facts.records("tool", "kind"):
         kind, path = next((one for one in KINDS if one == record.one("kind")), None), record.one("path")
@@ -40,20 +38,19 @@ def look(shell: Shell, report: HostReport) -> HostInstallers:
 
 
 def place(shell: Shell, prefix: str, name: str) -> script.Facts:
-    """Look at the place where an environment shall lie, and at what an earlier try left."""
-    arguments = {**env_jobs.libraries(), "PREFIX": prefix, "NAME": name}
-    return script.run(shell, "envs/place", arguments, timeout=env_jobs.LOOK_TIMEOUT)
+    """Look at the directory for a new environment, and at what an earlier attempt left there."""
+    return script.run(shell, "envs/place", {"PREFIX": prefix, "NAME": name}, timeout=script.LOOK_TIMEOUT)
 
 
 def free(line: str | None) -> int | None:
-    """Read what is free in a line of ``df -Pk``, bytes."""
+    """Read the free space, in bytes, from a line of ``df -Pk``."""
     # POSIX df -Pk, as in probe.py.
     found = re.search(r"\s[0-9]{1,18}\s+[0-9]{1,18}\s+([0-9]{1,18})\s+[0-9]{1,3}%", line or "")
     return int(found[1]) * 1024 if found is not None else None
 
 
 def quota_left(report: HostReport, prefix: str) -> int | None:
-    """What is left of the quota; it counts for the home, as far as is known."""
+    """Return what is left of the quota, which is taken to be that of the home directory."""
     disk = report.disk
     if disk is None or disk.quota is None or disk.quota_used is None:
         return None

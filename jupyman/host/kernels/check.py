@@ -139,7 +139,6 @@ def _start(
         "NAMED": "1" if named else "0",
         "LIMIT": str(kernels.PROOF_TIMEOUT),
         "PROVE": remote.program("kernels/kernel_proof"),
-        "KERNEL": remote.script("lib/kernel"),
     }
     timeout = kernels.PROOF_TIMEOUT + SLACK
     facts = script.run(shell, "kernels/check", arguments, timeout=timeout, cancelled=cancelled)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from jupyman import errors, remote
+from jupyman import errors
 from jupyman.host.kernels import specs
 from jupyman.host.kernels.check import MissingPackage
 from jupyman.host.shell import script
@@ -123,6 +123,5 @@ def _script(
         "ROOT": environment.root or "",
         "PACKAGES": "\n".join(packages),
         "COMMAND": "\n".join(command),
-        "KERNEL": remote.script("lib/kernel"),
     }
     return script.run(shell, "kernels/fix", arguments, timeout=timeout, on_fact=told, cancelled=cancelled)

@@ -58,7 +58,6 @@ def arguments(
         "WISH": msgspec.json.encode(wish).decode(),
         "WRITE": remote.program("kernels/kernel_write"),
         "PROVE": remote.program("kernels/kernel_proof"),
-        "KERNEL": remote.script("lib/kernel"),
     }
 
 

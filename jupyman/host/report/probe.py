@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from jupyman import errors, remote
+from jupyman import errors
 from jupyman.host.gpus import report as gpu_facts
 from jupyman.host.shell import script
 from jupyman.host.shell.script import Facts, Shell
@@ -65,7 +65,6 @@ def arguments(
     return {
         "DEPTH": depth,
         "DIR": directory or "",
-        "GPUS": remote.script("lib/gpus"),
         "GPU_TIMEOUT": str(GPU_TIMEOUT[depth]),
         "EXTRA": "\n".join(prefix for prefix in extra if "\n" not in prefix),
     }

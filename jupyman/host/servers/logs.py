@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from jupyman import errors, remote
+from jupyman import errors
 from jupyman.host.shell import script
 from jupyman.host.shell.script import Shell
 from jupyman.tools.jupyter import server
@@ -50,7 +50,6 @@ def logs(
         shell,
         "servers/logs",
         {
-            "SERVER": remote.script("lib/server"),
             "NAME": name,
             "DIRECTORY": directory or "",
             "LINES": str(max(0, lines)),

@@ -1,65 +1,52 @@
-"""Another token for a server that runs on."""
+"""Give a running server another token."""
 
 from __future__ import annotations
 
 import secrets
 
 from jupyman import errors, remote
-from jupyman.host.servers import liveness, nohup
+from jupyman.host.servers import liveness, records
 from jupyman.host.servers.base import Liveness
-from jupyman.host.servers.records import state
 from jupyman.host.shell import script
 from jupyman.host.shell.script import Shell
 from jupyman.model import Running
 from jupyman.tools.jupyter import server as jupyter
 
-WAIT = 60  # seconds that it waits for a launch under way
+WAIT = 60  # seconds to wait for a launch of the session that is under way
 PROOF = 60.0  # seconds for the server to answer with the new token and with the old one (renew.sh)
 
 
-def renew(shell: Shell, running: Running) -> tuple[Liveness, str | None]:
-    """Give a server another token, without a restart: the old one, and the cookies it gave, open nothing any more.
+def renew(shell: Shell, running: Running, address: str | None = None) -> tuple[Liveness, str | None]:
+    """Give a server another token: see `Launcher.renew`.
 
     Args:
-        shell: the host.
-        running: the server.
-
-    Returns:
-        What was seen of the server, as `verify`; and the new token, proven on the host. None: nothing was changed, as
-        the server is not there any more (see the first), or cannot (the user or an older jupyman started it).
-
-    Raises:
-        RemoteFailed: disk full, no permission, or the server did not answer; it has its old token then.
-        NotOurs: a file or directory on the way belongs to another user.
-        LinkLost: as `script.run`; whether it was changed is for `verify` to say.
+        shell: the machine on which it runs.
+        running: the server, which has a record.
+        address: its port or the path of its socket.
     """
-    if not running.directory or running.endpoint is None:
-        return liveness.judge("alive", pid=running.server.pid, log=[]), None
-    try:
-        facts = script.run(
-            shell,
-            "servers/renew",
-            {
-                "SERVER": remote.script("lib/server"),
-                "LOCK": remote.script("lib/lock"),
-                "CHECK": remote.program("servers/server_check"),
-                **nohup.identity(running),
-                "ENDPOINT": running.sock or str(running.server.port),
-                "DIRECTORY": running.directory,
-                "NAME": running.name,
-                "ID": secrets.token_hex(8),
-                "TIMEOUT": str(WAIT),
-            },
-            timeout=WAIT + nohup.LOOK_TIMEOUT + PROOF,
-        )
-    except errors.JupymanError as error:
-        error.details.pop("facts", None)
-        raise
+    if address is None:
+        from jupyman.host.servers.nohup import NohupLauncher  # until every caller has a launcher
+
+        return NohupLauncher(shell).renew(running)
+    facts = script.run(
+        shell,
+        "servers/renew",
+        {
+            "CHECK": remote.program("servers/server_check"),
+            **records.identity(running),
+            "ENDPOINT": address,
+            "DIRECTORY": running.directory,
+            "NAME": running.name,
+            "ID": secrets.token_hex(8),
+            "TIMEOUT": str(WAIT),
+        },
+        timeout=WAIT + script.LOOK_TIMEOUT + PROOF,
+    )
     nodes = (running.server.node or "?", facts.one("node") or "?")
-    seen = liveness.judge(state(facts.one("state")), pid=running.server.pid, log=[], nodes=nodes)
+    seen = liveness.judge(records.state(facts.one("state")), pid=running.server.pid, log=[], nodes=nodes)
     if facts.one("renewed") != "yes":
         return seen, None
     token = jupyter.token(facts.one("token"))
     if token is None:
-        raise errors.RemoteFailed("the host did not say which token the server has now")
+        raise errors.RemoteFailed("the host did not report the server's new token")
     return seen, token

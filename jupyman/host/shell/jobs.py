@@ -13,14 +13,14 @@ from typing import Literal
 
 import msgspec
 
-from jupyman import errors, remote
+from jupyman import errors
 from jupyman.host.shell import script
 from jupyman.host.shell.script import Facts, Shell
 from jupyman.model import Noun
 from jupyman.tools.host.text import clean
 from jupyman.tools.install.plan import PlanStep
 
-LOOK_TIMEOUT = 30.0
+LOOK_TIMEOUT = script.LOOK_TIMEOUT
 START_TIMEOUT = 60.0
 # A week: whatever takes longer is followed again.
 FOLLOW_TIMEOUT = 7 * 24 * 3600.0
@@ -91,8 +91,8 @@ class Ended:
 
 
 def libraries() -> dict[str, str]:
-    """Return the variables that every script about environments needs."""
-    return {"SERVER": remote.script("lib/server"), "ENVIRONMENT": remote.script("lib/environment")}
+    """Return nothing: scripts name their libraries themselves. For callers that still ask."""
+    return {"SERVER": "", "ENVIRONMENT": ""}
 
 
 def identity(step: PlanStep) -> str:
@@ -128,7 +128,6 @@ def start(shell: Shell, order: JobSpec) -> Literal["begun", "resumed", "existing
     run = script.compose(
         "jobs/run",
         {
-            **libraries(),
             "NAME": order.name,
             "PREFIX": order.prefix,
             "TOOL": order.tool,
@@ -143,7 +142,6 @@ def start(shell: Shell, order: JobSpec) -> Literal["begun", "resumed", "existing
         shell,
         "jobs/start",
         {
-            **libraries(),
             "NAME": order.name,
             "PREFIX": order.prefix,
             "NEW": "1" if order.new else "0",
@@ -216,7 +214,6 @@ def follow(
         shell,
         "jobs/follow",
         {
-            **libraries(),
             "NAME": name,
             "LINES": str(lines),
             "FOLLOW": "1" if wait else "0",
@@ -239,7 +236,7 @@ def follow(
 
 def find(shell: Shell) -> list[Job]:
     """List the installations of the account, also those of other machines with the same home."""
-    facts = script.run(shell, "jobs/list", libraries(), timeout=LOOK_TIMEOUT)
+    facts = script.run(shell, "jobs/list", {}, timeout=LOOK_TIMEOUT)
     found = []
     for record in facts.records("job", "name"):
         state, prefix = _STATES.get(record.one("state") or ""), record.one("prefix")

@@ -19,29 +19,30 @@ from jupyman import errors, remote
 
 # Enough for thousands of environments and ports; a host that prints more is broken or hostile.
 ANSWER_LIMIT = 4 * 1024 * 1024
+LOOK_TIMEOUT = 30.0  # seconds for a look at /proc and small files, on a slow network home
 _NAME = re.compile(r"^[a-z][a-z0-9_.-]*$")
-_SAYS = re.compile(r"[A-Za-z]")  # not the ^ below a mistake
+_WORDS = re.compile(r"[A-Za-z]")  # unlike the line with the ^ that marks a syntax error
 _ARGUMENT = re.compile(r"^[A-Z][A-Z0-9_]*$")
 
 
 class CommandResult(Protocol):
-    """What a finished command left: raw bytes, and its exit status (None: the link ended or it was killed)."""
+    """What a finished command left; `jupyman.ssh.exec.command.CompletedCommand` is one."""
 
     @property
     def stdout(self) -> bytes:
-        """What it printed."""
+        """What it printed, as raw bytes."""
 
     @property
     def stderr(self) -> bytes:
-        """What it complained."""
+        """What it printed there, as raw bytes."""
 
     @property
     def status(self) -> int | None:
-        """Its exit status."""
+        """Its exit status; None: the link ended or the command was killed."""
 
 
 class Shell(Protocol):
-    """What the core needs of a link: `jupyman.ssh.link.Link` has it, and so does a fake for tests."""
+    """What scripts need of a host; `jupyman.ssh.link.Link` has it."""
 
     def run(
         self,
@@ -56,8 +57,8 @@ class Shell(Protocol):
 
         Args:
             script: its text, sent on stdin.
-            timeout: seconds until it is given up (the channel is closed; the script may still run on the host).
-            limit: bytes of stdout and of stderr that are kept; what comes after is read and dropped.
+            timeout: seconds after which the channel is closed; the script may still run on the host.
+            limit: bytes of stdout and of stderr that are kept; the rest is read and dropped.
             on_line: called with each complete line of stdout as it comes (decoded, errors replaced, cut at 16 KiB).
             cancelled: when set, the channel is closed and `Interrupted` is raised.
 
@@ -70,7 +71,7 @@ class Shell(Protocol):
 
 @dataclass(frozen=True)
 class CancellableShell:
-    """A shell to look around with: whatever it runs is given up as soon as `cancelled` is set."""
+    """A shell for read-only work: whatever it runs ends as soon as `cancelled` is set."""
 
     shell: Shell
     cancelled: threading.Event
@@ -84,7 +85,7 @@ class CancellableShell:
         on_line: Callable[[str], None] | None = None,
         cancelled: threading.Event | None = None,
     ) -> CommandResult:
-        """Run it: see `Shell.run`."""
+        """Run a script: see `Shell.run`."""
         end = cancelled or self.cancelled
         return self.shell.run(script, timeout=timeout, limit=limit, on_line=on_line, cancelled=end)
 
@@ -96,7 +97,7 @@ class Facts:
     lines: list[tuple[str, str]] = field(default_factory=list)
 
     def one(self, name: str) -> str | None:
-        """Return the first value of `name`, None where absent or empty."""
+        """Return the first value of `name`, None when absent or empty."""
         return next((value or None for key, value in self.lines if key == name), None)
 
     def all(self, name: str) -> list[str]:
@@ -104,7 +105,7 @@ class Facts:
         return [value for key, value in self.lines if key == name]
 
     def number(self, name: str) -> int | None:
-        """Return the first value of `name` as an integer, None where it is none."""
+        """Return the first value of `name` as an integer, None when it is not one."""
         value = self.one(name)
         return int(value) if value is not None and re.fullmatch(r"-?[0-9]{1,18}", value) else None
 
@@ -133,17 +134,35 @@ class Facts:
             yield Facts(current)
 
 
+class ScriptError(Exception):
+    """The cause of an error that a script reported itself.
+
+    Attributes:
+        facts: all of the script's answer.
+    """
+
+    def __init__(self, facts: Facts) -> None:
+        super().__init__("reported by the script")
+        self.facts = facts
+
+
+def answer_of(error: errors.JupymanError) -> Facts | None:
+    """Return the script's answer when the script itself reported this error; None: it may not have ended in order."""
+    return error.__cause__.facts if isinstance(error.__cause__, ScriptError) else None
+
+
 def compose(name: str, arguments: Mapping[str, str], marker: str) -> str:
     """Build the text that goes to ``/bin/sh -s``.
 
     Args:
         name: the script in jupyman/remote, without ``.sh``.
         arguments: become the variables ``JM_<NAME>``; any text without NUL.
-        marker: random, fences the answer.
+        marker: random; its lines begin and end the answer.
 
     Returns:
-        One compound command, so a cut-off transfer runs nothing; before it a line for the zsh that a login script may
-        have put in the place of /bin/sh (``exec zsh`` in a .bashrc).
+        The libraries that the script uses, the script, and the call of its `main`: one compound command, so that a
+        truncated transfer runs nothing. Before it stands a line for zsh, which a login script may have started in the
+        place of /bin/sh (``exec zsh`` in a .bashrc).
 
     Raises:
         UsageFault: a value holds a NUL byte.
@@ -156,8 +175,7 @@ def compose(name: str, arguments: Mapping[str, str], marker: str) -> str:
             raise errors.UsageFault(f"a NUL character in {key.lower()}", "leave it out")
         lines.append(f"JM_{key}={shlex.quote(value)}")
     lines += [
-        remote.script("lib/common"),
-        remote.script(name),
+        *map(remote.script, ["lib/common", *remote.libraries(name), name]),
         "jm_begin",
         "main </dev/null",
         "jm_end $?",
@@ -169,7 +187,7 @@ def compose(name: str, arguments: Mapping[str, str], marker: str) -> str:
 
 
 def parse(answer: bytes, marker: str) -> tuple[Facts, int | None]:
-    """Read what stands between the markers.
+    """Read the answer between the markers.
 
     Args:
         answer: all of stdout; may hold banners, invalid UTF-8, control characters.
@@ -184,7 +202,7 @@ def parse(answer: bytes, marker: str) -> tuple[Facts, int | None]:
     begin, end = f"{marker} begin", f"{marker} end "
     for raw in answer.decode("utf-8", "replace").split("\n"):
         line = raw.rstrip("\r")
-        # A banner without a newline at its end stands before the begin marker on the same line.
+        # A banner without a final newline precedes the begin marker on the same line.
         if not inside:
             inside = line.endswith(begin)
             continue
@@ -199,13 +217,13 @@ def parse(answer: bytes, marker: str) -> tuple[Facts, int | None]:
 
 
 def failure(facts: Facts) -> errors.JupymanError | None:
-    """Return the error that a script named in its ``error`` line; None where there is none."""
+    """Return the error of a script's ``error`` line; None when there is none."""
     line = facts.one("error")
     if line is None:
         return None
     code, _, text = line.partition(" ")
     cls = errors.by_code(code) or errors.RemoteFailed
-    return cls(text or code, facts.one("hint") or "", facts=[list(line) for line in facts.lines])
+    return cls(text or code, facts.one("hint") or "")
 
 
 def run(
@@ -224,15 +242,15 @@ def run(
         name: the script.
         arguments: its variables, without the ``JM_``.
         timeout: seconds.
-        on_fact: called with each fact as it comes (progress).
+        on_fact: called with each fact as it comes.
         cancelled: ends the wait.
 
     Returns:
-        What it said.
+        Its answer.
 
     Raises:
-        JupymanError: the class whose code the script named in its ``error`` line.
-        RemoteFailed: the script broke or its answer was cut.
+        JupymanError: of the class whose code the script's ``error`` line has; see `answer_of`.
+        RemoteFailed: the script failed or its answer was cut.
         LinkLost, Interrupted: as `Shell.run`.
     """
     marker = f"jm-{secrets.token_hex(16)}"
@@ -256,18 +274,18 @@ def run(
     facts, status = parse(completed.stdout, marker)
     failed = failure(facts)
     if failed is not None:
-        raise failed
+        raise failed from ScriptError(facts)
     if status is None:
-        said = completed.stderr.decode("utf-8", "replace").splitlines()
-        # Not the line of our own that another shell quotes.
-        complaint = [line for line in said if _SAYS.search(line) and line.strip() not in script]
+        printed = completed.stderr.decode("utf-8", "replace").splitlines()
+        # Another shell quotes the line of ours that it cannot read: that is no explanation.
+        complaint = [line for line in printed if _WORDS.search(line) and line.strip() not in script]
         last = f": {complaint[-1][:200]}" if complaint else ""
         hint = "try `ssh HOST /bin/sh -c 'echo ok'`; the account must be able to run commands"
         if not seen.is_set() and f"{marker} begin".encode() not in completed.stdout:
             hint += ", and its login scripts may start another shell on a terminal only"
-        raise errors.RemoteFailed(f"the host did not finish our {name} script{last}", hint)
+        raise errors.RemoteFailed(f"the host did not finish the script {name}{last}", hint)
     if status != 0:
         complaint = completed.stderr.decode("utf-8", "replace").strip().splitlines()
         last = complaint[-1][:200] if complaint else f"status {status}"
-        raise errors.RemoteFailed(f"our {name} script failed on the host: {last}")
+        raise errors.RemoteFailed(f"the script {name} failed on the host: {last}")
     return facts

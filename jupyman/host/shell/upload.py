@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from jupyman import errors
-from jupyman.host.shell import jobs, script
+from jupyman.host.shell import script
 from jupyman.host.shell.script import ANSWER_LIMIT, CommandResult
 
 PIECE = 256 * 1024  # bytes
@@ -124,7 +124,7 @@ def upload(
             return None
         return pieces(int(start))
 
-    arguments = {**jobs.libraries(), "SHA": sha, "SIZE": str(size), "FILE": path.name}
+    arguments = {"SHA": sha, "SIZE": str(size), "FILE": path.name}
     facts = script.run(_Fed(link, feed), "envs/put", arguments, timeout=STALL, cancelled=cancelled)
     there = facts.one("path")
     if there is None:

@@ -1,9 +1,9 @@
 # shellcheck shell=sh
+# uses: lib/server
 # What can make environments here. Reads only.
-# JM_SERVER library  JM_ROOTS roots of conda and its kin that the probe saw, one a line
+# JM_ROOTS roots of conda and its kin that the probe saw, one a line
 # Says: home, jobs, machine, libc, tool.kind + .path, .root, .writable; python.path + .version, .venv
 main() {
-    eval "$JM_SERVER"
     say home "$HOME"
     say jobs "$(jm_root)/.environments"
     say machine "$(uname -m)"

@@ -1,9 +1,8 @@
-# shellcheck shell=sh disable=SC2154 # some variables come with JM_SERVER
+# shellcheck shell=sh disable=SC2154 # some variables come from the libraries
+# uses: lib/server
 # The files in which conda and pip read where packages come from. Reads only.
-# JM_SERVER library
 # Says: file.name, .path, .state (absent, ours, foreign), .kept (backup, absent), .sum, .line; kept.name, .line
 main() {
-    eval "$JM_SERVER"
     jm_file condarc "$HOME/.condarc"
     jm_file mambarc "$HOME/.mambarc"
     jm_pip=${XDG_CONFIG_HOME:-$HOME/.config}/pip/pip.conf

@@ -1,10 +1,10 @@
-# shellcheck shell=sh disable=SC2154 # some variables come with JM_SERVER
+# shellcheck shell=sh disable=SC2154 # some variables come from the libraries
+# uses: lib/server
 # Write a file of the user's own, at once or not at all, with its mode, through a link where it is one.
-# JM_SERVER library  JM_PATH  JM_SUM what cksum said of it when it was read, "" where it was absent  JM_TEXT
+# JM_PATH  JM_SUM what cksum said of it when it was read, "" where it was absent  JM_TEXT
 # JM_DO use: keep what was there beside it; reset: put that back
 # Says: written
 main() {
-    eval "$JM_SERVER"
     jm_real=$JM_PATH
     [ ! -L "$JM_PATH" ] || jm_real=$(readlink -f -- "$JM_PATH") || bail remote-failed "$JM_PATH leads nowhere" "mend or remove that link"
     jm_now=''

@@ -1,11 +1,10 @@
-# shellcheck shell=sh disable=SC2154 # some variables come with JM_SERVER and JM_ENVIRONMENT
+# shellcheck shell=sh disable=SC2154 # some variables come from the libraries
+# uses: lib/server lib/environment
 # The place where an environment shall lie. Reads only.
-# JM_SERVER JM_ENVIRONMENT libraries  JM_PREFIX  JM_NAME of the installation
+# JM_PREFIX  JM_NAME of the installation
 # Says: exists, incomplete, writable, folder (the nearest that is there), disk (a line of df -Pk), state + wish of an
 # earlier installation
 main() {
-    eval "$JM_SERVER"
-    eval "$JM_ENVIRONMENT"
     jm_dir=$(jm_jobs)/$JM_NAME
     jm_job_state "$jm_dir"
     say state "$jm_state"

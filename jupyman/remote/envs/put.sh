@@ -1,12 +1,11 @@
-# shellcheck shell=sh disable=SC2154 # some variables come with JM_SERVER and JM_ENVIRONMENT
+# shellcheck shell=sh disable=SC2154 # some variables come from the libraries
+# uses: lib/server lib/environment
 # Take a file that follows on stdin, from where an earlier upload of the same content was broken off.
-# JM_SERVER JM_ENVIRONMENT libraries  JM_SHA its SHA-256  JM_SIZE bytes  JM_FILE its name
+# JM_SHA its SHA-256  JM_SIZE bytes  JM_FILE its name
 # Says: feed N (then the bytes from N on are read from stdin), path, checking
 # The file comes only after `feed`: the shell, which reads this text from stdin too, has taken nothing of it by then.
 exec 3<&0
 main() {
-    eval "$JM_SERVER"
-    eval "$JM_ENVIRONMENT"
     umask 077
     # shellcheck disable=SC2317 # called by bail
     jm_undo() { jm_unclaim; }

@@ -1,11 +1,10 @@
-# shellcheck shell=sh disable=SC2154 # some variables come with JM_SERVER and JM_ENVIRONMENT
+# shellcheck shell=sh disable=SC2154 # some variables come from the libraries
+# uses: lib/server lib/environment
 # Look at an environment that shall go, or remove it: only a directory of this account that is an environment.
-# JM_SERVER JM_ENVIRONMENT libraries  JM_PREFIX, or "" where there is only an installation  JM_NAME of the installation, or ""
+# JM_PREFIX, or "" where there is only an installation  JM_NAME of the installation, or ""
 # JM_REMOVE 1: remove it  JM_FORCE 1: though programs of it run
 # Says: size (KiB), use PID UID KIND, state of the installation, removed
 main() {
-    eval "$JM_SERVER"
-    eval "$JM_ENVIRONMENT"
     jm_dir=''
     [ -z "$JM_NAME" ] || jm_dir=$(jm_jobs)/$JM_NAME
     jm_state=none

@@ -1,10 +1,9 @@
-# shellcheck shell=sh disable=SC2154 # some variables come with JM_SERVER and JM_ENVIRONMENT
+# shellcheck shell=sh disable=SC2154 # some variables come from the libraries
+# uses: lib/server lib/environment
 # Whether an environment can be changed, what runs from it, and which wheels fit here. Reads only.
-# JM_SERVER JM_ENVIRONMENT libraries  JM_PREFIX
+# JM_PREFIX
 # Says: use PID UID KIND, writable, machine, libc, pip
 main() {
-    eval "$JM_SERVER"
-    eval "$JM_ENVIRONMENT"
     jm_real=$(cd -P -- "$JM_PREFIX" 2>/dev/null && pwd) || bail env-missing "there is no directory $JM_PREFIX" "see jupyman env ls"
     jm_users "$JM_PREFIX" "$jm_real"
     jm_one=no

@@ -1,11 +1,10 @@
-# shellcheck shell=sh disable=SC2154 # some variables come with JM_SERVER and JM_ENVIRONMENT
+# shellcheck shell=sh disable=SC2154 # some variables come from the libraries
+# uses: lib/server lib/environment
 # What an installation does and has said.
-# JM_SERVER JM_ENVIRONMENT libraries  JM_NAME of the installation  JM_LINES of its log first  JM_FOLLOW 1: until it ends
+# JM_NAME of the installation  JM_LINES of its log first  JM_FOLLOW 1: until it ends
 # JM_BRIEF 1: of its log only the line that it is at
 # Says: event (begin KEY TEXT | end KEY STATE SECONDS), line, last, tick; at the end state, code, prefix, answer, log
 main() {
-    eval "$JM_SERVER"
-    eval "$JM_ENVIRONMENT"
     # shellcheck disable=SC2153 # JM_NAME comes from jupyman
     jm_dir=$(jm_jobs)/$JM_NAME
     jm_private "$jm_dir/status" || fail usage "no installation is called $JM_NAME on this host" "see jupyman env ls"

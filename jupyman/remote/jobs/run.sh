@@ -1,11 +1,10 @@
-# shellcheck shell=sh disable=SC2154 # some variables come with JM_SERVER and JM_ENVIRONMENT
+# shellcheck shell=sh disable=SC2154 # some variables come from the libraries
+# uses: lib/server lib/environment
 # Does an installation, step by step, with nobody watching: run from a file of its directory, by env_start.
-# JM_SERVER JM_ENVIRONMENT libraries  JM_NAME of the installation  JM_PREFIX  JM_TOOL  JM_NEW 1: PREFIX is made here
+# JM_NAME of the installation  JM_PREFIX  JM_TOOL  JM_NEW 1: PREFIX is made here
 # JM_COUNT of the steps  JM_STEPS sh text: `jm_do ID KEY SOFT TEXT SHOWN COMMAND...` each, and `jm_kernel ID TEXT SHOWN`
 # JM_UMASK of the account, from the environment
 main() {
-    eval "$JM_SERVER"
-    eval "$JM_ENVIRONMENT"
     umask 077
     jm_dir=$(jm_jobs)/$JM_NAME
     jm_ticks_own=$(jm_start $$)

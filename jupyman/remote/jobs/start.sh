@@ -1,13 +1,12 @@
-# shellcheck shell=sh disable=SC2154 # some variables come with JM_SERVER and JM_ENVIRONMENT
+# shellcheck shell=sh disable=SC2154 # some variables come from the libraries
+# uses: lib/server lib/environment
 # Begin an installation: write what it needs into its directory, and leave it running, whoever goes away.
-# JM_SERVER JM_ENVIRONMENT libraries  JM_NAME of the installation  JM_PREFIX  JM_NEW 1: PREFIX is to be made
+# JM_NAME of the installation  JM_PREFIX  JM_NEW 1: PREFIX is to be made
 # JM_CONDA 1: as an empty environment of conda  JM_MAKE id of the step that makes it  JM_RUN text of the runner
 # JM_KERNEL text of the script that adds the kernel, or ""  JM_WISH JSON  JM_FILE name and JM_TEXT content of the
 # user's file, or ""  JM_SCOPE 1: in a systemd scope
 # Says: existing (it runs already), resumed, begun
 main() {
-    eval "$JM_SERVER"
-    eval "$JM_ENVIRONMENT"
     jm_umask=$(umask)
     umask 077
     jm_made=''

@@ -1,11 +1,11 @@
 # shellcheck shell=sh
+# uses: lib/kernel
 # Register an environment as a kernel of this account, prove that it runs, or leave everything as it was.
 # JM_NAME kernel  JM_DISPLAY  JM_PYTHON JM_PREFIX JM_ENV JM_KIND JM_ROOT of the environment  JM_INSTALL 1: ipykernel too
 # JM_REPLACE 1: also a kernel of another environment  JM_PROOF 1 and JM_LIMIT seconds  JM_WISH JSON for JM_WRITE
-# JM_WRITE JM_PROVE Python programs  JM_KERNEL library
+# JM_WRITE JM_PROVE Python programs
 # Says: step, line, directory, refreshed, executable, prefix, version, conda, json
 main() {
-    eval "$JM_KERNEL"
     jm_backup='' jm_target='' jm_began='' jm_temporary='' jm_answer='' jm_status=''
     trap 'jm_rollback; exit 0' HUP INT TERM PIPE
     [ -x "$JM_PYTHON" ] || fail env-missing "there is no Python at $JM_PYTHON" "see jupyman env ls"

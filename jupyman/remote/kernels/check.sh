@@ -1,12 +1,12 @@
 # shellcheck shell=sh
+# uses: lib/kernel
 # Start a kernel to see that it works, and look what it has. Changes nothing.
 # JM_NAME kernel  JM_SPECS the folder that its spec lies in  JM_PYTHON whose jupyter_client starts it; empty: nobody's
 # JM_PROGRAM the program of its argv, where that is known by its path  JM_PREFIX where it should run, where that is known
-# JM_NAMED 1: the user asked for this kernel  JM_LIMIT seconds  JM_PROVE Python program  JM_KERNEL library
+# JM_NAMED 1: the user asked for this kernel  JM_LIMIT seconds  JM_PROVE Python program
 # Says: missing PATH; or foreign PATH, and it was not started; or executable, prefix, version, conda, ipywidgets (kernel_proof.py), expected PREFIX, ready yes; or
 # failed WHY, and where the program is a Python: ipykernel none, broken WHY, or fine
 main() {
-    eval "$JM_KERNEL"
     jm_temporary='' jm_answer='' jm_complaint=''
     if [ -n "$JM_PROGRAM" ] && [ ! -x "$JM_PROGRAM" ]; then
         say missing "$JM_PROGRAM"

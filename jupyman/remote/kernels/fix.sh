@@ -1,11 +1,11 @@
 # shellcheck shell=sh
+# uses: lib/kernel
 # Install packages into an environment by its own tool, or only tell how.
-# JM_PYTHON JM_PREFIX JM_KIND JM_ROOT of the environment  JM_PACKAGES one a line  JM_KERNEL library
+# JM_PYTHON JM_PREFIX JM_KIND JM_ROOT of the environment  JM_PACKAGES one a line
 # JM_COMMAND what the user was shown and agreed to, one word a line; empty: only tell
 # Says: word (each of the command), or tool none, or owner NAME of an environment that is not the account's to change;
 # then line (each of the command's output), status
 main() {
-    eval "$JM_KERNEL"
     jm_status=''
     # shellcheck disable=SC2086 # split into words on purpose, at line ends only
     {

@@ -1,10 +1,10 @@
-# shellcheck shell=sh disable=SC2154 # some variables come with JM_SERVER
-# Kernels of this account whose server is gone. JM_SERVER library
+# shellcheck shell=sh disable=SC2154 # some variables come from the libraries
+# uses: lib/server
+# Kernels of this account whose server is gone. 
 # JM_LIST empty: find them. Else lines `PID TICKS`: end these, if they still are what they were and still orphans, with
 # what they started. JM_BOOT of the machine  JM_GRACE seconds after SIGTERM, JM_FORCE 1: then SIGKILL.
 # Says: boot_id, orphan.pid + .ticks + .file + .memory (KiB) + .child (PID)...; with JM_LIST: ended PID, alive PID, changed PID
 main() {
-    eval "$JM_SERVER"
     say boot_id "$(jm_boot_id)"
     [ -d /proc/self ] || return 0
     if [ -n "$JM_LIST" ]; then

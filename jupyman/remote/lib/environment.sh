@@ -1,5 +1,6 @@
 # shellcheck shell=sh disable=SC2154
-# What the scripts about environments share; it travels as the value of JM_ENVIRONMENT and is eval'ed after JM_SERVER.
+# uses: lib/server
+# What the scripts about environments share; a library.
 # An installation's directory is ~/.local/state/jupyman/<node>/.environments/<name>: `status` (lines `KEY VALUE`), `steps`
 # (what began and ended in this run), `done` (ids of finished steps), `log`, `wish`.
 

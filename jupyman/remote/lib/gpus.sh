@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# What nvidia-smi tells, and whose the processes on the GPUs are; it travels as the value of JM_GPUS and is eval'ed.
+# What nvidia-smi tells, and whose the processes on the GPUs are; a library.
 # JM_GPU_TIMEOUT seconds for each question, which are asked at once.
 # Says: gpu.status .row .minimal .header_status .header .list .apps_status .app .user .uid .link .kernel .driver_file
 

@@ -40,7 +40,7 @@ owned = sys.prefix == sys.base_prefix and os.path.exists(os.path.join(paths["std
 print(paths["purelib"], int(bool(site.ENABLE_USER_SITE)), int(owned), sep="\n")' 2>/dev/null </dev/null) || return 1
     {
         read -r jm_site
-        read -r jm_user
+        read -r jm_user_site
         read -r jm_owned
     } <<JM_END
 $jm_where
@@ -48,7 +48,7 @@ JM_END
     jm_pip=''
     ! "$JM_PYTHON" -m pip --version >/dev/null 2>&1 </dev/null || jm_pip=1
     if [ "$jm_owned" = 1 ] || [ ! -w "$jm_site" ]; then
-        if [ "$jm_owned" = 1 ] || [ "$jm_user" != 1 ] || [ -z "$jm_pip" ]; then return 2; fi
+        if [ "$jm_owned" = 1 ] || [ "$jm_user_site" != 1 ] || [ -z "$jm_pip" ]; then return 2; fi
         printf '%s\n' "$JM_PYTHON" -m pip install --user --disable-pip-version-check --no-input "$@"
         return 0
     fi

@@ -1,4 +1,5 @@
 # shellcheck shell=sh disable=SC2034,SC2154 # the variables are those of the script that evals it
+# uses: lib/server
 # One launch, or one change of the token, at a time for a session; it travels as the value of JM_LOCK and is eval'ed after
 # JM_SERVER. Uses jm_dir (the session's directory), JM_NAME, JM_TIMEOUT (seconds to wait), JM_ID and jm_undo; sets jm_locked.
 

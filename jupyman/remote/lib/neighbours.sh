@@ -1,5 +1,6 @@
-# shellcheck shell=sh disable=SC2154 # some variables come with JM_SERVER
-# Do other people have accounts on this host? launch asks; it travels as the value of JM_NEIGHBOURS and is eval'ed.
+# shellcheck shell=sh disable=SC2154 # some variables come from the libraries
+# uses: lib/server
+# Do other people have accounts on this host? launch asks; a library.
 # Nobody can list the accounts of a directory service (LDAP, AD: enumeration is off as a rule), and what cannot be seen
 # is no proof. So status 0, "alone", is for hosts where all accounts can be seen and all but ours and root are programs'.
 

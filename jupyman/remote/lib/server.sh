@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# What launch, find, verify, stop, logs and adopt share; it travels as the value of JM_SERVER and is eval'ed.
+# What launch, find, verify, stop, logs and adopt share; a library.
 # A session's directory is ~/.local/state/jupyman/<node>/<name>; its `record` holds lines `KEY VALUE`.
 
 jm_me=$(id -u)

@@ -1,4 +1,5 @@
 # shellcheck shell=sh
+# uses: lib/server lib/gpus
 # Everything that `check` asks of a host, at once and in one trip: the scripts probe, find, ports and orphans.
 # JM_DO_PROBE JM_DO_FIND JM_DO_PORTS JM_DO_ORPHANS their texts, and the variables of each.
 # Says: what they say; part servers, part ports, part orphans when that script is through.

@@ -1,6 +1,7 @@
 # shellcheck shell=sh
+# uses: lib/gpus
 # One read-only look at the host. JM_DEPTH launch|full  JM_DIR the wanted root directory  JM_GPU_TIMEOUT seconds
-# JM_EXTRA further prefixes, one a line  JM_GPUS library. No conda is run: it takes a second, and reading its files 20 ms.
+# JM_EXTRA further prefixes, one a line. No conda is run: it takes a second, and reading its files 20 ms.
 main() {
     jm_head
     jm_bounded "$((JM_GPU_TIMEOUT + 5))" jm_parts
@@ -21,7 +22,7 @@ jm_head() {
 jm_parts() {
     # By exec: for a redirection of the call alone the shell keeps a copy of stderr, and so do all that it forks.
     exec 2>/dev/null
-    { eval "$JM_GPUS"; jm_gpus; say part gpus; } &
+    { jm_gpus; say part gpus; } &
     { jm_disk; say part disk; } &
     jm_logind &
     if [ "$JM_DEPTH" = full ]; then { jm_toolkits; say part toolkits; } & fi

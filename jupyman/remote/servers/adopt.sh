@@ -1,10 +1,10 @@
-# shellcheck shell=sh disable=SC2154 # some variables come with JM_SERVER
+# shellcheck shell=sh disable=SC2154 # some variables come from the libraries
+# uses: lib/server
 # Write a record for a server that the user started, so that other computers see that a session has it. Its token stays
 # where Jupyter keeps it: the record names Jupyter's runtime file.
-# JM_SERVER library  JM_NAME session  JM_PID JM_TICKS JM_BOOT JM_ENDPOINT  JM_RECORD lines of the record
+# JM_NAME session  JM_PID JM_TICKS JM_BOOT JM_ENDPOINT  JM_RECORD lines of the record
 # Says: record.*
 main() {
-    eval "$JM_SERVER"
     umask 077
     if [ "$(jm_boot_id)" != "$JM_BOOT" ] || ! jm_alive "$JM_PID" "$JM_TICKS" || ! jm_serves "$JM_PID" "$JM_ENDPOINT"; then
         fail server-exited "the server with pid $JM_PID is gone" "see jupyman ps --all"

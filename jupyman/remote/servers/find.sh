@@ -1,10 +1,9 @@
-# shellcheck shell=sh disable=SC2154 # some variables come with JM_SERVER
+# shellcheck shell=sh disable=SC2154 # some variables come from the libraries
+# uses: lib/server
 # All launch records of this node, the names of those of other nodes, and every Jupyter of this account that runs.
 # Reads only: `jupyter server list` would delete what other nodes of a shared home have written.
-# JM_SERVER library
 # Says: node, boot_id, record.*, other.node + other.name, server.file + server.pid, .start_ticks, .started, .app, .listen, .kernels, .json
 main() {
-    eval "$JM_SERVER"
     jm_here=$(jm_node)
     say node "$jm_here"
     say boot_id "$(jm_boot_id)"

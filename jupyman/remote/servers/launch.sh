@@ -1,13 +1,11 @@
 # shellcheck shell=sh
+# uses: lib/server lib/lock lib/neighbours
 # Start a Jupyter server and wait until it answers; or return the one that this session already has.
-# JM_SERVER JM_LOCK libraries  JM_NAME session  JM_ID of this launch  JM_PYTHON JM_PREFIX JM_ENV  JM_APP lab|notebook|server
+# JM_NAME session  JM_ID of this launch  JM_PYTHON JM_PREFIX JM_ENV  JM_APP lab|notebook|server
 # JM_DIR root directory ("" is home)  JM_SOCK 1: a UNIX socket where it can  JM_SCOPE 1: in a systemd scope  JM_PORTS candidates else  JM_TIMEOUT seconds  JM_ACTIVATE sh text  JM_CONFIG JM_CHECK
-# Python programs  JM_KERNEL what ipykernels read  JM_NEIGHBOURS library  JM_DEBUGGER on|off|auto (on where nobody else has an account)  JM_RECORD further record lines  JM_CUDA CUDA_VISIBLE_DEVICES, when JM_CUDA_SET is 1
+# Python programs  JM_KERNEL what ipykernels read  JM_DEBUGGER on|off|auto (on where nobody else has an account)  JM_RECORD further record lines  JM_CUDA CUDA_VISIBLE_DEVICES, when JM_CUDA_SET is 1
 # Says: step, tick, listening (its own socket, from then on), log, existing, record.*
 main() {
-    eval "$JM_SERVER"
-    eval "$JM_LOCK"
-    eval "$JM_NEIGHBOURS"
     jm_umask=$(umask)
     umask 077
     jm_pid='' jm_began='' jm_runtime='' jm_locked='' jm_making='' jm_done='' jm_kept='' jm_telling=''

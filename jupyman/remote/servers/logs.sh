@@ -1,10 +1,10 @@
 # shellcheck shell=sh
+# uses: lib/server
 # Lines of a server's log, tokens blotted out.
-# JM_SERVER library  JM_NAME session  JM_DIRECTORY of it, or ""  JM_LINES how many  JM_FOLLOW 1: go on until the channel
+# JM_NAME session  JM_DIRECTORY of it, or ""  JM_LINES how many  JM_FOLLOW 1: go on until the channel
 # closes. No `tail -f`: it would notice the closed channel only at the next line, and stay on the host until then.
 # Says: line, tick
 main() {
-    eval "$JM_SERVER"
     jm_dir=${JM_DIRECTORY:-$(jm_root)/$JM_NAME}
     jm_log=$jm_dir/log
     jm_private "$jm_log" || fail usage "session $JM_NAME has no log on this host ($jm_log)" "a server that jupyman did not start writes its log elsewhere"

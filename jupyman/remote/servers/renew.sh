@@ -1,14 +1,13 @@
-# shellcheck shell=sh disable=SC2154 # some variables come with JM_SERVER and JM_LOCK
+# shellcheck shell=sh disable=SC2154 # some variables come from the libraries
+# uses: lib/server lib/lock
 # Give a running server of ours another token, without a restart: the one that it has may be known to somebody else. Its
 # token file is replaced, which the server notices at its next request (jupyter_config.py); then it is asked on the host
 # itself: the new token must be let in and the old one not, or the old file comes back.
-# JM_SERVER JM_LOCK libraries  JM_NODE where it was started  JM_PID JM_TICKS JM_BOOT  JM_ENDPOINT port or UNIX socket
+# JM_NODE where it was started  JM_PID JM_TICKS JM_BOOT  JM_ENDPOINT port or UNIX socket
 # JM_DIRECTORY of the session  JM_NAME session  JM_ID of this change  JM_TIMEOUT seconds to wait for a launch under way
 # JM_CHECK Python program
 # Says: node, state as verify.sh; renewed yes|no (no: it does not read its token again); token
 main() {
-    eval "$JM_SERVER"
-    eval "$JM_LOCK"
     umask 077
     jm_locked=''
     jm_dir=$JM_DIRECTORY

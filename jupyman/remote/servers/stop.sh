@@ -1,11 +1,11 @@
 # shellcheck shell=sh
+# uses: lib/server
 # End a server with its kernels and their children. Its identity is checked in here, directly before each signal.
-# JM_SERVER library  JM_NODE where it was started  JM_PID JM_TICKS JM_BOOT  JM_DIRECTORY of the session, or ""  JM_GRACE seconds  JM_FORCE 1: SIGKILL
+# JM_NODE where it was started  JM_PID JM_TICKS JM_BOOT  JM_DIRECTORY of the session, or ""  JM_GRACE seconds  JM_FORCE 1: SIGKILL
 # after the grace  JM_BY who, for the record.
 # JM_CANCEL 1: instead, undo the launch JM_ID of session JM_NAME, wherever it is.
 # Says: state stopped|gone|alive
 main() {
-    eval "$JM_SERVER"
     # A pid of another machine with the same home means nothing here, and its files are not ours to tidy.
     [ -z "${JM_NODE-}" ] || [ "$JM_NODE" = "$(jm_node)" ] ||
         fail remote-failed "the server runs on $JM_NODE, and this login reached $(jm_node)" "log in to $JM_NODE itself: name it in ~/.ssh/config, then jupyman kill there"

@@ -1,9 +1,9 @@
 # shellcheck shell=sh
+# uses: lib/server
 # Does this very server still run, and is the socket that it is reached by its own? Asked before any token travels.
-# JM_SERVER library  JM_NODE where it was started  JM_PID JM_TICKS JM_BOOT  JM_ENDPOINT port or UNIX socket  JM_DIRECTORY of the session, or ""
+# JM_NODE where it was started  JM_PID JM_TICKS JM_BOOT  JM_ENDPOINT port or UNIX socket  JM_DIRECTORY of the session, or ""
 # Says: node, state alive|exited|rebooted|taken|not-listening|elsewhere, kernels what exposes them, token, stopped_by, oom, log
 main() {
-    eval "$JM_SERVER"
     # The login may have reached another machine with the same home: of a process over there nothing is known here.
     say node "$(jm_node)"
     if [ -n "$JM_NODE" ] && [ "$JM_NODE" != "$(jm_node)" ]; then

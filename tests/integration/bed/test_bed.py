@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import pwd
 import socket
+import subprocess
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.bed import KINDS, Bed, Cli, User, wait_until
+from tests.bed import KINDS, Bed, Cli, User, needs_root, private_sshd, wait_until
 from tests.bed.accounts import NOISE_LINES
 
 SHELL_NAMES = {"bash": "bash", "dash": "dash", "tcsh": "tcsh", "fish": "fish", "zsh": "zsh"}
 QUERY = "nvidia-smi --query-gpu={} --format=csv,noheader,nounits"
 APPS = "nvidia-smi --query-compute-apps=gpu_uuid,pid,process_name,used_gpu_memory --format=csv,noheader,nounits"
-
-needs_root = pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can make accounts")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -273,3 +271,10 @@ def test_the_command_line_has_a_home_of_its_own(cli: Cli, jupyman_home: Path, ss
     ran = cli("--version")
     assert ran.rc == 0, ran
     assert cli.browsed == []
+
+
+def test_openssh_logs_in_to_a_private_sshd(tmp_path: Path) -> None:
+    with private_sshd(tmp_path / "bed") as sshd:
+        words = ["ssh", "-F", str(sshd.ssh_config), "-o", "BatchMode=yes", "bed", "echo hello"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        assert done.stdout == "hello\n", done.stderr

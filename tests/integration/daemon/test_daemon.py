@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
+import msgspec
 import pytest
 
 import jupyman.client
@@ -19,6 +20,7 @@ import jupyman.daemon.web_server
 from jupyman import __version__, api, errors, paths
 from jupyman.api.results import SessionUrl
 from jupyman.client import Client
+from jupyman.local import hello
 from tests import fakes
 
 WAIT = 10.0  # seconds that an event may take on a busy machine
@@ -376,7 +378,8 @@ def test_status_and_stop_need_no_backend(daemon: fakes.Served) -> None:
 
 
 def test_other_version(daemon: fakes.Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jupyman.client, "__version__", "0.0.1")
+    real = hello.ours
+    monkeypatch.setattr(hello, "ours", lambda busy: msgspec.structs.replace(real(busy), version="999.0.0"))
     result = daemon.run("ps")
     assert result.status == 41
     assert "jupyman daemon restart" in result.stderr

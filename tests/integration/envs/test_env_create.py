@@ -68,7 +68,7 @@ def test_uv_with_the_torch_of_this_driver(mine: Cli, user: User, with_uv: Path, 
     # Its name is taken now, and its log is there.
     ran = mine("env", "create", "work", "server1", "--tool", "uv")
     says(ran, 2)
-    assert "has an environment work already" in ran.stderr
+    assert "already has an environment work" in ran.stderr
     log = mine("env", "logs", "work", "server1", "-n", "10000").stdout
     assert "==> [3/7] torch 2.6+cu124, for driver 550.54.15" in log
     assert f"$ {with_uv} pip install" in log
@@ -146,9 +146,9 @@ def test_what_is_refused_before_anything_is_touched(mine: Cli, user: User, with_
         ("x", ("--mirror", "nosuch"), 2, "no mirror is called"),
         ("x", ("--tool", "uv", "--dir", "/usr/lib"), 27, "no permission to write in /usr/lib"),
         ("x", ("--tool", "uv", "--dir", "/nonexistent/at/all"), 27, "no permission to write in /"),
-        ("linked", ("--tool", "uv"), 2, "exists already"),
+        ("linked", ("--tool", "uv"), 2, "already exists"),
         ("taken", ("--tool", "uv"), 2, "kernel taken already runs another environment"),
-        ("lab", ("--tool", "uv"), 2, "has an environment lab already"),
+        ("lab", ("--tool", "uv"), 2, "already has an environment lab"),
     ):
         ran = mine("env", "create", name, "server1", *words)
         says(ran, status)

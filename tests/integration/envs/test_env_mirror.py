@@ -156,7 +156,7 @@ def test_which_mirror_answers(near: Cli, user: User) -> None:
     assert "not reached" in text.stdout
     ran = near("env", "mirror", "use", "half", "server1", "-y")
     assert ran.rc == 0, ran
-    assert "half is written, but does not answer from there for conda" in ran.stderr
+    assert "half is configured, but does not answer to server1 for conda" in ran.stderr
 
 
 @pytest.mark.parametrize("missing", [(), ("curl",), ("curl", "wget"), ("curl", "wget", "python3", "python")])

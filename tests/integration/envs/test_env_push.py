@@ -146,7 +146,7 @@ def test_a_running_kernel_is_asked_about(mine: Cli, user: User, index: Index, en
         says(ran, 2)
         assert f"in use by running kernels or servers (pid {kernel.pid})" in ran.stderr
         with Terminal(mine, *words) as terminal:
-            terminal.expect("Install into it all the same? [y/N]")
+            terminal.expect("Install into it anyway? [y/N]")
             terminal.type("y\n")
             assert terminal.end(60).rc == 0
         kernel.kill()

@@ -47,7 +47,7 @@ def test_the_link_is_lost_in_the_middle(mine: Cli, user: User, conda: Path, busy
         cut(user)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 13, err
-    assert "the installation of long goes on without it" in err
+    assert "the installation of long keeps running" in err
     assert "jupyman env logs long --host server1 -f" in err.splitlines()[-1]
     assert state(mine, "long") == "installing"
     # A second one of that name joins it instead of starting another.
@@ -123,7 +123,7 @@ def test_a_killed_one_goes_on_when_it_is_named_again(mine: Cli, user: User, cond
             os.kill(child.pid, signal.SIGKILL)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 27
-    assert "was ended from outside" in err
+    assert "was stopped from outside" in err
     assert state(mine, "long") == "incomplete"
     assert (conda / "envs" / "long" / ".jupyman-incomplete").exists()
     busy()

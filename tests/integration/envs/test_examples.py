@@ -127,7 +127,7 @@ def test_a_cell_that_fails_is_the_last(desk: Desk) -> None:
     notebook(desk, "fails.ipynb", "print('mended')")
     status, text = desk.run("server1", path)
     assert status == 1
-    assert "error: another notebook called fails.ipynb lies on the server\nhint: rename one of them" in text
+    assert "error: the server has another notebook called fails.ipynb\nhint: rename one of them" in text
     assert len(desk.kept("fails.ipynb")["cells"]) == 3
     status, text = desk.run("server1", path, "--replace", "-o", "mended.ipynb")
     assert status == 0, text

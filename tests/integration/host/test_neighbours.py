@@ -1,8 +1,9 @@
-"""Does a host have other people's accounts? Asked on a machine whose accounts and processes a test makes up."""
+"""Whether a host has accounts of other people: on a machine whose accounts and processes the test makes up."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -23,10 +24,10 @@ SERVICES = (
 )
 OTHER = "anna:x:1001:1001::/home/anna:/bin/zsh\n"
 FILES = "passwd:         files systemd\ngroup: files ldap\n"
-# Mounts of its own, and processes of its own.
+# In a mount and a PID namespace of its own. The whole of /etc is replaced: a mount on /etc/passwd itself ends when the
+# useradd of another worker renames a new file over it (the kernel then detaches the mount in all namespaces).
 INSIDE = r"""
-mount --bind "$1/passwd" /etc/passwd && mount --bind "$1/nsswitch.conf" /etc/nsswitch.conf &&
-    mount --bind "$1/login.defs" /etc/login.defs || exit 9
+mount --bind "$1/etc" /etc || exit 9
 uid=$2
 eval "$3"
 exec setpriv --reuid="$uid" --regid="$uid" --clear-groups sh "$1/ask"
@@ -63,19 +64,15 @@ def test_who_else_has_an_account(
     if os.geteuid() != 0:
         pytest.skip("only root can make up accounts")
     folder = bed.folder / f"etc-{tmp_path.name}"  # others can read it
-    folder.mkdir()
-    for name, text in {
-        "passwd": passwd,
-        "nsswitch.conf": nsswitch,
-        "login.defs": "# UID_MIN 5\nUID_MIN\t\t\t 1000\n",
-        "ask": "\n".join(
-            [
-                *map(remote.script, ("lib/common", "lib/server", "lib/neighbours")),
-                "jm_alone && echo alone || echo shared",
-            ]
-        ),
-    }.items():
-        (folder / name).write_text(text)
+    etc = folder / "etc"
+    etc.mkdir(parents=True)
+    if Path("/etc/alternatives").exists():
+        shutil.copytree("/etc/alternatives", etc / "alternatives", symlinks=True)  # Debian's awk is a link to there
+    (etc / "passwd").write_text(passwd)
+    (etc / "nsswitch.conf").write_text(nsswitch)
+    (etc / "login.defs").write_text("# UID_MIN 5\nUID_MIN\t\t\t 1000\n")
+    functions = map(remote.script, ("lib/common", "lib/server", "lib/neighbours"))
+    (folder / "ask").write_text("\n".join([*functions, "jm_alone && echo alone || echo shared"]))
     words = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", INSIDE, "sh"]
     ran = subprocess.run(
         [*words, str(folder), str(uid), before], capture_output=True, text=True, timeout=60, check=False

@@ -177,7 +177,7 @@ def test_check_gives_up_what_hangs_and_says_so(tree: Tree) -> None:
     report = check.look(shell, "here")  # type: ignore[arg-type]  # no GPU here: no server is asked for its notebooks
     assert time.monotonic() - began < 20
     assert [one.text for one in report.problems if one.code == "look-unfinished"] == [
-        "looking for kernels whose server is gone took too long"
+        "looking for orphaned kernels took too long"
     ]
     assert "miniconda3" in inside(tree, report)
 

@@ -115,18 +115,18 @@ def test_what_is_left_of_a_dead_server_is_shown_and_ended(cli: Cli, bed: Bed) ->
     assert orphaned(cli) == []
     ran = cli("kill", "--orphans", "server1")
     assert ran.rc == 0, ran
-    assert "no kernel of yours on server1 is without its server" in ran.stderr
+    assert "no orphaned kernels on server1" in ran.stderr
     crash(session)
     wait_until(lambda: not alive(plain.pid), what="the end of the kernel that saw it")
     assert [alive(one.pid) for one in (shell, inner, stuck)] == [True, True, True]
     user.set_gpu("two-a100", apps=[(GPU, child, "sleep", "11264"), (GPU, stuck.pid, "python", "1024")])
     [problem] = orphaned(cli)
-    assert problem["text"].startswith("2 kernels whose server is gone hold ")
+    assert problem["text"].startswith("2 orphaned kernels hold ")
     assert "12 GiB of GPU 0" in problem["text"]
     assert problem["fix"] == "jupyman kill --orphans server1"
     pids = [shell.pid, inner.pid, stuck.pid, child]
     with Terminal(cli, "kill", "--orphans", "server1") as terminal:
-        terminal.expect("On server1 nobody can reach any more: ")
+        terminal.expect("Orphaned kernels on server1: ")
         terminal.expect("[y/N]")
         shown = " ".join(terminal.seen.split())
         assert f"kernel {hanging.id[:8]} (pid {stuck.pid}, " in shown

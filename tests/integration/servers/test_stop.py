@@ -55,7 +55,7 @@ subprocess.Popen(["sh", "-c", "trap '' TERM HUP; sleep 1000 & wait; wait"])
     child = int(execute(running, code))
     runtime = runtime_dir(running)
     assert alive(child)
-    assert nohup.stop(account, running, by="tester@here")
+    assert nohup.NohupLauncher(account, "tester@here").stop(running)
     assert not alive(running.server.pid)
     assert processes(account.uid) == []
     assert not runtime.exists()

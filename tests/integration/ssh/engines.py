@@ -11,10 +11,9 @@ import pytest
 
 from jupyman.ssh.channels.transport import Address
 from jupyman.ssh.forward import engine
-from jupyman.ssh.wire.packetizer import Packetizer
 from jupyman.ssh.wire.paramiko_packets import ParamikoPacketizer
+from tests.bed.sshd import Sshd
 from tests.integration.ssh.fabric_ports import Ports
-from tests.integration.ssh.test_sshd_bed import Sshd
 
 # "plain" is ours on paramiko's own packetizer, as when a new paramiko does not fit ours.
 Name = Literal["native", "plain", "sshtunnel", "fabric"]
@@ -54,13 +53,6 @@ class Local(Protocol):
 Listen = Callable[..., Local]
 
 
-@pytest.fixture(params=["ours", "paramiko's"])
-def packets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which packetizer carries the links of the test: ours, and the one for a paramiko that ours does not fit."""
-    chosen = Packetizer if request.param == "ours" else ParamikoPacketizer
-    monkeypatch.setattr("jupyman.ssh.wire.self_check.packetizer", lambda: chosen)
-
-
 @dataclass
 class _FabricPort:
     """A forward of fabric's."""
@@ -76,7 +68,7 @@ class _FabricPort:
 
 
 @contextlib.contextmanager
-def listening(name: Name, bed: Sshd, fabric: Ports) -> Iterator[Listen]:
+def listening(name: Name, sshd: Sshd, fabric: Ports) -> Iterator[Listen]:
     """Yield a function that makes a local port: `listen(target, address="127.0.0.1")`."""
     if name == "fabric":
         fabric.reset()
@@ -91,7 +83,7 @@ def listening(name: Name, bed: Sshd, fabric: Ports) -> Iterator[Listen]:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         if name == "plain":
             patch.setattr("jupyman.ssh.wire.self_check.packetizer", lambda: ParamikoPacketizer)
-        link = stack.enter_context(contextlib.closing(bed.open()))
+        link = stack.enter_context(contextlib.closing(sshd.open()))
         one = engine.make("test", "sshtunnel" if name == "sshtunnel" else "native")
         one.attach(link)
         stack.callback(one.close)

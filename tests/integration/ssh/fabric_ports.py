@@ -1,8 +1,8 @@
-"""fabric's forwards in a process of their own: it leaves sockets and threads behind where it fails.
+"""fabric's forwards in a process of their own: it leaves sockets and threads behind when it fails.
 
-``python -m tests.integration.fabric_ports ADDRESS PORT USER KEY`` reads lines of JSON: ``null`` is a new connection in
-place of the one before, ``[HOST, PORT, LOCAL_ADDRESS]`` a forward on it, answered with its local port, or null where it
-does not come up. It ends with its input.
+``python -m tests.integration.ssh.fabric_ports ADDRESS PORT USER KEY`` reads lines of JSON: ``null`` is a new connection
+in place of the one before, ``[HOST, PORT, LOCAL_ADDRESS]`` a forward on it, answered with its local port, or null when
+it does not come up. It ends with its input.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 
 import psutil
 
-from tests.integration.ssh.test_sshd_bed import Sshd
+from tests.bed.sshd import Sshd
 
 WAIT = 2.0  # seconds for a forward to listen
 
@@ -48,16 +48,16 @@ class Ports:
 
 
 @contextlib.contextmanager
-def running(bed: Sshd) -> Iterator[Ports]:
+def running(sshd: Sshd) -> Iterator[Ports]:
     """Run it."""
     words = [
         sys.executable,
         "-m",
         "tests.integration.ssh.fabric_ports",
-        bed.address,
-        str(bed.port),
+        sshd.address,
+        str(sshd.port),
         _user(),
-        str(bed.user_key),
+        str(sshd.client_key),
     ]
     with subprocess.Popen(
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

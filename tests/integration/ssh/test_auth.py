@@ -18,107 +18,91 @@ import pytest
 from jupyman import errors
 from jupyman.ssh.channels import transport
 from jupyman.ssh.login.auth import Keyring
-from tests.integration.ssh.test_sshd_bed import Answers, Sshd, keygen, needs_root, public, sshd
+from tests.bed import needs_root
+from tests.bed.sshd import Sshd, keygen, private_sshd, public
+from tests.integration.ssh.answers import Answers
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("auth")
-
-
-@pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[Sshd]:
-    with sshd(folder / "bed") as one:
-        yield one
-
-
-@pytest.fixture
-def bed(server: Sshd) -> Iterator[Sshd]:
-    yield server
-    server.authorized.write_text(public(server.user_key) + "\n")
-    server.configure()
-
-
-def works(bed: Sshd, ask: Answers | None = None, *, agent: str | None = None, keyring: Keyring | None = None) -> bool:
-    with contextlib.closing(bed.open(ask=ask, agent=agent, keyring=keyring)) as link:
+def works(sshd: Sshd, ask: Answers | None = None, *, agent: str | None = None, keyring: Keyring | None = None) -> bool:
+    with contextlib.closing(sshd.open(ask=ask, agent=agent, keyring=keyring)) as link:
         return link.run("echo hello\n", timeout=10).stdout == b"hello\n"
 
 
 # --- keys ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_wrong_key_is_refused_and_said(bed: Sshd, tmp_path: Path) -> None:
+def test_a_wrong_key_is_refused_and_said(sshd: Sshd, tmp_path: Path) -> None:
     wrong = keygen(tmp_path / "wrong")
-    bed.configure(f"IdentityFile {wrong}")
-    bed.authorized.write_text("")
+    sshd.configure(f"IdentityFile {wrong}")
+    sshd.authorized.write_text("")
     with pytest.raises(errors.AuthenticationFailed, match="publickey") as caught:
-        bed.open(ask=Answers())
+        sshd.open(ask=Answers())
     assert caught.value.details["needs_prompt"] is False
     assert caught.value.details["allowed"] == ["publickey"]
-    assert caught.value.details["tried"] == [f"key {wrong}", f"key {bed.user_key}"]
+    assert caught.value.details["tried"] == [f"key {wrong}", f"key {sshd.client_key}"]
     with pytest.raises(errors.AuthenticationFailed) as caught:
-        bed.open()
+        sshd.open()
     assert caught.value.details["needs_prompt"] is False, "no answer would have helped"
 
 
 @pytest.mark.parametrize("kind", ["rsa", "ecdsa", "ed25519"])
-def test_every_kind_of_key(bed: Sshd, tmp_path: Path, kind: str) -> None:
+def test_every_kind_of_key(sshd: Sshd, tmp_path: Path, kind: str) -> None:
     key = keygen(tmp_path / "key", kind=kind)
-    bed.authorized.write_text(public(key) + "\n")
-    bed.configure(f"IdentityFile {key}")
-    assert works(bed)
+    sshd.authorized.write_text(public(key) + "\n")
+    sshd.configure(f"IdentityFile {key}")
+    assert works(sshd)
 
 
-def test_an_encrypted_key_asks_once_and_is_remembered(bed: Sshd, tmp_path: Path) -> None:
+def test_an_encrypted_key_asks_once_and_is_remembered(sshd: Sshd, tmp_path: Path) -> None:
     key = keygen(tmp_path / "key", passphrase="open sesame")
-    bed.authorized.write_text(public(key) + "\n")
-    bed.configure(f"IdentityFile {key}")
+    sshd.authorized.write_text(public(key) + "\n")
+    sshd.configure(f"IdentityFile {key}")
     keyring = Keyring()
     with pytest.raises(errors.AuthenticationFailed, match="no terminal") as caught:
-        bed.open(keyring=keyring)
+        sshd.open(keyring=keyring)
     assert caught.value.details["needs_prompt"] is True
     answers = Answers("wrong", "open sesame")
-    assert works(bed, answers, keyring=keyring)
+    assert works(sshd, answers, keyring=keyring)
     assert [kind for kind, _ in answers.asked] == ["secret", "secret"]
     assert str(key) in answers.asked[0][1]
-    assert works(bed, keyring=keyring)
+    assert works(sshd, keyring=keyring)
     assert "sesame" not in repr(keyring)
 
 
-def test_a_plain_key_is_tried_before_a_passphrase_is_asked_for(bed: Sshd, tmp_path: Path) -> None:
-    bed.configure(f"IdentityFile {keygen(tmp_path / 'key', passphrase='x')}")
-    assert works(bed, Answers())
+def test_a_plain_key_is_tried_before_a_passphrase_is_asked_for(sshd: Sshd, tmp_path: Path) -> None:
+    sshd.configure(f"IdentityFile {keygen(tmp_path / 'key', passphrase='x')}")
+    assert works(sshd, Answers())
 
 
-def test_three_wrong_passphrases_end_the_login(bed: Sshd, tmp_path: Path) -> None:
+def test_three_wrong_passphrases_end_the_login(sshd: Sshd, tmp_path: Path) -> None:
     key = keygen(tmp_path / "key", passphrase="right")
-    bed.authorized.write_text(public(key) + "\n")
-    bed.configure(f"IdentityFile {key}")
+    sshd.authorized.write_text(public(key) + "\n")
+    sshd.configure(f"IdentityFile {key}")
     with pytest.raises(errors.AuthenticationFailed, match="wrong passphrase"):
-        bed.open(ask=Answers("a", "b", "c"))
+        sshd.open(ask=Answers("a", "b", "c"))
 
 
-def test_an_unreadable_key_does_not_stop_the_next(bed: Sshd, tmp_path: Path) -> None:
+def test_an_unreadable_key_does_not_stop_the_next(sshd: Sshd, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n")
-    bed.configure(f"IdentityFile {broken}", f"IdentityFile {tmp_path}/absent")
-    assert works(bed)
+    sshd.configure(f"IdentityFile {broken}", f"IdentityFile {tmp_path}/absent")
+    assert works(sshd)
 
 
-def test_a_user_certificate(folder: Path, tmp_path: Path) -> None:
+def test_a_user_certificate(tmp_path: Path) -> None:
     authority = keygen(tmp_path / "authority")
-    with sshd(tmp_path / "bed", f"TrustedUserCAKeys {authority}.pub") as bed:
-        bed.authorized.write_text("")
+    with private_sshd(tmp_path / "bed", f"TrustedUserCAKeys {authority}.pub") as sshd:
+        sshd.authorized.write_text("")
         with pytest.raises(errors.AuthenticationFailed):
-            bed.open()
+            sshd.open()
         user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
-        signing = ["ssh-keygen", "-q", "-s", str(authority), "-I", "test", "-n", user, f"{bed.user_key}.pub"]
+        signing = ["ssh-keygen", "-q", "-s", str(authority), "-I", "test", "-n", user, f"{sshd.client_key}.pub"]
         subprocess.run(signing, check=True)
-        assert works(bed)
+        assert works(sshd)
         moved = tmp_path / "elsewhere.pub"
-        Path(f"{bed.user_key}-cert.pub").rename(moved)
-        bed.configure(f"CertificateFile {moved}")
-        assert works(bed)
+        Path(f"{sshd.client_key}-cert.pub").rename(moved)
+        sshd.configure(f"CertificateFile {moved}")
+        assert works(sshd)
 
 
 # --- agents -------------------------------------------------------------------------------------------------------
@@ -142,61 +126,61 @@ def add(agent: str, *keys: Path) -> None:
     subprocess.run(["ssh-add", "-q", *map(str, keys)], env=environment, check=True, stdin=subprocess.DEVNULL)
 
 
-def test_the_callers_agent_is_asked(bed: Sshd, agent: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    add(agent, bed.user_key)
+def test_the_callers_agent_is_asked(sshd: Sshd, agent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(agent, sshd.client_key)
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    bed.config_file.write_text(
-        bed.config_file.read_text()
+    sshd.ssh_config.write_text(
+        sshd.ssh_config.read_text()
         .replace("IdentityAgent none", "")
         .replace("IdentitiesOnly yes", "")
-        .replace(f"IdentityFile {bed.user_key}", "IdentityFile none")
+        .replace(f"IdentityFile {sshd.client_key}", "IdentityFile none")
     )
-    assert works(bed, agent=agent)
+    assert works(sshd, agent=agent)
     assert "SSH_AUTH_SOCK" not in os.environ
     with pytest.raises(errors.AuthenticationFailed):
-        bed.open()
+        sshd.open()
 
 
-def test_identity_agent_wins_over_the_callers(bed: Sshd, agent: str) -> None:
-    add(agent, bed.user_key)
-    hidden = Path(f"{bed.user_key}.hidden")
-    bed.user_key.rename(hidden)
+def test_identity_agent_wins_over_the_callers(sshd: Sshd, agent: str) -> None:
+    add(agent, sshd.client_key)
+    hidden = Path(f"{sshd.client_key}.hidden")
+    sshd.client_key.rename(hidden)
     try:
-        bed.configure(f"IdentityAgent {agent}")
-        assert works(bed, agent="/nowhere")  # its .pub file says which of the agent's keys it is
+        sshd.configure(f"IdentityAgent {agent}")
+        assert works(sshd, agent="/nowhere")  # its .pub file says which of the agent's keys it is
     finally:
-        hidden.rename(bed.user_key)
+        hidden.rename(sshd.client_key)
 
 
-def test_the_right_one_of_many_agent_keys_comes_first(bed: Sshd, agent: str, tmp_path: Path) -> None:
+def test_the_right_one_of_many_agent_keys_comes_first(sshd: Sshd, agent: str, tmp_path: Path) -> None:
     keys = [keygen(tmp_path / f"key{n}") for n in range(8)]
-    add(agent, *keys, bed.user_key)
-    bed.configure("IdentityAgent SSH_AUTH_SOCK", "IdentitiesOnly no")
-    assert works(bed, agent=agent), "sshd ends the connection after six"
+    add(agent, *keys, sshd.client_key)
+    sshd.configure("IdentityAgent SSH_AUTH_SOCK", "IdentitiesOnly no")
+    assert works(sshd, agent=agent), "sshd ends the connection after six"
 
 
-def test_too_many_keys_are_named(bed: Sshd, agent: str, tmp_path: Path) -> None:
+def test_too_many_keys_are_named(sshd: Sshd, agent: str, tmp_path: Path) -> None:
     add(agent, *[keygen(tmp_path / f"key{n}") for n in range(8)])
-    bed.authorized.write_text("")
-    bed.configure("IdentityAgent SSH_AUTH_SOCK", "IdentitiesOnly no")
+    sshd.authorized.write_text("")
+    sshd.configure("IdentityAgent SSH_AUTH_SOCK", "IdentitiesOnly no")
     with pytest.raises(errors.AuthenticationFailed, match="Too many authentication failures"):
-        bed.open(agent=agent)
+        sshd.open(agent=agent)
 
 
-def test_only_configured_agent_keys_are_offered_with_identities_only(bed: Sshd, agent: str, tmp_path: Path) -> None:
-    add(agent, bed.user_key)
-    bed.configure("IdentityAgent SSH_AUTH_SOCK")
-    text = bed.config_file.read_text()
+def test_only_configured_agent_keys_are_offered_with_identities_only(sshd: Sshd, agent: str, tmp_path: Path) -> None:
+    add(agent, sshd.client_key)
+    sshd.configure("IdentityAgent SSH_AUTH_SOCK")
+    text = sshd.ssh_config.read_text()
     wrong = keygen(tmp_path / "wrong")
-    bed.config_file.write_text(text.replace(f"IdentityFile {bed.user_key}", f"IdentityFile {wrong}"))
+    sshd.ssh_config.write_text(text.replace(f"IdentityFile {sshd.client_key}", f"IdentityFile {wrong}"))
     with pytest.raises(errors.AuthenticationFailed) as caught:
-        bed.open(agent=agent)
+        sshd.open(agent=agent)
     assert caught.value.details["tried"] == [f"key {wrong}"]
 
 
-def test_a_dead_agent_does_not_matter(bed: Sshd, tmp_path: Path) -> None:
-    bed.configure(f"IdentityAgent {tmp_path}/nobody")
-    assert works(bed)
+def test_a_dead_agent_does_not_matter(sshd: Sshd, tmp_path: Path) -> None:
+    sshd.configure(f"IdentityAgent {tmp_path}/nobody")
+    assert works(sshd)
 
 
 # --- people -------------------------------------------------------------------------------------------------------
@@ -215,51 +199,51 @@ def account() -> Iterator[tuple[str, str]]:
 
 @contextlib.contextmanager
 def account_bed(folder: Path, account: tuple[str, str], *options: str) -> Iterator[Sshd]:
-    with sshd(folder / "bed", *options) as bed:
+    with private_sshd(folder / "bed", *options) as sshd:
         for path in (folder, *folder.parents):
             if path.stat().st_uid == os.getuid() and str(path).startswith("/tmp/"):
                 path.chmod(path.stat().st_mode | 0o011)  # sshd reads the account's keys as the account
-        bed.authorized.chmod(0o644)
-        bed.configure(f"User {account[0]}", "PubkeyAuthentication yes")
-        yield bed
+        sshd.authorized.chmod(0o644)
+        sshd.configure(f"User {account[0]}", "PubkeyAuthentication yes")
+        yield sshd
 
 
 @needs_root
 def test_a_password_is_asked_for_and_kept_only_after_a_yes(tmp_path: Path, account: tuple[str, str]) -> None:
-    with account_bed(tmp_path, account, "PasswordAuthentication yes") as bed:
-        bed.authorized.write_text("")
+    with account_bed(tmp_path, account, "PasswordAuthentication yes") as sshd:
+        sshd.authorized.write_text("")
         keyring = Keyring()
         with pytest.raises(errors.AuthenticationFailed) as caught:
-            bed.open(keyring=keyring)
+            sshd.open(keyring=keyring)
         assert caught.value.details["needs_prompt"] is True
         answers = Answers("wrong", account[1], "no")
-        assert works(bed, answers, keyring=keyring)
+        assert works(sshd, answers, keyring=keyring)
         assert [kind for kind, _ in answers.asked] == ["secret", "secret", "confirm"]
         with pytest.raises(errors.AuthenticationFailed):
-            bed.open(keyring=keyring)
-        assert works(bed, Answers(account[1], "yes"), keyring=keyring)
-        assert works(bed, keyring=keyring)
+            sshd.open(keyring=keyring)
+        assert works(sshd, Answers(account[1], "yes"), keyring=keyring)
+        assert works(sshd, keyring=keyring)
         assert account[1] not in repr(keyring)
 
 
 @needs_root
 def test_three_wrong_passwords_end_the_login(tmp_path: Path, account: tuple[str, str]) -> None:
-    with account_bed(tmp_path, account, "PasswordAuthentication yes") as bed:
-        bed.authorized.write_text("")
+    with account_bed(tmp_path, account, "PasswordAuthentication yes") as sshd:
+        sshd.authorized.write_text("")
         with pytest.raises(errors.AuthenticationFailed, match="password"):
-            bed.open(ask=Answers("a", "b", "c"))
+            sshd.open(ask=Answers("a", "b", "c"))
 
 
 @needs_root
 def test_keyboard_interactive_is_asked_and_never_kept(tmp_path: Path, account: tuple[str, str]) -> None:
-    with account_bed(tmp_path, account, "UsePAM yes", "KbdInteractiveAuthentication yes") as bed:
-        bed.authorized.write_text("")
+    with account_bed(tmp_path, account, "UsePAM yes", "KbdInteractiveAuthentication yes") as sshd:
+        sshd.authorized.write_text("")
         keyring = Keyring()
         answers = Answers(account[1])
-        assert works(bed, answers, keyring=keyring)
+        assert works(sshd, answers, keyring=keyring)
         assert [kind for kind, _ in answers.asked] == ["secret"]
         with pytest.raises(errors.AuthenticationFailed) as caught:
-            bed.open(keyring=keyring)
+            sshd.open(keyring=keyring)
         assert caught.value.details["needs_prompt"] is True
 
 
@@ -275,9 +259,9 @@ def test_keyboard_interactive_is_asked_and_never_kept(tmp_path: Path, account: t
 )
 def test_two_factors(tmp_path: Path, account: tuple[str, str], methods: str, answers: int) -> None:
     options = ["UsePAM yes", "KbdInteractiveAuthentication yes", "PasswordAuthentication yes"]
-    with account_bed(tmp_path, account, f"AuthenticationMethods {methods}", *options) as bed:
+    with account_bed(tmp_path, account, f"AuthenticationMethods {methods}", *options) as sshd:
         given = Answers(account[1], "no")
-        assert works(bed, given)
+        assert works(sshd, given)
         assert len(given.asked) == answers
 
 
@@ -287,11 +271,11 @@ def test_who_gives_up_at_the_prompt_ends_the_login(tmp_path: Path, account: tupl
         raise errors.Interrupted("gave up")
 
     for option in ("PasswordAuthentication yes", "KbdInteractiveAuthentication yes"):
-        with account_bed(tmp_path / option.split()[0], account, "UsePAM yes", option) as bed:
-            bed.authorized.write_text("")
+        with account_bed(tmp_path / option.split()[0], account, "UsePAM yes", option) as sshd:
+            sshd.authorized.write_text("")
             start = time.monotonic()
             with pytest.raises(errors.Interrupted, match="gave up"):
-                bed.open(ask=gives_up)
+                sshd.open(ask=gives_up)
             assert time.monotonic() - start < 5
 
 
@@ -304,9 +288,9 @@ def test_a_cancelled_login_ends_at_once(tmp_path: Path, account: tuple[str, str]
         cancelled.wait(10)
         raise errors.Interrupted("the client went away")
 
-    with account_bed(tmp_path, account, "PasswordAuthentication yes") as bed, ThreadPoolExecutor(1) as pool:
-        bed.authorized.write_text("")
-        opening = pool.submit(bed.open, ask=ask, cancelled=cancelled)
+    with account_bed(tmp_path, account, "PasswordAuthentication yes") as sshd, ThreadPoolExecutor(1) as pool:
+        sshd.authorized.write_text("")
+        opening = pool.submit(sshd.open, ask=ask, cancelled=cancelled)
         assert asked.wait(5)
         cancelled.set()
         with pytest.raises(errors.Interrupted):
@@ -324,10 +308,10 @@ def test_a_host_that_falls_silent_during_the_login_is_no_refusal(
     monkeypatch.setattr(transport.Transport, "start_client", impatient(transport.Transport.start_client))
     try:
         options = (f"AuthorizedKeysCommand {silent}", "AuthorizedKeysCommandUser root")
-        with account_bed(tmp_path, account, *options) as bed:
-            bed.authorized.write_text("")
+        with account_bed(tmp_path, account, *options) as sshd:
+            sshd.authorized.write_text("")
             with pytest.raises(errors.LinkLost, match="did not answer during the login"):
-                bed.open()
+                sshd.open()
     finally:
         silent.unlink()
 
@@ -340,17 +324,17 @@ def impatient(start: Callable[..., None]) -> Callable[..., None]:
     return start_client
 
 
-def test_a_connection_that_ends_during_the_login_is_no_refusal(bed: Sshd) -> None:
+def test_a_connection_that_ends_during_the_login_is_no_refusal(sshd: Sshd) -> None:
     import signal
 
     def ask(kind: str, text: str) -> str:
-        bed.signal_children(signal.SIGKILL)
+        sshd.signal_children(signal.SIGKILL)
         return "yes"
 
-    known = bed.known_hosts.read_text()
-    bed.trust("")
+    known = sshd.known_hosts.read_text()
+    sshd.trust("")
     try:
         with pytest.raises(errors.LinkLost):
-            bed.open(ask=ask)
+            sshd.open(ask=ask)
     finally:
-        bed.trust(known)
+        sshd.trust(known)

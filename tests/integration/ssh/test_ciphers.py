@@ -18,9 +18,9 @@ from jupyman.ssh.forward.forwarder import Forwarder
 from jupyman.ssh.link import Link
 from jupyman.ssh.wire import packetizer
 from jupyman.ssh.wire.paramiko_packets import ParamikoPacketizer
+from tests.bed.sockets import connect, echo, read_all, send_all, serving
+from tests.bed.sshd import private_sshd
 from tests.bed.wait import wait_until
-from tests.integration.ssh.engines import packets as packets  # noqa: PLC0414 - a fixture
-from tests.integration.ssh.test_sshd_bed import connect, echo, read_all, send_all, serving, sshd
 
 SUITES = [
     ("aes128-gcm@openssh.com", ""),
@@ -57,7 +57,7 @@ def echoed(forwarder: Forwarder, data: bytes) -> bool:
 @pytest.mark.parametrize(("cipher", "mac"), SUITES, ids=lambda value: value or "aead")
 def test_each_cipher_carries_forwards_and_commands(tmp_path: Path, cipher: str, mac: str) -> None:
     options = [f"Ciphers {cipher}", *([f"MACs {mac}"] if mac else []), "RekeyLimit 1M"]
-    with sshd(tmp_path / "bed", *options) as bed, contextlib.closing(bed.open()) as link:
+    with private_sshd(tmp_path / "bed", *options) as sshd, contextlib.closing(sshd.open()) as link:
         transport: Any = link.transport
         assert transport.remote_cipher == transport.local_cipher == cipher
         if mac:
@@ -73,8 +73,8 @@ def test_each_cipher_carries_forwards_and_commands(tmp_path: Path, cipher: str, 
 def test_compression_where_it_was_agreed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("paramiko.Transport._preferred_compression", ("zlib@openssh.com", "none"))
     with (
-        sshd(tmp_path / "bed", "Compression yes", "RekeyLimit 500K") as bed,
-        contextlib.closing(bed.open()) as link,
+        private_sshd(tmp_path / "bed", "Compression yes", "RekeyLimit 500K") as sshd,
+        contextlib.closing(sshd.open()) as link,
         forwarding(link) as forwarder,
     ):
         assert link.transport.local_compression == "zlib@openssh.com"
@@ -94,7 +94,7 @@ def wearing(
         monkeypatch.setattr(packetizer, "REKEY_BYTES", 700_000)
         monkeypatch.setattr(ParamikoPacketizer, "REKEY_BYTES", 700_000)
     options = ["RekeyLimit 700K"] if request.param != "our limit" else []
-    with sshd(tmp_path / "bed", *options) as bed, contextlib.closing(bed.open()) as link:
+    with private_sshd(tmp_path / "bed", *options) as sshd, contextlib.closing(sshd.open()) as link:
         asked = [0]
         transport: Any = link.transport
         send = transport._send_kex_init
@@ -208,7 +208,7 @@ def test_one_stream_outlives_its_keys_by_far(tmp_path: Path, monkeypatch: pytest
         else:
             heard.append(hear(connection))
 
-    with sshd(tmp_path / "bed") as bed, contextlib.closing(bed.open()) as link, forwarding(link) as forwarder:
+    with private_sshd(tmp_path / "bed") as sshd, contextlib.closing(sshd.open()) as link, forwarding(link) as forwarder:
         session = link.transport.session_id
         with serving(handler) as target, connect(forwarder.listen(0, target)) as sock:
             sock.settimeout(60)

@@ -16,7 +16,9 @@ import pytest
 from jupyman.core.sessions.forward_view import crowded
 from jupyman.ssh.forward import connection_limit, engine
 from jupyman.ssh.forward.engine import BoundForward, Engine, EngineName
-from tests.integration.ssh.test_sshd_bed import connect, echo, read_all, serving, sshd, until
+from tests.bed.sockets import connect, echo, read_all, serving
+from tests.bed.sshd import private_sshd
+from tests.bed.wait import wait_until
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def many_files() -> Iterator[None]:
 @pytest.fixture(params=["native", "sshtunnel"])
 def forwarder(request: pytest.FixtureRequest, many_files: None, tmp_path: Path) -> Iterator[Engine]:
     name: EngineName = request.param
-    with sshd(tmp_path / "bed") as bed, contextlib.closing(bed.open()) as link:
+    with private_sshd(tmp_path / "bed") as sshd, contextlib.closing(sshd.open()) as link:
         one = engine.make("test", name)
         one.attach(link)
         yield one
@@ -74,7 +76,7 @@ def test_more_than_the_bound_are_refused_and_those_that_are_there_go_on(forwarde
         for _ in range(30):
             with connect(listener) as sock, contextlib.suppress(ConnectionError):
                 assert sock.recv(1) == b"", "it is closed at once"
-        assert until(lambda: listener.crowd.refused == 30)
+        wait_until(lambda: listener.crowd.refused == 30)
         assert open_now(listener) == small
         [problem] = crowded(listener)
         assert problem.code == "forward-full"
@@ -82,7 +84,7 @@ def test_more_than_the_bound_are_refused_and_those_that_are_there_go_on(forwarde
         first[0].sendall(b"y")
         assert first[0].recv(1) == b"y"
         first[-1].close()
-        assert until(lambda: open_now(listener) == small - 1)
+        wait_until(lambda: open_now(listener) == small - 1)
         assert answers(listener), "there is room again"
 
 
@@ -91,18 +93,18 @@ def test_a_forward_to_itself_ends_at_the_bound(forwarder: Engine, small: int) ->
         round_and_round, other = to_itself(forwarder), forwarder.listen(0, place)
         with connect(round_and_round) as sock:
             sock.sendall(b"x")
-            assert until(lambda: round_and_round.crowd.refused > 0)
+            wait_until(lambda: round_and_round.crowd.refused > 0)
             assert open_now(round_and_round) <= small
             assert answers(other)
-        assert until(lambda: open_now(round_and_round) == 0)
+        wait_until(lambda: open_now(round_and_round) == 0)
 
 
 def test_a_forward_to_itself_leaves_this_process_its_files(many_files: None, tmp_path: Path) -> None:
     """With the real bound: what it takes is known, it takes no time afterwards, and all comes back."""
     process = psutil.Process()
     with (
-        sshd(tmp_path / "bed") as bed,
-        contextlib.closing(bed.open()) as link,
+        private_sshd(tmp_path / "bed") as sshd,
+        contextlib.closing(sshd.open()) as link,
         contextlib.closing(engine.make("test")) as one,
         serving(echo) as place,
     ):
@@ -112,14 +114,14 @@ def test_a_forward_to_itself_leaves_this_process_its_files(many_files: None, tmp
         before = process.num_fds()
         with connect(round_and_round) as sock:
             sock.sendall(b"x")
-            assert until(lambda: round_and_round.crowd.refused > 0, 60)
+            wait_until(lambda: round_and_round.crowd.refused > 0, 60)
             assert process.num_fds() - before <= connection_limit.MOST + 10
             assert answers(other)
             used = time.process_time()
             threading.Event().wait(1)  # the measured time itself: a full listener must not be polled
             assert time.process_time() - used < 0.3
-        assert until(lambda: open_now(round_and_round) == 0, 60)
-        assert until(lambda: process.num_fds() <= before + 10)
+        wait_until(lambda: open_now(round_and_round) == 0, 60)
+        wait_until(lambda: process.num_fds() <= before + 10)
         assert answers(other)
 
 
@@ -141,7 +143,7 @@ def test_clients_that_come_again_and_again_hold_up_nobody(forwarder: Engine, sma
         for thread in threads:
             thread.start()
         try:
-            assert until(lambda: full.crowd.refused > 100)
+            wait_until(lambda: full.crowd.refused > 100)
             assert all(answers(other) for _ in range(10))
             assert open_now(full) == small
         finally:

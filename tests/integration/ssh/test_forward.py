@@ -10,7 +10,6 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,31 +20,11 @@ from jupyman.ssh.channels import relay
 from jupyman.ssh.forward import forwarder as forward
 from jupyman.ssh.forward.forwarder import Forwarder
 from jupyman.ssh.link import Link
-from tests.integration.ssh.engines import packets as packets  # noqa: PLC0414 - a fixture
-from tests.integration.ssh.test_sshd_bed import Sshd, connect, echo, ping, read_all, send_all, serving, sshd, until
+from tests.bed.sockets import connect, echo, ping, read_all, send_all, serving
+from tests.bed.sshd import Sshd, private_sshd
+from tests.bed.wait import wait_until
 
 pytestmark = pytest.mark.usefixtures("packets")
-
-
-@pytest.fixture(scope="module")
-def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with sshd(tmp_path_factory.mktemp("forward") / "bed") as server:
-        yield server
-
-
-@pytest.fixture
-def link(bed: Sshd, packets: None) -> Iterator[Link]:
-    opened = bed.open()
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def forwarder(link: Link) -> Iterator[Forwarder]:
-    one = Forwarder("test")
-    one.attach(link)
-    yield one
-    one.close()
 
 
 # --- bytes --------------------------------------------------------------------------------------------------------
@@ -60,7 +39,7 @@ def test_every_size_arrives_both_ways(forwarder: Forwarder, size: int) -> None:
             sending = pool.submit(send_all, sock, data)
             assert read_all(sock) == data
             sending.result()
-        assert until(lambda: listener.stats() == (0, size, size))
+        wait_until(lambda: listener.stats() == (0, size, size))
 
 
 def test_a_unix_socket_is_a_target(forwarder: Forwarder, tmp_path: Path) -> None:
@@ -100,7 +79,7 @@ def test_large_streams_at_once_keep_their_bytes(forwarder: Forwarder) -> None:
 
 def test_streams_survive_new_keys(tmp_path: Path) -> None:
     data = os.urandom(6_000_000)
-    with sshd(tmp_path / "bed", "RekeyLimit 1M") as strict, contextlib.closing(strict.open()) as link:
+    with private_sshd(tmp_path / "bed", "RekeyLimit 1M") as strict, contextlib.closing(strict.open()) as link:
         one = Forwarder("rekey")
         one.attach(link)
         with serving(echo) as target, ThreadPoolExecutor(1) as pool, connect(one.listen(0, target)) as sock:
@@ -178,11 +157,11 @@ def test_a_local_reset_ends_the_hosts_side(forwarder: Forwarder) -> None:
         listener = forwarder.listen(0, target)
         sock = connect(listener)
         sock.sendall(b"x")
-        assert until(lambda: listener.bytes_out == 1)
+        wait_until(lambda: listener.bytes_out == 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         sock.close()
         assert over.wait(5)
-        assert until(lambda: listener.open == 0)
+        wait_until(lambda: listener.open == 0)
 
 
 def test_a_reset_by_the_host_ends_the_local_side(forwarder: Forwarder) -> None:
@@ -196,7 +175,7 @@ def test_a_reset_by_the_host_ends_the_local_side(forwarder: Forwarder) -> None:
             sock.sendall(b"x")
             with contextlib.suppress(ConnectionError):
                 assert sock.recv(10) == b""
-        assert until(lambda: listener.open == 0)
+        wait_until(lambda: listener.open == 0)
 
 
 def test_a_refused_target_ends_only_that_connection(forwarder: Forwarder) -> None:
@@ -204,7 +183,7 @@ def test_a_refused_target_ends_only_that_connection(forwarder: Forwarder) -> Non
         closed.bind(("127.0.0.1", 0))
         listener = forwarder.listen(0, closed.getsockname())
         assert ping(listener, b"") == b""
-        assert until(lambda: listener.refused == 1)
+        wait_until(lambda: listener.refused == 1)
         assert listener.open == 0
     with serving(echo) as target:
         listener.retarget(target)
@@ -212,7 +191,7 @@ def test_a_refused_target_ends_only_that_connection(forwarder: Forwarder) -> Non
 
 
 def test_forwarding_that_sshd_forbids_ends_connections_not_the_link(tmp_path: Path) -> None:
-    with sshd(tmp_path / "bed", "AllowTcpForwarding no") as strict, contextlib.closing(strict.open()) as link:
+    with private_sshd(tmp_path / "bed", "AllowTcpForwarding no") as strict, contextlib.closing(strict.open()) as link:
         one = Forwarder("strict")
         one.attach(link)
         listener = one.listen(0, ("127.0.0.1", 22))
@@ -224,20 +203,20 @@ def test_forwarding_that_sshd_forbids_ends_connections_not_the_link(tmp_path: Pa
 # --- links that come and go ---------------------------------------------------------------------------------------
 
 
-def test_listeners_survive_links(bed: Sshd) -> None:
+def test_listeners_survive_links(sshd: Sshd) -> None:
     one = Forwarder("survivor")
     with serving(echo) as target:
         listener = one.listen(0, target)
         port = listener.local_port
-        with connect(listener) as early, contextlib.closing(bed.open()) as first:
+        with connect(listener) as early, contextlib.closing(sshd.open()) as first:
             early.sendall(b"before any link")
             one.attach(first)
             assert early.recv(100) == b"before any link"
-            bed.signal_children(signal.SIGKILL)
+            sshd.signal_children(signal.SIGKILL)
             with contextlib.suppress(ConnectionError):
                 assert early.recv(1) == b""
             one.detach()
-        with connect(listener) as held, contextlib.closing(bed.open()) as second:
+        with connect(listener) as held, contextlib.closing(sshd.open()) as second:
             held.sendall(b"meanwhile")
             one.attach(second)
             assert held.recv(100) == b"meanwhile"
@@ -260,20 +239,20 @@ def test_a_held_connection_is_closed_when_no_link_comes(monkeypatch: pytest.Monk
     one.close()
 
 
-def test_a_stopped_link_does_not_stop_the_listener(bed: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_link_does_not_stop_the_listener(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forward, "CHANNEL_TIMEOUT", 0.5)
     one = Forwarder("stopped")
     with serving(echo) as target:
         listener = one.listen(0, target)
-        stuck = bed.open()
+        stuck = sshd.open()
         one.attach(stuck)
         assert ping(listener) == b"ping"
-        bed.signal_children(signal.SIGSTOP)
+        sshd.signal_children(signal.SIGSTOP)
         assert ping(listener, b"") == b""
         one.detach()
         stuck.close()
-        bed.signal_children(signal.SIGKILL)
-        with contextlib.closing(bed.open()) as fresh:
+        sshd.signal_children(signal.SIGKILL)
+        with contextlib.closing(sshd.open()) as fresh:
             one.attach(fresh)
             assert ping(listener) == b"ping"
     one.close()
@@ -296,7 +275,7 @@ def test_a_gate_holds_connections_until_it_opens(forwarder: Forwarder) -> None:
         open_now.clear()
         with connect(listener) as sock:
             sock.sendall(b"held again")
-            assert until(lambda: listener.open == 1)
+            wait_until(lambda: listener.open == 1)
             open_now.set()
             forwarder.wake()
             assert sock.recv(20) == b"held again"

@@ -17,38 +17,16 @@ import psutil
 import pytest
 
 from jupyman.ssh.forward.forwarder import Forwarder
-from jupyman.ssh.link import Link
+from tests.bed.sockets import connect, echo, ping, read_all, send_all, serving
+from tests.bed.sshd import Sshd, private_sshd
 from tests.bed.wait import wait_until
 from tests.bench.host import target
 from tests.bench.traffic import Beside, call
-from tests.integration.ssh.engines import packets as packets  # noqa: PLC0414 - a fixture
-from tests.integration.ssh.test_sshd_bed import Sshd, connect, echo, ping, read_all, send_all, serving, sshd, until
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close by a reset
 
 
 pytestmark = pytest.mark.usefixtures("packets")
-
-
-@pytest.fixture(scope="module")
-def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with sshd(tmp_path_factory.mktemp("forward") / "bed") as server:
-        yield server
-
-
-@pytest.fixture
-def link(bed: Sshd, packets: None) -> Iterator[Link]:
-    opened = bed.open()
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def forwarder(link: Link) -> Iterator[Forwarder]:
-    one = Forwarder("test")
-    one.attach(link)
-    yield one
-    one.close()
 
 
 # --- many, and slow -----------------------------------------------------------------------------------------------
@@ -66,8 +44,8 @@ def many_files() -> Iterator[None]:
 def test_a_thousand_connections_at_once(many_files: None, tmp_path: Path) -> None:
     count = 1000
     with (
-        sshd(tmp_path / "bed") as bed,
-        contextlib.closing(bed.open()) as link,
+        private_sshd(tmp_path / "bed") as sshd,
+        contextlib.closing(sshd.open()) as link,
         target("echo") as port,
         contextlib.ExitStack() as stack,
         selectors.DefaultSelector() as selector,
@@ -109,10 +87,10 @@ def test_a_thousand_connections_at_once(many_files: None, tmp_path: Path) -> Non
         assert listener.stats() == (0, 4 * count, 4 * count)
 
 
-def test_one_thread_for_the_forwards_of_all_hosts(bed: Sshd) -> None:
+def test_one_thread_for_the_forwards_of_all_hosts(sshd: Sshd) -> None:
     with contextlib.ExitStack() as stack, serving(echo) as place:
         for number in range(3):
-            link = stack.enter_context(contextlib.closing(bed.open()))
+            link = stack.enter_context(contextlib.closing(sshd.open()))
             one = Forwarder(f"host{number}")
             stack.callback(one.close)
             one.attach(link)
@@ -151,7 +129,7 @@ def test_a_storm_of_connections(forwarder: Forwarder) -> None:
     with serving(handler) as place, ThreadPoolExecutor(8) as pool:
         listener = forwarder.listen(0, place)
         list(pool.map(one, range(600)))
-        assert until(lambda: listener.open == 0)
+        wait_until(lambda: listener.open == 0)
         assert ping(listener, b"e") == b"e"
 
 
@@ -164,7 +142,7 @@ def test_bulk_starves_nobody(forwarder: Forwarder, direction: str) -> None:
             took = pool.map(lambda _: call("ping", port=quick.local_port, count=50, limit=30.0), range(4))
             assert [len(one) for one in took] == [50] * 4
             moved = large.stats()[1:]
-            assert until(lambda: large.stats()[1:] != moved)
+            wait_until(lambda: large.stats()[1:] != moved)
 
 
 def test_a_slow_reader_costs_bounded_memory_and_holds_up_nobody(forwarder: Forwarder) -> None:
@@ -189,7 +167,7 @@ def test_a_slow_reader_costs_bounded_memory_and_holds_up_nobody(forwarder: Forwa
             assert ping(quick) == b"ping"
             assert time.monotonic() - start < 1
             assert psutil.Process().memory_info().rss - before < 80 << 20
-        assert until(lambda: slow.open == 0)
+        wait_until(lambda: slow.open == 0)
 
 
 def test_a_slow_target_holds_up_nobody(forwarder: Forwarder) -> None:
@@ -215,7 +193,7 @@ def test_a_slow_target_holds_up_nobody(forwarder: Forwarder) -> None:
             threading.Event().wait(1)  # the measured time itself: a full window must not be polled
             assert time.process_time() - before < 0.3
         release.set()
-        assert until(lambda: stuck.open == 0)
+        wait_until(lambda: stuck.open == 0)
 
 
 def test_a_window_that_opens_again_resumes_the_stream(forwarder: Forwarder) -> None:
@@ -249,7 +227,7 @@ def test_idle_connections_cost_nothing(forwarder: Forwarder) -> None:
         listener = forwarder.listen(0, target)
         for _ in range(100):
             stack.enter_context(connect(listener))
-        assert until(lambda: listener.open == 100 and not forwarder._timed)
+        wait_until(lambda: listener.open == 100 and not forwarder._timed)
         before = time.process_time()
         threading.Event().wait(2)  # the measured time itself
         assert (time.process_time() - before) / 2 < 0.005

@@ -16,18 +16,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.bed.sockets import echo, read_all, serving
+from tests.bed.sshd import Sshd
 from tests.integration.ssh import fabric_ports
 from tests.integration.ssh.engines import NAMES, Listen, Local, Name, expect, listening
 from tests.integration.ssh.fabric_ports import Ports
-from tests.integration.ssh.test_sshd_bed import Sshd, echo, read_all, serving, sshd
 
 PATIENCE = 5.0  # seconds; what does not come by then does not come
-
-
-@pytest.fixture(scope="module")
-def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with sshd(tmp_path_factory.mktemp("contract") / "bed") as server:
-        yield server
 
 
 @pytest.fixture(params=NAMES)
@@ -38,14 +33,14 @@ def name(request: pytest.FixtureRequest) -> Name:
 
 
 @pytest.fixture(scope="module")
-def fabric(bed: Sshd) -> Iterator[Ports]:
-    with fabric_ports.running(bed) as ports:
+def fabric(shared_sshd: Sshd) -> Iterator[Ports]:
+    with fabric_ports.running(shared_sshd) as ports:
         yield ports
 
 
 @pytest.fixture
-def listen(name: Name, bed: Sshd, fabric: Ports) -> Iterator[Listen]:
-    with listening(name, bed, fabric) as one:
+def listen(name: Name, sshd: Sshd, fabric: Ports) -> Iterator[Listen]:
+    with listening(name, sshd, fabric) as one:
         yield one
 
 
@@ -195,7 +190,7 @@ def test_a_refused_target_then_a_good_one(listen: Listen) -> None:
         thread.join(PATIENCE)
 
 
-def test_a_link_that_is_killed_ends_its_connections(listen: Listen, bed: Sshd) -> None:
+def test_a_link_that_is_killed_ends_its_connections(listen: Listen, sshd: Sshd) -> None:
     started = threading.Event()
 
     def flood(connection: socket.socket) -> None:
@@ -208,7 +203,7 @@ def test_a_link_that_is_killed_ends_its_connections(listen: Listen, bed: Sshd) -
         sock.sendall(b"x")
         assert sock.recv(1000)
         assert started.wait(PATIENCE)
-        bed.signal_children(signal.SIGKILL)
+        sshd.signal_children(signal.SIGKILL)
         received = 0
         with contextlib.suppress(ConnectionError):
             while chunk := sock.recv(1 << 18):

@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,7 @@ import pytest
 from jupyman import errors
 from jupyman.errors import TargetRefused
 from jupyman.ssh.link import Link
-from tests.integration.ssh.test_sshd_bed import Sshd, sshd
-
-
-@pytest.fixture(scope="module")
-def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with sshd(tmp_path_factory.mktemp("link") / "bed") as server:
-        yield server
-
-
-@pytest.fixture
-def link(bed: Sshd) -> Iterator[Link]:
-    opened = bed.open()
-    yield opened
-    opened.close()
+from tests.bed.sshd import Sshd, private_sshd
 
 
 def test_a_script_runs_and_leaves_its_output_and_status(link: Link) -> None:
@@ -119,8 +106,8 @@ def test_many_commands_at_once_all_finish(link: Link) -> None:
 
 
 def test_a_server_with_one_session_serves_them_one_by_one(tmp_path: Path) -> None:
-    with sshd(tmp_path / "bed", "MaxSessions 1") as bed:
-        link = bed.open()
+    with private_sshd(tmp_path / "bed", "MaxSessions 1") as sshd:
+        link = sshd.open()
         try:
             source = tmp_path / "file"
             source.write_bytes(b"content")
@@ -134,8 +121,8 @@ def test_a_server_with_one_session_serves_them_one_by_one(tmp_path: Path) -> Non
 
 
 def test_a_server_without_sessions_is_named_soon(tmp_path: Path) -> None:
-    with sshd(tmp_path / "bed", "MaxSessions 0") as bed:
-        link = bed.open()
+    with private_sshd(tmp_path / "bed", "MaxSessions 0") as sshd:
+        link = sshd.open()
         start = time.monotonic()
         with pytest.raises(errors.RemoteFailed, match="starts no session"):
             link.run("echo never\n", timeout=30)
@@ -154,8 +141,8 @@ def test_a_file_is_uploaded_and_a_refusal_is_named(link: Link, tmp_path: Path) -
 
 
 def test_a_command_survives_new_keys(tmp_path: Path) -> None:
-    with sshd(tmp_path / "bed", "RekeyLimit 1M") as bed:
-        link = bed.open()
+    with private_sshd(tmp_path / "bed", "RekeyLimit 1M") as sshd:
+        link = sshd.open()
         done = link.run("head -c 6000000 /dev/zero\n", timeout=30, limit=10_000_000)
         assert (len(done.stdout), done.status) == (6_000_000, 0)
         assert link.heartbeat(3) < 3
@@ -182,15 +169,15 @@ def test_a_heartbeat_is_answered(link: Link) -> None:
         assert all(seconds < 3 for seconds in pool.map(lambda _: link.heartbeat(3), range(20)))
 
 
-def test_a_killed_sshd_is_noticed_at_once(bed: Sshd) -> None:
-    link = bed.open()
+def test_a_killed_sshd_is_noticed_at_once(sshd: Sshd) -> None:
+    link = sshd.open()
     lost, reasons = waiter(link)
     with ThreadPoolExecutor(1) as pool:
         started = threading.Event()
         running = pool.submit(link.run, "echo go; exec sleep 20\n", timeout=15, on_line=lambda _: started.set())
         assert started.wait(5)
         start = time.monotonic()
-        bed.signal_children(signal.SIGKILL)
+        sshd.signal_children(signal.SIGKILL)
         assert lost.wait(1)
         assert time.monotonic() - start < 1
         with pytest.raises(errors.LinkLost):
@@ -208,12 +195,12 @@ def test_a_killed_sshd_is_noticed_at_once(bed: Sshd) -> None:
     link.close()
 
 
-def test_a_heartbeat_under_way_ends_with_the_link(bed: Sshd) -> None:
-    link = bed.open()
-    bed.signal_children(signal.SIGSTOP)
+def test_a_heartbeat_under_way_ends_with_the_link(sshd: Sshd) -> None:
+    link = sshd.open()
+    sshd.signal_children(signal.SIGSTOP)
     with ThreadPoolExecutor(1) as pool:
         beating = pool.submit(link.heartbeat, 20)
-        bed.signal_children(signal.SIGKILL)
+        sshd.signal_children(signal.SIGKILL)
         start = time.monotonic()
         with pytest.raises(errors.LinkLost):
             beating.result(5)
@@ -221,10 +208,10 @@ def test_a_heartbeat_under_way_ends_with_the_link(bed: Sshd) -> None:
     link.close()
 
 
-def test_a_stopped_sshd_is_noticed_by_the_heartbeats_deadline(bed: Sshd) -> None:
-    link = bed.open()
+def test_a_stopped_sshd_is_noticed_by_the_heartbeats_deadline(sshd: Sshd) -> None:
+    link = sshd.open()
     lost, reasons = waiter(link)
-    bed.signal_children(signal.SIGSTOP)
+    sshd.signal_children(signal.SIGSTOP)
     try:
         start = time.monotonic()
         with pytest.raises(errors.LinkLost, match="no answer in 1 s"):
@@ -236,11 +223,11 @@ def test_a_stopped_sshd_is_noticed_by_the_heartbeats_deadline(bed: Sshd) -> None
         assert time.monotonic() - start < 1
         assert reasons == ["closed"]
     finally:
-        bed.signal_children(signal.SIGCONT)
+        sshd.signal_children(signal.SIGCONT)
 
 
-def test_close_is_told_once_even_to_late_listeners_and_from_the_callback(bed: Sshd) -> None:
-    link = bed.open()
+def test_close_is_told_once_even_to_late_listeners_and_from_the_callback(sshd: Sshd) -> None:
+    link = sshd.open()
     lost, reasons = waiter(link)
     start = time.monotonic()
     link.close()
@@ -268,7 +255,7 @@ def test_a_target_that_nobody_listens_on_is_told_from_a_refusal(
     assert caught.value.status == 14
     with pytest.raises(TargetRefused):
         link.open_channel(str(tmp_path / "no-socket"))
-    with sshd(tmp_path / "bed", "AllowTcpForwarding no", "AllowStreamLocalForwarding no") as strict:
+    with private_sshd(tmp_path / "bed", "AllowTcpForwarding no", "AllowStreamLocalForwarding no") as strict:
         forbidden = strict.open()
         with pytest.raises(errors.ForwardingRefused, match="does not allow") as refusal:
             forbidden.open_channel(("127.0.0.1", 22))
@@ -305,18 +292,18 @@ def test_the_connection_is_made_for_speed(link: Link) -> None:
     assert link.transport.local_compression == "none"
 
 
-def test_settings_of_fabric_are_not_ours(bed: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_of_fabric_are_not_ours(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".fabric.yaml").write_text("gateway: nowhere.invalid\nuser: nobody\n")
     monkeypatch.setenv("HOME", str(tmp_path))
-    with contextlib.closing(bed.open()) as link:
+    with contextlib.closing(sshd.open()) as link:
         assert link.run("echo on\n", timeout=10).stdout == b"on\n"
 
 
 # --- its price ----------------------------------------------------------------------------------------------------
 
 
-def test_idle_links_cost_next_to_nothing(bed: Sshd) -> None:
-    links = [bed.open() for _ in range(10)]
+def test_idle_links_cost_next_to_nothing(sshd: Sshd) -> None:
+    links = [sshd.open() for _ in range(10)]
     try:
         before = time.process_time()
         threading.Event().wait(3)  # the measured time itself
@@ -329,11 +316,11 @@ def test_idle_links_cost_next_to_nothing(bed: Sshd) -> None:
 
 
 def test_nothing_is_printed_and_no_thread_is_left(
-    bed: Sshd, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    sshd: Sshd, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     before = set(threading.enumerate())
-    link = bed.open()
+    link = sshd.open()
     link.run("echo hello\n", timeout=10)
     transport = link.transport
     link.close()

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from jupyman.ssh.link import Link
-from tests.integration.ssh.test_sshd_bed import sshd
+from tests.bed.sshd import private_sshd
 
 BEATS = 2000  # an hour's worth
 CHANNELS = 300
@@ -21,7 +21,7 @@ CHANNELS = 300
 
 @pytest.fixture
 def link(tmp_path: Path) -> Iterator[Link]:
-    with sshd(tmp_path / "bed") as bed, contextlib.closing(bed.open()) as made:
+    with private_sshd(tmp_path / "bed") as sshd, contextlib.closing(sshd.open()) as made:
         yield made
 
 

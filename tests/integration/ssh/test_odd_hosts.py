@@ -28,7 +28,6 @@ from tests.bed import Bed, Cli, keygen, wait_until
 from tests.bed.hostile import MOMENTS, Gateway, Moment, Oddity, gateway, text
 from tests.integration.aftermath import no_traceback, says
 from tests.integration.notebooks import now, up
-from tests.integration.ssh.engines import packets as packets  # noqa: PLC0414 - a fixture
 
 BAD = b"\xff\xfe \x1b[2J\xc3("  # no UTF-8, and a terminal would obey it
 DISCONNECT = b"\x01" + struct.pack(">I", 2) + text(BAD) + text(b"\xff")

@@ -149,8 +149,12 @@ def small() -> Iterator[Path]:
         finally:
             for one in Cli(home).processes():
                 one.kill()
-            wait_until(lambda: not Cli(home).processes(), what="the daemon's end")
-            subprocess.run(["umount", home], check=True)
+
+            def unmounted() -> bool:
+                # A killed process with threads looks like a zombie while some of its threads still hold its files.
+                return subprocess.run(["umount", home], capture_output=True, check=False).returncode == 0
+
+            wait_until(unmounted, what="the end of all that uses the file system")
 
 
 def test_a_full_disk_here_is_said_and_stops_nothing(fresh_bed: Bed, small: Path) -> None:

@@ -18,50 +18,38 @@ from jupyman.ssh.config import ssh_g as ssh_config
 from jupyman.ssh.exec.session_pool import AHEAD, MAX_COMMANDS
 from jupyman.ssh.link import Link
 from jupyman.ssh.login.auth import Credentials, Keyring
-from tests.integration.ssh.test_sshd_bed import Sshd, public, sshd, until
-
-
-@pytest.fixture(scope="module")
-def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with sshd(tmp_path_factory.mktemp("sessions") / "bed") as server:
-        yield server
-
-
-@pytest.fixture
-def link(bed: Sshd) -> Iterator[Link]:
-    opened = bed.open()
-    yield opened
-    opened.close()
+from tests.bed.sshd import Sshd, private_sshd, public
+from tests.bed.wait import wait_until
 
 
 def ahead(link: Link) -> int:
     return len(link._sessions._ahead)
 
 
-def programs(bed: Sshd) -> list[str]:
+def programs(sshd: Sshd) -> list[str]:
     """What runs on the host, besides sshd itself."""
     found = []
-    for process in bed.children():
+    for process in sshd.children():
         with contextlib.suppress(psutil.NoSuchProcess):
             found.append(process.name())
     return [name for name in found if not name.startswith("sshd")]
 
 
-def test_what_is_opened_ahead_has_no_process(bed: Sshd, link: Link) -> None:
-    assert until(lambda: ahead(link) == AHEAD)
-    assert until(lambda: programs(bed) == [])
+def test_what_is_opened_ahead_has_no_process(sshd: Sshd, link: Link) -> None:
+    wait_until(lambda: ahead(link) == AHEAD)
+    wait_until(lambda: programs(sshd) == [])
 
 
 def test_they_are_replaced_while_commands_run(link: Link) -> None:
-    assert until(lambda: ahead(link) == AHEAD)
+    wait_until(lambda: ahead(link) == AHEAD)
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda n: link.run(f"echo {n}\n", timeout=30).stdout, range(16)))
     assert results == [f"{n}\n".encode() for n in range(16)]
-    assert until(lambda: ahead(link) == AHEAD)
+    wait_until(lambda: ahead(link) == AHEAD)
 
 
 def test_those_that_the_server_has_ended_are_passed_over(link: Link) -> None:
-    assert until(lambda: ahead(link) == AHEAD)
+    wait_until(lambda: ahead(link) == AHEAD)
     for channel in list(link._sessions._ahead):
         channel.close()
     assert link.run("echo on\n", timeout=10).stdout == b"on\n"
@@ -69,8 +57,8 @@ def test_those_that_the_server_has_ended_are_passed_over(link: Link) -> None:
 
 @pytest.mark.parametrize("allowed", [1, 2, 3])
 def test_a_server_that_allows_few(tmp_path: Path, allowed: int) -> None:
-    with sshd(tmp_path / "bed", f"MaxSessions {allowed}") as bed:
-        link = bed.open()
+    with private_sshd(tmp_path / "bed", f"MaxSessions {allowed}") as sshd:
+        link = sshd.open()
         try:
             with link.shell_ahead() as shell, ThreadPoolExecutor(5) as pool:
                 # Whoever holds a shell must not make the others wait for it.
@@ -82,7 +70,7 @@ def test_a_server_that_allows_few(tmp_path: Path, allowed: int) -> None:
 
 
 def test_a_shell_ahead_serves_one_script_and_then_as_the_link_does(link: Link) -> None:
-    assert until(lambda: ahead(link) == AHEAD)
+    wait_until(lambda: ahead(link) == AHEAD)
     with link.shell_ahead() as shell:
         assert shell._channel is not None
         first = shell.run("echo $$; read -r line || echo end\n", timeout=10)
@@ -90,16 +78,16 @@ def test_a_shell_ahead_serves_one_script_and_then_as_the_link_does(link: Link) -
         assert shell.run("exit 7\n", timeout=10).status == 7
 
 
-def test_a_shell_ahead_that_nobody_uses_ends(bed: Sshd, link: Link) -> None:
-    assert until(lambda: ahead(link) == AHEAD)
+def test_a_shell_ahead_that_nobody_uses_ends(sshd: Sshd, link: Link) -> None:
+    wait_until(lambda: ahead(link) == AHEAD)
 
     with link.shell_ahead():
-        assert until(lambda: programs(bed) != [])
-    assert until(lambda: programs(bed) == [])
+        wait_until(lambda: programs(sshd) != [])
+    wait_until(lambda: programs(sshd) == [])
 
 
 def test_no_shell_is_started_ahead_while_all_sessions_are_taken(link: Link) -> None:
-    assert until(lambda: ahead(link) == AHEAD)
+    wait_until(lambda: ahead(link) == AHEAD)
     release = threading.Event()
     started = threading.Semaphore(0)
 
@@ -131,21 +119,21 @@ class Mute(asyncssh.SSHServer):
 
 
 @pytest.fixture
-def mute(bed: Sshd, tmp_path: Path) -> Iterator[Path]:
+def mute(sshd: Sshd, tmp_path: Path) -> Iterator[Path]:
     """An ssh_config that leads to such a server."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
 
     async def serve() -> asyncssh.SSHAcceptor:
-        return await asyncssh.listen("127.0.0.1", 0, server_factory=Mute, server_host_keys=[str(bed.host_key)])
+        return await asyncssh.listen("127.0.0.1", 0, server_factory=Mute, server_host_keys=[str(sshd.host_keys[0])])
 
     acceptor = asyncio.run_coroutine_threadsafe(serve(), loop).result(10)
     known = tmp_path / "known_hosts"
-    known.write_text(f"[127.0.0.1]:{acceptor.get_port()} {public(bed.host_key)}\n")
-    text = bed.config_file.read_text().replace(f"Port {bed.port}", f"Port {acceptor.get_port()}")
+    known.write_text(f"[127.0.0.1]:{acceptor.get_port()} {public(sshd.host_keys[0])}\n")
+    text = sshd.ssh_config.read_text().replace(f"Port {sshd.port}", f"Port {acceptor.get_port()}")
     config = tmp_path / "ssh_config"
-    config.write_text(text.replace(str(bed.known_hosts), str(known)))
+    config.write_text(text.replace(str(sshd.known_hosts), str(known)))
     yield config
     loop.call_soon_threadsafe(acceptor.close)
     asyncio.run_coroutine_threadsafe(acceptor.wait_closed(), loop).result(10)
@@ -154,8 +142,8 @@ def mute(bed: Sshd, tmp_path: Path) -> Iterator[Path]:
     loop.close()
 
 
-def test_a_server_that_starts_no_program(bed: Sshd, mute: Path) -> None:
-    link = Link.open(ssh_config.read(bed.host, ssh_config=str(mute)), Credentials(), Keyring())
+def test_a_server_that_starts_no_program(sshd: Sshd, mute: Path) -> None:
+    link = Link.open(ssh_config.read(sshd.host, ssh_config=str(mute)), Credentials(), Keyring())
     with contextlib.closing(link), pytest.raises(errors.RemoteFailed, match="starts no"):
         link.run("echo never\n", timeout=30)
 
@@ -163,12 +151,13 @@ def test_a_server_that_starts_no_program(bed: Sshd, mute: Path) -> None:
 @pytest.mark.parametrize("few", [False, True])
 def test_whoever_holds_shells_for_later_leaves_room_for_others(link: Link, few: bool) -> None:
     """Each of them waits for commands that other sessions run: an `up` that asks its user, perhaps for minutes."""
-    assert until(lambda: ahead(link) == AHEAD)
+    wait_until(lambda: ahead(link) == AHEAD)
     link._sessions._few = few
     with contextlib.ExitStack() as stack:
         for _ in range(2 * MAX_COMMANDS):
             stack.enter_context(link.shell_ahead())
-            assert few or until(lambda: ahead(link) == AHEAD)
+            if not few:
+                wait_until(lambda: ahead(link) == AHEAD)
         assert link.run("echo on\n", timeout=10).stdout == b"on\n"
     with ThreadPoolExecutor(MAX_COMMANDS) as pool:
         assert len(list(pool.map(lambda _: link.run("echo on\n", timeout=10), range(MAX_COMMANDS)))) == MAX_COMMANDS
@@ -184,7 +173,7 @@ def test_it_is_busy_while_commands_run(link: Link) -> None:
 
     following = threading.Thread(target=follow)
     following.start()
-    assert until(lambda: link.busy > 0.2)
+    wait_until(lambda: link.busy > 0.2)
     ended.set()
     following.join()
     assert link.busy == 0.0

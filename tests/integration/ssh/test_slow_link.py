@@ -19,8 +19,8 @@ from jupyman.api import ClientContext
 from jupyman.core.links.supervisor import Supervisor
 from jupyman.ssh.link import Link
 from jupyman.ssh.login.auth import Keyring
+from tests.bed.sshd import Sshd, private_sshd
 from tests.bed.wait import wait_until
-from tests.integration.ssh.test_sshd_bed import Sshd, sshd
 
 
 class Valve:
@@ -70,20 +70,20 @@ class Valve:
 
 
 @pytest.fixture
-def bed(tmp_path: Path) -> Iterator[Sshd]:
-    with sshd(tmp_path / "bed") as server:
+def sshd(tmp_path: Path) -> Iterator[Sshd]:
+    with private_sshd(tmp_path / "bed") as server:
         yield server
 
 
 @pytest.fixture
-def valve(bed: Sshd) -> Iterator[Valve]:
-    with contextlib.closing(Valve(bed.port)) as made:
-        bed.configure(f"Port {made.port}", f"HostKeyAlias [127.0.0.1]:{bed.port}")
+def valve(sshd: Sshd) -> Iterator[Valve]:
+    with contextlib.closing(Valve(sshd.port)) as made:
+        sshd.configure(f"Port {made.port}", f"HostKeyAlias [127.0.0.1]:{sshd.port}")
         yield made
 
 
-def test_a_host_that_speaks_is_alive_although_our_question_waits_behind_an_upload(bed: Sshd, valve: Valve) -> None:
-    with contextlib.closing(bed.open()) as link:
+def test_a_host_that_speaks_is_alive_although_our_question_waits_behind_an_upload(sshd: Sshd, valve: Valve) -> None:
+    with contextlib.closing(sshd.open()) as link:
         ended, lines = threading.Event(), threading.Semaphore(0)
         script = "while :; do echo on; sleep 0.1; done\n"
         said = threading.Thread(target=_follow, args=(link, script, lines, ended))
@@ -99,8 +99,8 @@ def test_a_host_that_speaks_is_alive_although_our_question_waits_behind_an_uploa
             said.join()
 
 
-def test_a_host_that_falls_silent_after_it_spoke_is_noticed_in_time(bed: Sshd, valve: Valve) -> None:
-    with contextlib.closing(bed.open()) as link:
+def test_a_host_that_falls_silent_after_it_spoke_is_noticed_in_time(sshd: Sshd, valve: Valve) -> None:
+    with contextlib.closing(sshd.open()) as link:
         link.run("echo on\n", timeout=10)
         valve.open.clear()
         start = time.monotonic()
@@ -114,13 +114,13 @@ def _follow(link: Link, script: str, lines: threading.Semaphore, ended: threadin
         link.run(script, timeout=60, on_line=lambda _: lines.release(), cancelled=ended)
 
 
-def test_a_full_line_holds_no_lock_that_an_exchange_of_keys_needs(bed: Sshd) -> None:
-    with contextlib.closing(bed.open()) as link:
+def test_a_full_line_holds_no_lock_that_an_exchange_of_keys_needs(sshd: Sshd) -> None:
+    with contextlib.closing(sshd.open()) as link:
         transport: Any = link.transport
         channel = transport.wait_channel(None)
         channel.exec_command("cat >/dev/null")
         transport._outbox.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        bed.signal_children(signal.SIGSTOP)
+        sshd.signal_children(signal.SIGSTOP)
         try:
             sending = threading.Thread(target=_flood, args=(channel,))
             sending.start()
@@ -135,7 +135,7 @@ def test_a_full_line_holds_no_lock_that_an_exchange_of_keys_needs(bed: Sshd) -> 
             transport.clear_to_send_lock.release()
             assert sending.is_alive()
         finally:
-            bed.signal_children(signal.SIGCONT)
+            sshd.signal_children(signal.SIGCONT)
         sending.join(20)
         assert not sending.is_alive()
 
@@ -145,8 +145,8 @@ def _flood(channel: paramiko.Channel) -> None:
     channel.close()
 
 
-def test_whoever_asks_while_the_connection_ends_is_told_at_once(bed: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
-    with contextlib.closing(bed.open()) as link:
+def test_whoever_asks_while_the_connection_ends_is_told_at_once(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    with contextlib.closing(sshd.open()) as link:
         transport = link.transport
         number = transport._next_channel
 
@@ -169,9 +169,9 @@ def test_whoever_asks_while_the_connection_ends_is_told_at_once(bed: Sshd, monke
 
 def test_jump_hosts_are_left_when_the_host_behind_them_is_gone(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
-        first, last = [stack.enter_context(sshd(tmp_path / name, host=name)) for name in ("first", "last")]
+        first, last = [stack.enter_context(private_sshd(tmp_path / name, host=name)) for name in ("first", "last")]
         chain = tmp_path / "chain"
-        includes = [f"Include {one.config_file}" for one in (first, last)]
+        includes = [f"Include {one.ssh_config}" for one in (first, last)]
         chain.write_text("\n".join(["Host last", "ProxyJump first", "Match all", *includes]))
         client = ClientContext(ssh_config=str(chain))
         supervisor = Supervisor("last", "last", Keyring(), lambda _: None, lambda _: None, client)

@@ -15,20 +15,9 @@ from jupyman import errors
 from jupyman.ssh.forward import engine
 from jupyman.ssh.forward.engine import BoundForward, Engine, EngineName
 from jupyman.ssh.link import Link
-from tests.integration.ssh.test_sshd_bed import Sshd, connect, echo, read_all, serving, sshd, until
-
-
-@pytest.fixture(scope="module")
-def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with sshd(tmp_path_factory.mktemp("engines") / "bed") as server:
-        yield server
-
-
-@pytest.fixture
-def link(bed: Sshd) -> Iterator[Link]:
-    opened = bed.open()
-    yield opened
-    opened.close()
+from tests.bed.sockets import connect, echo, read_all, serving
+from tests.bed.sshd import Sshd
+from tests.bed.wait import wait_until
 
 
 @pytest.fixture(params=["native", "sshtunnel"])
@@ -61,7 +50,7 @@ def test_bytes_go_both_ways_and_are_counted(forwarder: Engine) -> None:
     with serving(echo) as target:
         listener = forwarder.listen(0, target)
         assert ask(listener, b"x" * 100_000) == b"x" * 100_000
-        assert until(lambda: listener.stats() == (0, 100_000, 100_000))
+        wait_until(lambda: listener.stats() == (0, 100_000, 100_000))
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.getuid() != 0, reason="only root can be two users; Linux tells")
@@ -86,7 +75,7 @@ def test_another_user_is_refused_unless_the_listener_is_shared(forwarder: Engine
             ).stdout.strip()
 
         assert asked() == ""
-        assert until(lambda: [name for name, _ in listener.strangers.seen()] == ["uid 3000001"])
+        wait_until(lambda: [name for name, _ in listener.strangers.seen()] == ["uid 3000001"])
         listener.share = True
         assert asked() == "hello"
     assert heard == [b"hello"]
@@ -121,8 +110,8 @@ def test_the_link_stays_when_listeners_go(forwarder: Engine, link: Link) -> None
     assert link.run("echo on\n", timeout=10).stdout == b"on\n"
 
 
-def test_the_next_link_has_the_same_port(forwarder: Engine, bed: Sshd) -> None:
-    with serving(echo) as target, contextlib.closing(bed.open()) as second:
+def test_the_next_link_has_the_same_port(forwarder: Engine, sshd: Sshd) -> None:
+    with serving(echo) as target, contextlib.closing(sshd.open()) as second:
         listener = forwarder.listen(0, target)
         port = listener.local_port
         assert ask(listener, b"x") == b"x"
@@ -169,11 +158,11 @@ def test_half_close(forwarder: Engine, name: EngineName, request: pytest.Fixture
 
 
 def test_connections_wait_for_the_next_link(
-    forwarder: Engine, name: EngineName, bed: Sshd, request: pytest.FixtureRequest
+    forwarder: Engine, name: EngineName, sshd: Sshd, request: pytest.FixtureRequest
 ) -> None:
     if name == "sshtunnel":
         request.applymarker(pytest.mark.xfail(reason="known: its listeners end with the link", strict=True))
-    with serving(echo) as target, contextlib.closing(bed.open()) as second:
+    with serving(echo) as target, contextlib.closing(sshd.open()) as second:
         listener = forwarder.listen(0, target)
         forwarder.detach()
         with connect(listener) as sock:

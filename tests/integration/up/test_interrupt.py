@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from jupyman.core.manager import SETTLE
+from jupyman.core.verbs.open import SETTLE
 from tests.bed import Bed, Cli, User, wait_until
 from tests.integration.aftermath import NOTHING, free_port, nothing_left, servers, stuck
 from tests.integration.terminal import PROMPTLY, Terminal, interrupted

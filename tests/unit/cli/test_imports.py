@@ -40,7 +40,9 @@ BASE = "import click, msgspec, http.client"
 OURS = {
     "jupyman",
     "jupyman.local",
+    "jupyman.local.build",
     "jupyman.local.daemon_file",
+    "jupyman.local.hello",
     "jupyman.api",
     "jupyman.api.events",
     "jupyman.api.operation",

@@ -113,7 +113,7 @@ def test_requests_of_every_kind_while_sessions_come_and_go(
     def look() -> int:
         rounds = 0
         while not over.is_set() or rounds == 0:
-            manager._restorer._restore()
+            manager._monitor._restore()
             manager._gpus._wanted()
             manager.handle(api.PsRequest(), Quiet())
             manager.handle(api.HostLs(), Quiet())
@@ -229,6 +229,6 @@ def test_the_end_of_the_daemon_ends_the_waiting(
     monkeypatch.setattr("jupyman.core.sessions.monitor.LOOK", 3600.0)
     thread = threading.Thread(target=manager.start, args=(CLIENT,))
     thread.start()
-    manager._restorer.close()
+    manager._monitor.close()
     thread.join(20)
     assert not thread.is_alive()

@@ -1,4 +1,4 @@
-"""The state file: written whole, read back, and never lost without a word."""
+"""The state file: written completely, read back, migrated, and never lost without a message."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 
 from jupyman import errors
-from jupyman.core.sessions.store import Store
+from jupyman.core.sessions import store as module
+from jupyman.core.sessions.store import VERSION, Store
 from jupyman.model import SessionSpec, TunnelSpec
+
+RECORDED = Path(__file__).parents[2] / "data" / "state"
 
 
 def filled(path: Path) -> Store:
@@ -35,7 +38,7 @@ def test_round_trip_and_mode(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"version": 1, "sessions": 3}', b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"", b"{", b'{"version": 1, "sessions": 3}', b'{"version": 0}', b"\xff\xfe"])
 def test_broken_file_is_set_aside_and_the_last_good_copy_taken(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "state.json"
     store = filled(path)
@@ -103,13 +106,62 @@ def test_a_disk_without_room_keeps_the_old_file(tmp_path: Path) -> None:
     assert len(again.state.sessions) == 100
 
 
-def test_newer_version_is_left_untouched(tmp_path: Path) -> None:
-    path = tmp_path / "state.json"
-    path.write_text(json.dumps({"version": 99, "sessions": {}}))
+@pytest.mark.parametrize("suffix", ["", ".bak"])
+def test_newer_version_is_left_untouched(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"state.json{suffix}"
+    path.write_text(json.dumps({"version": VERSION + 1, "sessions": {}}))
     before = path.read_bytes()
-    with pytest.raises(errors.VersionMismatch):
-        Store(path).load()
-    assert path.read_bytes() == before
+    with pytest.raises(errors.VersionMismatch, match=rf"newer jupyman \(format {VERSION + 1}"):
+        Store(tmp_path / "state.json").load()
+    assert [(one, one.read_bytes()) for one in tmp_path.iterdir()] == [(path, before)]
+
+
+@pytest.mark.parametrize(
+    ("recorded", "said"),
+    [
+        (
+            "0.1.0-early",
+            {"server1": ["app", "dir", "env", "gpu", "port"], "train": ["app", "dir", "env", "gpu", "port", "restart"]},
+        ),
+        ("0.1.0", {"server1": [], "train": ["dir", "env", "gpu", "restart"], "old": ["app", "port"]}),
+    ],
+)
+def test_a_file_of_0_1_0_is_migrated_and_kept(tmp_path: Path, recorded: str, said: dict[str, list[str]]) -> None:
+    path = tmp_path / "state.json"
+    before = (RECORDED / f"{recorded}.json").read_bytes()
+    path.write_bytes(before)
+    store = Store(path)
+    store.load()
+    assert (store.recovered, store.state.version) == (None, VERSION)
+    assert {name: store.state.sessions[name].said for name in said} == said
+    assert path.read_bytes() == before, "nothing is rewritten before something changes"
+    store.save()
+    now, then = json.loads(path.read_bytes()), json.loads(before)
+    assert now["version"] == VERSION
+    for name, spec in then["sessions"].items():
+        spec.pop("said", None)
+        assert {key: now["sessions"][name][key] for key in spec} == spec
+    assert [{key: new[key] for key in old} for new, old in zip(now["tunnels"], then["tunnels"], strict=True)] == then[
+        "tunnels"
+    ]
+    assert now["environments"] == then["environments"]
+    kept = tmp_path / "state.json.v1"
+    assert (kept.read_bytes(), stat.S_IMODE(kept.stat().st_mode)) == (before, 0o600)
+
+
+def test_each_older_format_has_a_step_and_a_recorded_file() -> None:
+    assert set(module._STEPS) == set(range(1, VERSION))
+    recorded = {json.loads(file.read_bytes())["version"] for file in RECORDED.glob("*.json")}
+    assert recorded >= set(range(1, VERSION))
+
+
+def test_a_full_disk_does_not_stop_a_migration(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    path.write_bytes((RECORDED / "0.1.0.json").read_bytes())
+    path.with_name("state.json.v1.new").mkdir()  # the copy cannot be written
+    store = Store(path)
+    store.load()
+    assert set(store.state.sessions) == {"server1", "train", "old"}
 
 
 def test_absent_file_is_an_empty_state(tmp_path: Path) -> None:

@@ -14,12 +14,14 @@ import pytest
 from jupyman import errors
 from jupyman.core.verbs import env_mirror
 from jupyman.core.verbs.env import with_jobs
-from jupyman.core.verbs.env_create import conclude
+from jupyman.core.verbs.env_job import conclude
+from jupyman.core.verbs.host_call import HostCall
 from jupyman.host.envs import facilities
 from jupyman.host.shell import jobs
 from jupyman.host.shell.jobs import Ended, Job
 from jupyman.host.shell.script import ANSWER_LIMIT, Facts
 from jupyman.model import Environment, HostReport
+from tests.unit.core.offline import Quiet
 from tests.unit.tools.test_fuzz import mutate
 
 
@@ -53,6 +55,12 @@ class Host:
             for line in text.split("\n"):
                 on_line(line)
         return Completed(text.encode("utf-8", "surrogateescape") if "\ud800" not in text else b"")
+
+
+def mirror_files(host: Host) -> Any:
+    nothing: Any = None
+    link: Any = host
+    return env_mirror._read(HostCall("h", Quiet(), nothing, nothing, link))
 
 
 JOBS = """\
@@ -125,7 +133,7 @@ READERS: dict[str, tuple[str, Callable[[Host], Any]]] = {
     "jobs": (JOBS, jobs.find),
     "follow": (FOLLOWED, lambda host: jobs.follow(host, "long", on_begin=_two, on_end=_three, on_last=_one)),
     "look": (LOOK, lambda host: facilities.look(host, REPORT)),
-    "mirrors": (MIRRORS, env_mirror._read),
+    "mirrors": (MIRRORS, mirror_files),
 }
 
 
@@ -178,7 +186,7 @@ def test_means_are_read() -> None:
 
 
 def test_mirror_files_are_read() -> None:
-    condarc, pip = env_mirror._read(Host(MIRRORS))
+    condarc, pip = mirror_files(Host(MIRRORS))
     assert (condarc.text, condarc.kept, condarc.changed) == ("channels:\n  - defaults\n", "# mine\n", True)
     assert (pip.text, pip.state, pip.changed) == ("", "absent", False)
 
@@ -222,9 +230,9 @@ def test_the_list_knows_what_is_under_way(seen: str | None, state: str, new: boo
 
 def test_how_an_installation_ended() -> None:
     assert conclude("e", Ended(state="done"), "h", None) is None
-    with pytest.raises(errors.RemoteFailed, match="ended from outside at: torch") as caught:
+    with pytest.raises(errors.RemoteFailed, match="stopped from outside at: torch") as caught:
         conclude("e", Ended(state="interrupted", text="torch"), "h", None)
-    assert "jupyman env create e goes on" in caught.value.hint
+    assert "jupyman env create e resumes it" in caught.value.hint
     log = ["$ pip", "ERROR: No matching distribution found for x"]
     with pytest.raises(errors.RemoteFailed, match=r"torch failed \(status 1\): ERROR: No matching") as caught:
         conclude("e", Ended(state="failed", key="torch", text="torch", code=1, log=log), "h", None)

@@ -233,7 +233,7 @@ def test_what_a_wrapper_and_its_kernel_started_is_counted_once() -> None:
     ]
     problem = kill_orphans.problem("h", found)
     assert problem is not None
-    assert problem.text == "1 kernel whose server is gone holds 1 GiB of memory and 1 GiB of GPU 0: pid 490, pid 500"
+    assert problem.text == "1 orphaned kernel holds 1 GiB of memory and 1 GiB of GPU 0: pid 490, pid 500"
     assert kill_orphans.problem("h", []) is None
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jupyman import errors
+from jupyman import errors, remote
 from jupyman.host.shell import script
+from jupyman.ssh.exec.command import CompletedCommand
 
 MARK = "jm-0123"
 
@@ -61,3 +64,55 @@ def test_any_text_reaches_the_script_as_it_is(value: str) -> None:
 def test_nul_is_refused() -> None:
     with pytest.raises(errors.UsageFault):
         script.compose("lib/common", {"VALUE": "a\0b"}, MARK)
+
+
+# --- the libraries ------------------------------------------------------------------------------------------------
+
+FOLDER = Path(remote.__file__).parent
+SCRIPTS = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.sh"))
+DEFINED = re.compile(r"^ *([a-z_][a-z0-9_]*)\(\) ", re.MULTILINE)
+# The parts of `check` are scripts of their own, which it runs one beside the other.
+PARTS = {"report/check": ["report/probe", "servers/find", "report/ports", "kernels/orphans"]}
+
+
+def defined(name: str) -> set[str]:
+    """Return the functions that a script or library defines."""
+    return set(DEFINED.findall(remote.script(name)))
+
+
+def without_comments(name: str) -> str:
+    return re.sub(r"(^|\s)#.*$", "", remote.script(name), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_names_the_libraries_that_it_uses(name: str) -> None:
+    libraries = [one for one in SCRIPTS if one.startswith("lib/") and one not in {name, "lib/common"}]
+    own = defined(name) | defined("lib/common")
+    text = "\n".join(map(without_comments, [name, *PARTS.get(name, [])]))
+    words = set(re.findall(r"(?<![$\w{])[a-z_][a-z0-9_]*(?![\w=])", text))
+    used = {one for one in libraries if words & (defined(one) - own)}
+    assert set(remote.libraries(name)) >= used
+    assert set(remote.libraries(name)) <= set(libraries)
+
+
+def test_libraries_come_after_those_that_they_use() -> None:
+    assert remote.libraries("jobs/list") == ["lib/server", "lib/environment"]
+    text = script.compose("jobs/list", {}, MARK)
+    places = [text.index(remote.script(one)) for one in ("lib/common", "lib/server", "lib/environment", "jobs/list")]
+    assert places == sorted(places)
+
+
+def test_the_error_of_a_script_keeps_its_answer_to_itself() -> None:
+    class Shell:
+        def run(self, text: str, **_: object) -> CompletedCommand:
+            marker = re.findall(r"JM_MARK=(\S+)", text)[0]
+            answer = f"{marker} begin\nrecord.token secret\nerror port-in-use 8888 is taken\n{marker} end 1\n"
+            return CompletedCommand(answer.encode(), b"", 0)
+
+    with pytest.raises(errors.PortInUse, match="8888 is taken") as caught:
+        script.run(Shell(), "servers/find", {}, timeout=1)
+    assert caught.value.details == {}
+    answer = script.answer_of(caught.value)
+    assert answer is not None
+    assert answer.one("record.token") == "secret"
+    assert script.answer_of(errors.LinkLost("gone")) is None

@@ -15,7 +15,8 @@ from jupyman import api, config, errors
 from jupyman.core.manager import Manager
 from jupyman.core.sessions.registry import Live
 from jupyman.core.sessions.store import State
-from jupyman.core.verbs import host as inquiries
+from jupyman.core.verbs import up_queue
+from jupyman.core.verbs.host_call import VerbCall
 from jupyman.model import SessionSpec
 from jupyman.ssh.forward.sshtunnel_engine import TunnelForwarder
 from jupyman.tools.install import mirrors
@@ -41,7 +42,9 @@ class Desk:
     def wish(self, text: str | None = None, *, interactive: bool = False, **said: Any) -> SessionSpec:
         if text is not None:
             self.write(text)
-        return self.manager._wish(api.Up(**{"host": "h", **said}), interactive=interactive)
+        operation = Quiet(api.ClientContext(interactive=interactive))
+        call = VerbCall(operation, self.manager.hosts, self.manager.sessions)
+        return up_queue.wanted(api.Up(**{"host": "h", **said}), call)
 
     def keep(self, spec: SessionSpec, state: str = "running") -> Live:
         """Let a session of that wish exist."""
@@ -186,7 +189,7 @@ def ssh_config(desk: Desk) -> None:
     assert failed_login(desk, api.ClientContext(ssh_config="/said")) == ("h", "/said")
     (desk.file.parent / "names").write_text("Host first second\nHost *.no\n")
     desk.write('ssh_config = "names"')
-    listed = inquiries.host_ls(desk.manager.hosts, desk.manager.sessions, Quiet())
+    listed = desk.manager.handle(api.HostLs(), Quiet())
     assert [one.name for one in listed.hosts] == ["first", "second"]
 
 

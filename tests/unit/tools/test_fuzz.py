@@ -24,7 +24,7 @@ from jupyman.core.verbs import kill_orphans, tunnel
 from jupyman.host.gpus import report
 from jupyman.host.kernels import notebooks
 from jupyman.host.report import ports, probe
-from jupyman.host.servers import records
+from jupyman.host.servers import listing, records
 from jupyman.host.shell import script
 from jupyman.local import daemon_file
 from jupyman.ssh.config import ssh_g
@@ -213,7 +213,7 @@ READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "orphans": (PROBE, lambda text: orphans(facts(text))),
     "torch's own words": (TOLD, told),
     "sessions of a server": (SESSIONS, lambda text: notebooks.read(decoded(text))),
-    "records": (RECORDS, lambda text: records.rows("h", records.read(facts(text)))),
+    "records": (RECORDS, lambda text: listing.rows("h", records.read(facts(text)))),
     "ports": (recorded("ports/lsof-root.txt"), lambda text: ports.read(facts(text))),
     "lsof": (recorded("ports/lsof-root.txt"), lambda text: [str(one) for one in lsof.parse(text.split("\n"))]),
     "ss": (recorded("ports/ss-root.txt"), lambda text: [str(one) for one in sockets.ss(text.split("\n"))]),

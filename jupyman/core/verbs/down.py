@@ -1,0 +1,54 @@
+"""`down`: stop forwarding sessions; their servers keep running, and their local ports stay bound."""
+
+from __future__ import annotations
+
+import msgspec
+
+from jupyman import api, errors
+from jupyman.api.results import Downed
+from jupyman.core.sessions.registry import Live
+from jupyman.core.verbs.host_call import VerbCall
+
+
+def down(request: api.Down, call: VerbCall) -> Downed:
+    """Take each session down; all are tried.
+
+    Returns:
+        The sessions, and the first failure.
+
+    Raises:
+        UnknownSession: none of the sessions exists.
+    """
+    found: list[Live] = []
+    first: errors.JupymanError | None = None
+    for name in request.sessions:
+        try:
+            found.append(call.sessions.get(name))
+        except errors.UnknownSession as error:
+            if len(request.sessions) > 1:  # a single one is what the error is about
+                call.report(f"down {name}", error.message, "warn")
+            first = first or error
+    if first is not None and not found:
+        raise first
+    for session in found:
+        _park(session, call, release=request.release)
+    call.sessions.save()
+    for session in found:
+        call.release_link(session.spec.host)
+    failed = first.info() if first is not None else msgspec.UNSET
+    return Downed(sessions=[call.view(session) for session in found], error=failed)
+
+
+def _park(session: Live, call: VerbCall, *, release: bool) -> None:
+    """Stop forwarding a session; with `release` its local port is freed, too."""
+    with session.binding, call.sessions.lock:
+        listener = session.park()
+        if release:
+            session.spec = msgspec.structs.replace(session.spec, released=True)
+            session.listener, session.port_problems = None, []
+    if listener is None:
+        return
+    if release:
+        listener.close()
+    else:
+        listener.part()

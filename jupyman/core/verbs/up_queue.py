@@ -1,0 +1,139 @@
+"""`up`, one at a time for a session: equal requests share one run, a differing one waits for the one before.
+
+Threads: `up` runs in the thread of each request; the work itself runs in a thread of its `SharedOperation`. `_lock`
+guards `_latest` and is never held while anything waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from jupyman import api, errors
+from jupyman.api import Operation
+from jupyman.core.runtime.one_time_codes import OneTimeCodes
+from jupyman.core.runtime.shared_operation import SharedOperation
+from jupyman.core.sessions.registry import Live
+from jupyman.core.verbs import open as opening
+from jupyman.core.verbs import request_host, up_plan
+from jupyman.core.verbs.host_call import VerbCall
+from jupyman.core.verbs.up import UpFlow
+from jupyman.model import Problem, Session, SessionSpec
+
+log = logging.getLogger(__name__)
+
+
+def wanted(request: api.Up, call: VerbCall) -> SessionSpec:
+    """Merge what was said, the stored session, and config.toml: the only place that does.
+
+    Raises:
+        UsageFault: the session or its host cannot be told.
+        ConfigFault: config.toml asks for a Slurm job.
+    """
+    host, name = request_host.of_up(request, call)
+    config = call.hosts.config
+    for table, entry in config.hosts.items():
+        if host in {table, entry.ssh}:  # also when the user names the address instead of the table
+            up_plan.refuse_slurm(table, entry)
+    session = call.sessions.find(name)
+    return up_plan.merge(
+        request,
+        name,
+        host,
+        session.spec if session is not None else None,
+        call.hosts.entry(host),
+        config.defaults,
+        ended=session is not None and session.state == "exited",
+        interactive=call.interactive,
+    )
+
+
+class UpQueue:
+    """Runs `up`.
+
+    Args:
+        codes: for the browser that is opened on a session.
+        suspect: called when a host refused a connection to a server; must not wait.
+    """
+
+    def __init__(self, codes: OneTimeCodes, suspect: Callable[[], None]) -> None:
+        self._codes = codes
+        self._suspect = suspect
+        self._lock = threading.Lock()
+        self._latest: dict[str, tuple[api.Up, SharedOperation]] = {}  # by session: under way, or the last one
+
+    def up(self, request: api.Up, call: VerbCall) -> Session:
+        """Make the session exist.
+
+        Raises:
+            JupymanError: see `UpFlow.run`.
+        """
+        spec = wanted(request, call)
+        shared = self._shared(request, spec, call)
+        try:
+            session: Session = shared.join(call.operation)
+        except errors.Interrupted:
+            if call.cancelled.is_set() or not shared.cancelled.is_set():
+                raise
+            # The last client before this one left just as this one joined: that was not this client's Ctrl-C.
+            return self.up(request, call)
+        if request.open_browser:
+            opening.send_browser(spec.name, call, self._codes)
+        return session
+
+    def restart(self, session: Live, why: str, call: VerbCall) -> None:
+        """Start a server that died again, in a thread of its own: same port, token and directory.
+
+        Args:
+            session: whose server it was.
+            why: how it ended.
+            call: nobody waits for it.
+        """
+        name, last = session.spec.name, session.running
+        port = last.server.port if last is not None else None
+        request = api.Up(host=session.spec.host, name=name, port=port, timeout=session.spec.timeout)
+
+        def work() -> None:
+            try:
+                self.up(request, call)
+            except errors.JupymanError as error:
+                text = f"{why}; it could not be started again: {error.message}"
+                problem = Problem(code="restart-failed", severity="error", text=text, fix=error.hint)
+            else:
+                count = len(session.restarts)
+                times = "once" if count == 1 else f"{count} times"
+                text, fix = f"restarted {times}, the last time because {why}", f"jupyman logs {name}"
+                problem = Problem(code="server-restarted", severity="info", text=text, fix=fix)
+            log.info("session %s: %s", name, problem.text)
+            session.problems = [*session.problems, problem]
+
+        threading.Thread(target=work, name=f"restart {name}", daemon=True).start()
+
+    def _shared(self, request: api.Up, spec: SessionSpec, call: VerbCall) -> SharedOperation:
+        """Return the run that serves the request: the one under way for an equal request, else a new one."""
+        same = msgspec.structs.replace(request, open_browser=False)
+        with self._lock:
+            latest, shared = self._latest.get(spec.name, (None, None))
+            if shared is None or shared.ended or shared.cancelled.is_set() or latest != same:
+                flow = UpFlow(call.hosts, call.sessions, request, spec, self._suspect)
+                shared = SharedOperation(_after(shared, flow.run), call.operation.client)
+                self._latest[spec.name] = (same, shared)
+        return shared
+
+
+def _after(previous: SharedOperation | None, work: Callable[[Operation], Any]) -> Callable[[Operation], Any]:
+    """Return work that first waits for the one before, however that ends."""
+    if previous is None or previous.ended:
+        return work
+
+    def wait_then_work(operation: Operation) -> Any:
+        operation.emit(api.Step(key="wait", text="waiting for another up of this session", state="run"))
+        # Also when the client leaves meanwhile: the next one would find nothing under way.
+        previous.wait()
+        return work(operation)
+
+    return wait_then_work
