@@ -18,17 +18,9 @@ from typing import IO
 
 from jupyman import errors
 from jupyman.host.shell.script import ANSWER_LIMIT
+from jupyman.ssh.exec.command import CompletedCommand
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-@dataclass(frozen=True)
-class Completed:
-    """What a finished script left."""
-
-    stdout: bytes
-    stderr: bytes
-    status: int | None
 
 
 class LocalShell:
@@ -75,7 +67,7 @@ class LocalShell:
         limit: int = ANSWER_LIMIT,
         on_line: Callable[[str], None] | None = None,
         cancelled: threading.Event | None = None,
-    ) -> Completed:
+    ) -> CompletedCommand:
         """Run a script; see `Shell.run`."""
         process = subprocess.Popen(
             self.command(*self.shell, "-s"),
@@ -121,7 +113,7 @@ class LocalShell:
             process.stderr.close()
         if late.is_set():
             raise errors.RemoteFailed(f"no answer in {timeout:g} s")
-        return Completed(bytes(kept), bytes(complaints), process.returncode)
+        return CompletedCommand(bytes(kept), bytes(complaints), process.returncode)
 
 
 def _drain(stream: IO[bytes], into: bytearray, limit: int) -> None:

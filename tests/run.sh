@@ -45,9 +45,11 @@ if command -v shellcheck >/dev/null 2>&1; then
 else
     skipped shell "shellcheck is not installed"
 fi
-# Each worker has a host of its own (sshd, accounts, conda). More than four only wait for each other.
+# Each worker has a host of its own (sshd, accounts, conda). More than four only wait for each other. The files keep the
+# order of tests/conftest.py, the longest first: by default xdist starts with those that have the most tests, which are
+# short, and at the end one worker is alone with a long one.
 workers=$("$venv" -c 'import os; print(max(2, min(4, os.cpu_count() or 2)))')
-case " $* " in *' -n '* | *' -n'[0-9]* | *' --pdb '*) ;; *) set -- -n "$workers" --dist loadfile "$@" ;; esac
+case " $* " in *' -n '* | *' -n'[0-9]* | *' --pdb '*) ;; *) set -- -n "$workers" --dist loadfile --no-loadscope-reorder "$@" ;; esac
 check tests "$bin/pytest" "$@"
 
 if [ -n "$failed" ]; then

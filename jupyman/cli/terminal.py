@@ -131,18 +131,6 @@ def _columns(text: str) -> int:
     return len(text) + wide - sum(1 for c in text if unicodedata.combining(c))
 
 
-def size(count: int | None) -> str:
-    """Format a number of bytes; "?" if it is unknown."""
-    if count is None:
-        return "?"
-    amount = float(count)
-    for unit in ("B", "kiB", "MiB", "GiB", "TiB"):
-        if amount < 1024 or unit == "TiB":
-            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
-        amount /= 1024
-    return "?"
-
-
 def duration(seconds: float) -> str:
     """Format a time span: its two largest units."""
     count = max(0, int(seconds))

@@ -6,6 +6,7 @@ The message format is Jupyter's own: https://jupyter-client.readthedocs.io/en/st
 from __future__ import annotations
 
 import json
+import time
 import urllib.request
 import uuid
 from types import TracebackType
@@ -75,7 +76,7 @@ class CellKernel:
             KernelFault: it failed.
             OSError: the connection was lost.
         """
-        return converse(self._channels, code)
+        return converse(self._channels, code, self._timeout)
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         content = json.dumps(body).encode() if body is not None else None
@@ -86,8 +87,23 @@ class CellKernel:
             return json.loads(answer.read() or b"null")
 
 
-def converse(channels: Any, code: str) -> str:
-    """Run a cell over a kernel's open channels (a websocket); result and errors as `CellKernel.run`."""
+def converse(channels: Any, code: str, timeout: float = 60.0) -> str:
+    """Run a cell over a kernel's open channels.
+
+    Args:
+        channels: the websocket.
+        code: the cell's text.
+        timeout: seconds from one message about the cell to the next.
+
+    Returns:
+        What it printed.
+
+    Raises:
+        KernelFault: the cell failed.
+        OSError: the connection was lost, or no message came in time.
+    """
+    import websocket
+
     message = uuid.uuid4().hex
     header = {
         "msg_id": message,
@@ -100,10 +116,22 @@ def converse(channels: Any, code: str) -> str:
     request = {"header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": "shell"}
     channels.send(json.dumps({**request, "buffers": []}))
     printed = ""
+    deadline = time.monotonic() + timeout
     while True:
-        reply = json.loads(channels.recv())
+        channels.settimeout(max(0.001, deadline - time.monotonic()))
+        try:
+            # With control frames: otherwise the server's pings would keep it waiting beyond the deadline.
+            opcode, data = channels.recv_data(control_frame=True)
+        except websocket.WebSocketTimeoutException:
+            opcode, data = websocket.ABNF.OPCODE_PING, b""
+        if opcode == websocket.ABNF.OPCODE_CLOSE:
+            raise ConnectionResetError("the server closed the connection to the kernel")
+        reply = json.loads(data) if opcode == websocket.ABNF.OPCODE_TEXT else {}
         if reply.get("parent_header", {}).get("msg_id") != message:
+            if time.monotonic() >= deadline:
+                raise TimeoutError(f"the kernel did not end the cell: no message for {timeout:g} s")
             continue
+        deadline = time.monotonic() + timeout
         kind, content = reply["msg_type"], reply["content"]
         if kind == "stream":
             printed += content["text"]

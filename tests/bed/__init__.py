@@ -1,6 +1,6 @@
 """The test bed: a real sshd, real accounts with real login shells, a real conda layout with a Jupyter that runs.
 
-The fixtures of tests/conftest.py hand it out; this package serves tests that need another scope or a second sshd.
+Most tests get it by the fixtures of the conftest.py files; import it for another scope or for a second sshd.
 """
 
 from tests.bed.accounts import KINDS, Held, User, needs_root

@@ -1,4 +1,4 @@
-"""Unix accounts made for the tests: one for each login shell, one that is noisy, one that is the neighbour."""
+"""Unix accounts made for the tests: one for each login shell, one whose shell prints a banner, and another user."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHELLS = {"dash": "sh", "banner": "bash", "other": "bash"}
 NOISE_LINES = 200
 needs_root = pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can make accounts")
 _POSIX_NOISE = """\
-# 200 lines on both streams: what a login script of a lab server prints, in the extreme.
+# 200 lines on both streams: an extreme case of what login scripts of lab servers print.
 i=0
 while [ "$i" -lt 200 ]; do
     i=$((i + 1))
@@ -47,7 +47,7 @@ end
 
 @dataclass(frozen=True)
 class Held:
-    """A port that another process holds, and that process."""
+    """A port and the process that holds it."""
 
     port: int
     pid: int
@@ -59,15 +59,14 @@ class User:
 
     Attributes:
         kind: ``bash dash tcsh fish zsh banner other``.
-        name: the account's name.
-        uid: its number.
-        gid: its group's.
+        name: of the account.
+        uid: of the account.
+        gid: of its group.
         home: its home, 0755, under the bed's folder.
         shell: its login shell.
-        programs: a folder that stands first on the PATH of its SSH sessions; empty unless a test puts something there.
-        conda: ``~/miniconda3``, a link to the bed's conda root.
+        programs: a folder that comes first in the PATH of its SSH sessions; for the tests to fill.
         made: whether the bed made the account; otherwise it is the one that runs the tests.
-        mark: a variable ``NAME=VALUE`` that all its SSH sessions carry.
+        mark: a variable ``NAME=VALUE`` of all its SSH sessions.
     """
 
     kind: str
@@ -82,16 +81,16 @@ class User:
 
     @property
     def conda(self) -> Path:
-        """The conda root as the user knows it."""
+        """``~/miniconda3``, a link to the bed's conda root."""
         return self.home / "miniconda3"
 
     @property
     def path(self) -> str:
-        """PATH of its sessions."""
+        """PATH of its SSH sessions."""
         return f"{self.programs}:{SYSTEM_PATH}"
 
     def environ(self) -> dict[str, str]:
-        """Return what sshd gives its sessions."""
+        """Return the variables of its SSH sessions."""
         name, _, value = self.mark.partition("=")
         base = {"HOME": str(self.home), "PATH": self.path, "SHELL": str(self.shell), name: value}
         return {**base, "USER": self.name, "LOGNAME": self.name}
@@ -120,7 +119,7 @@ class User:
             timeout: seconds.
 
         Returns:
-            What it left; the status is not checked.
+            Status and output; the status is not checked.
         """
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         with self.start(*words, **pipes) as process:
@@ -156,8 +155,8 @@ class User:
         """Put a program on the PATH of the user's SSH sessions; `reset` removes it.
 
         Args:
-            name: how it is called.
-            text: a script with its first line.
+            name: of the program.
+            text: a script, with its first line.
         """
         target = self.programs / name
         target.write_text(text)
@@ -165,7 +164,7 @@ class User:
         return target
 
     def set_gpu(self, case: str | None, apps: Iterable[tuple[str, int, str, str]] | None = None) -> None:
-        """Choose what ``nvidia-smi`` says in the user's SSH sessions; `reset` takes it away.
+        """Choose what ``nvidia-smi`` prints in the user's SSH sessions; `reset` removes it.
 
         Args:
             case: a folder of tests/data/nvidia-smi; None: there is no such program.
@@ -202,7 +201,7 @@ class User:
         Args:
             port: 0 takes a free one.
             address: to bind to.
-            listen: whether connections are taken, and closed at once.
+            listen: whether connections are accepted (and closed at once).
 
         Yields:
             The port and the process.
@@ -231,18 +230,14 @@ class User:
                 process.kill()
 
     def processes(self) -> list[psutil.Process]:
-        """Return the user's living processes; where the account is a person's, those of its SSH sessions here."""
+        """Return the user's processes; in an account of a person, those of its SSH sessions here."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
-                if process.status() == psutil.STATUS_ZOMBIE:
+                if process.uids().real != self.uid or process.status() == psutil.STATUS_ZOMBIE:
                     continue
-                if self.made:
-                    ours = process.uids().real == self.uid
-                else:
-                    name, _, value = self.mark.partition("=")
-                    ours = process.uids().real == self.uid and process.environ().get(name) == value
-                if ours:
+                name, _, value = self.mark.partition("=")
+                if self.made or process.environ().get(name) == value:
                     found.append(process)
         return found
 
@@ -258,10 +253,15 @@ class User:
 
         wait_until(none_left, what=f"the end of {self.name}'s processes")
 
-    def reset(self) -> None:
-        """End all that the user runs and make the home as it was; costs a few milliseconds."""
+    def reset(self, *, idle: bool = False) -> None:
+        """End all that the user runs and restore the home, in a few milliseconds.
+
+        Args:
+            idle: whether the user is known to run nothing.
+        """
         sockets = [] if self.made else self._socket_folders()
-        self.kill_all()
+        if not idle:
+            self.kill_all()
         for folder in sockets:
             shutil.rmtree(folder, ignore_errors=True)
         if self.made:
@@ -276,7 +276,7 @@ class User:
         self.fill_home()
 
     def _socket_folders(self) -> set[Path]:
-        """Return the folders in /tmp of the servers that run; where the account is a person's, only these are ours."""
+        """Return the folders in /tmp of the running servers; in an account of a person, only these are ours."""
         found = set()
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
@@ -286,7 +286,7 @@ class User:
         return found
 
     def fill_home(self) -> None:
-        """Put what a home has: rc files, the link to conda, an environment of its own."""
+        """Fill the home: rc files, the link to conda, an environment."""
         self.conda.symlink_to(self.programs.parent.parent / "conda")
         shutil.copytree(self.programs.parent.parent / "prefix", self.home / "work" / "env", symlinks=True)
         self.put(".conda/environments.txt", f"{self.home}/work/env\n")
@@ -306,7 +306,7 @@ class User:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        # A test may have closed it, and without root that holds for us as well.
+        # A test may have taken away the permissions, which matters without root.
         for parent, folders, _ in os.walk(path):
             for name in folders:
                 if not Path(parent, name).is_symlink():
@@ -323,7 +323,7 @@ def shell_of(kind: str) -> Path | None:
         kind: one of `KINDS`.
 
     Returns:
-        The program; None where this machine lacks it.
+        The program; None when this machine has none.
     """
     found = shutil.which(SHELLS.get(kind, kind), path="/bin:/usr/bin:/usr/local/bin")
     return Path(found) if found else None
@@ -331,7 +331,7 @@ def shell_of(kind: str) -> Path | None:
 
 @contextlib.contextmanager
 def _one_at_a_time() -> Iterator[None]:
-    # useradd gives up when another one holds the file; this holds for the beds of all workers.
+    # useradd fails while another one runs, and each worker has a bed.
     handle = os.open("/tmp/jmbed.lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

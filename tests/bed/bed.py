@@ -1,4 +1,4 @@
-"""The bed: accounts, a conda root, sshds; all of it private and gone afterwards."""
+"""The bed: accounts, a conda root and sshds, which are removed afterwards."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Bed:
     """A host for tests; use as a context manager.
 
     As root it makes an account for each kind of user. Otherwise the one account is that which runs the tests, with a
-    private HOME in its SSH sessions; a test that asks for another kind is skipped.
+    private HOME in its SSH sessions; a test that requests another kind is skipped.
 
     Attributes:
-        folder: holds all of it: short, readable for all, under /tmp.
-        conda: the conda root; the users know it as ``~/miniconda3``.
+        folder: of all its files: a short path under /tmp, readable for all.
+        conda: the conda root, the users' ``~/miniconda3``.
         sshd: the sshd that `ssh_config` describes.
         client_key: the private key that every user accepts.
         host_keys: private halves by kind: ``ed25519`` and ``rsa``.
@@ -127,7 +127,7 @@ class Bed:
             (self.folder / "authorized" / user.name).write_text(Path(f"{self.client_key}.pub").read_text())
 
     def close(self) -> None:
-        """Stop all and remove all."""
+        """End its processes and remove its files and accounts."""
         self._stack.close()
 
     def user(self, kind: str = "bash") -> User:
@@ -136,7 +136,7 @@ class Bed:
         Args:
             kind: ``bash dash tcsh fish zsh banner other``.
 
-        The test is skipped where this machine cannot have it.
+        The test is skipped when this machine cannot have it.
         """
         if kind in self._missing:
             pytest.skip(self._missing[kind])
@@ -144,7 +144,7 @@ class Bed:
 
     @property
     def users(self) -> list[User]:
-        """Every account that there is, the bash user first."""
+        """All accounts, the bash user first."""
         return list(self._users.values())
 
     @property
@@ -167,9 +167,9 @@ class Bed:
         Args:
             options: lines of sshd_config, as in ``"MaxSessions 1"``; they win over the bed's own.
             address: what to listen on.
-            host_keys: which of the bed's host keys it shows.
-            network: where it is, instead of on loopback.
-            node: its name, as ``uname -n`` says there (a UTS namespace); the homes are the same.
+            host_keys: which of the bed's host keys it has.
+            network: its network; None: loopback.
+            node: the name that ``uname -n`` prints there (a UTS namespace); the homes are the same.
             program: sshd under another name.
 
         Yields:
@@ -209,7 +209,7 @@ class Bed:
 
         Args:
             kind: of the user.
-            command: what the login shell gets.
+            command: for the login shell.
             input: its standard input.
             sshd: another one than the main one.
             timeout: seconds.
@@ -225,13 +225,17 @@ class Bed:
         )
 
     def reset(self) -> None:
-        """End what the users run and make their homes as they were."""
+        """End what the users run, and restore their homes."""
+        busy = set()  # of all accounts at once: to look at every process takes milliseconds
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                busy.add(process.uids().real)
         for user in self.users:
-            user.reset()
+            user.reset(idle=user.uid not in busy)
 
 
 def sweep() -> None:
-    """Remove what beds left that were killed before they could."""
+    """Remove what killed test runs left."""
     for folder in Path("/tmp").glob(f"{PREFIX}*"):
         try:
             if folder.lstat().st_uid != os.geteuid():
@@ -253,7 +257,7 @@ def sweep() -> None:
                         process.kill()
             remove_account(name)
         for process in psutil.process_iter():
-            # Its sshds: the path of their configuration says so.
+            # Its sshds have the path of their configuration in their arguments.
             with contextlib.suppress(psutil.Error):
                 if process.uids().real == os.geteuid() and f"{folder}/" in " ".join(process.cmdline()):
                     process.kill()

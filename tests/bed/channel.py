@@ -1,6 +1,6 @@
-"""A conda channel of our own, and a `conda` that really installs from it: its commands, with py-rattler as the engine.
+"""A conda channel, and a `conda` that installs from it: conda's commands with py-rattler as the engine.
 
-conda itself is on no registry. What lies in the environments afterwards is what a conda installer puts there.
+conda itself is on no package index. The environments afterwards are as a conda installer leaves them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Channel:
     """A channel in a folder that all accounts can read.
 
     Args:
-        bed: has the Python and the packages that kernels need.
+        bed: has the Python and the packages for kernels.
     """
 
     def __init__(self, bed: Bed) -> None:
@@ -42,7 +42,7 @@ class Channel:
             {"pyvenv.cfg": f"home = {python.parent}\ninclude-system-site-packages = false\nversion = {version}\n"},
             {"bin/python": str(python), "bin/python3": "python", f"bin/python{VERSION}": "python"},
         )
-        # Its modules are those of the bed's environment with a kernel: they need not be packed.
+        # The modules are those of the bed's environment with a kernel, so they need not be packed.
         there = bed.conda.pytorch / SITE
         self.add("ipykernel", metadata.version("ipykernel"), {f"{SITE}/bed.pth": f"{there}\n"})
         self.add("ipywidgets", "8.1.9", {f"{SITE}/ipywidgets/__init__.py": "__version__ = '8.1.9'\n"})
@@ -51,7 +51,7 @@ class Channel:
 
     @property
     def url(self) -> str:
-        """What goes behind ``-c``."""
+        """The value of ``-c``."""
         return self.folder.as_uri()
 
     def add(
@@ -62,7 +62,7 @@ class Channel:
         depends: tuple[str, ...] = ("python",),
         installed: str | None = None,
     ) -> Path:
-        """Add a package; `installed` names a distribution of this environment whose files go in.
+        """Add a package; `installed` names a distribution of this environment whose files it has.
 
         Returns:
             Its file.
@@ -90,13 +90,13 @@ class Channel:
                 Path(parent, name).chmod(0o644)
 
     def root(self, folder: Path, uid: int, gid: int, *, names: tuple[str, ...] = ("conda",)) -> Path:
-        """Make an installation of conda, which belongs to an account.
+        """Make an installation of conda that belongs to an account.
 
         Args:
             folder: is made.
             uid: of the account.
             gid: of its group.
-            names: what its program is called.
+            names: of the program.
 
         Returns:
             The program.

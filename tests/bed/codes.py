@@ -1,4 +1,4 @@
-"""One-time codes: an sshd that asks for one, by PAM, and takes each once."""
+"""One-time codes: an sshd that requests one by PAM and accepts each once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.bed.sshd import find_sshd
 
 # sshd's lines that go with it; a key is the first factor.
 OPTIONS = ("UsePAM yes", "KbdInteractiveAuthentication yes", "AuthenticationMethods publickey,keyboard-interactive")
-# By the first four letters `Sshd` knows its processes.
+# `Sshd` recognises its processes by the first four letters.
 _PREFIX = "sshd-jmbed-"
 _SERVICES = Path("/etc/pam.d")
 # The answer is on stdin, without a newline and, by the version of PAM, with a zero byte.
@@ -39,17 +39,17 @@ session required pam_permit.so
 
 @dataclass(frozen=True)
 class Codes:
-    """Who knows the codes.
+    """The codes.
 
     Attributes:
-        program: what to run as sshd: the same, under the name of its own PAM service.
+        program: to run as sshd; its name is that of its own PAM service.
     """
 
     program: Path
     _folder: Path
 
     def new(self) -> str:
-        """Make a code that will be taken once."""
+        """Make a code that is accepted once."""
         code = uuid.uuid4().hex[:12]
         with (self._folder / "valid").open("a") as valid:
             valid.write(f"{code}\n")
@@ -57,20 +57,20 @@ class Codes:
 
     @property
     def tried(self) -> list[str]:
-        """Every answer that was given, right or wrong."""
+        """All answers so far, right or wrong."""
         tried = self._folder / "tried"
         return tried.read_text().splitlines() if tried.exists() else []
 
 
 @contextlib.contextmanager
 def one_time_codes(folder: Path) -> Iterator[Codes]:
-    """Set up the codes; the test is skipped where that is not possible.
+    """Set up the codes; the test is skipped when that is not possible.
 
     Args:
         folder: an absolute path for its files; is made.
 
     Yields:
-        The codes; ``bed.start_sshd(*OPTIONS, program=codes.program)`` asks for them.
+        The codes; ``bed.start_sshd(*OPTIONS, program=codes.program)`` requests them.
     """
     if os.geteuid() != 0:
         pytest.skip("only root can name a PAM service")
@@ -96,7 +96,7 @@ def one_time_codes(folder: Path) -> Iterator[Codes]:
 
 
 def _sweep() -> None:
-    """Remove what killed runs left: the name tells whose it was."""
+    """Remove what killed runs left: the name has the pid of its run."""
     for service in _SERVICES.glob(f"{_PREFIX}*"):
         owner = service.name.removeprefix(_PREFIX).partition("-")[0]
         with contextlib.suppress(ValueError):

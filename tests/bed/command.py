@@ -1,4 +1,4 @@
-"""The command line and the daemon as real processes, in a home of their own."""
+"""The command line and the daemon as real processes, with a home of their own."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 from tests.bed.wait import wait_until
+from tests.schemas import check_words
 
 REPOSITORY = Path(__file__).parent.parent.parent
 KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "COVERAGE_PROCESS_START")
@@ -29,30 +30,34 @@ printf '%s\\n' "$1" >>"${0%/*}/browsed"
 
 @dataclass(frozen=True)
 class Ran:
-    """What a command left.
+    """The end of a command.
 
     Attributes:
         rc: the exit status; negative: the signal.
-        stdout: its results.
-        stderr: its progress and errors.
+        stdout: all of it.
+        stderr: all of it.
+        words: the arguments, if its JSON is to be compared with docs/schema.
     """
 
     rc: int
     stdout: str
     stderr: str
+    words: tuple[str, ...] = ()
 
     @property
     def json(self) -> Any:
-        """Standard output, parsed."""
-        return json.loads(self.stdout)
+        """Standard output, parsed as JSON and compared with its schema."""
+        output = json.loads(self.stdout)
+        check_words(self.words, output)
+        return output
 
     def __str__(self) -> str:
-        """All of it, for a failed assertion."""
+        """Return all of it, for a failed assertion."""
         return f"status {self.rc}\n--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
 
 
 class Cli:
-    """Runs ``python -m jupyman`` as a user at a shell would.
+    """Runs ``python -m jupyman``.
 
     Args:
         home: becomes JUPYMAN_HOME.
@@ -64,7 +69,7 @@ class Cli:
         self.home = home
         self.ssh_config = ssh_config
         self.more = dict(environ or {})
-        # Not below JUPYMAN_HOME: that folder is the program's.
+        # Not below JUPYMAN_HOME, which belongs to the program.
         self.user_home = home.parent / "user"
         self.user_home.mkdir(exist_ok=True)
         browser = self.user_home / "browser"
@@ -73,13 +78,13 @@ class Cli:
 
     @property
     def browsed(self) -> list[str]:
-        """The addresses that were opened in the browser, oldest first."""
+        """The addresses that the browser was started with, oldest first."""
         seen = self.user_home / "browsed"
         return seen.read_text().splitlines() if seen.exists() else []
 
     @property
     def environ(self) -> dict[str, str]:
-        """The variables that a command gets: no agent, no display, nobody's home."""
+        """The variables of a command: without an agent and a display, and with a home of its own."""
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}
         named = {"JUPYMAN_SSH_CONFIG": str(self.ssh_config)} if self.ssh_config is not None else {}
         return {
@@ -93,7 +98,7 @@ class Cli:
         }
 
     def start(self, *words: str, env: Mapping[str, str] | None = None, **how: Any) -> subprocess.Popen[str]:
-        """Start a command and leave it running, in a process group of its own.
+        """Start a command in a process group of its own.
 
         Args:
             words: its arguments.
@@ -116,7 +121,7 @@ class Cli:
 
         Args:
             words: its arguments.
-            input: its standard input, which is never a terminal; empty where None.
+            input: its standard input, which is never a terminal; None: empty.
             timeout: seconds.
             env: further variables.
 
@@ -126,7 +131,7 @@ class Cli:
         Raises:
             AssertionError: it did not end in time; the message has its output.
         """
-        # Into files: the daemon that a command starts may hold a pipe open, and that is a bug to be seen elsewhere.
+        # Into files: a daemon that holds a pipe open is a bug that has a test of its own.
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             with self.start(*words, env=env, stdout=out, stderr=err) as process:
                 late = False
@@ -139,12 +144,12 @@ class Cli:
                     process.wait()
             out.seek(0)
             err.seek(0)
-            ran = Ran(process.returncode, out.read(), err.read())
+            ran = Ran(process.returncode, out.read(), err.read(), words)
         assert not late, f"jupyman {' '.join(words)} did not end in {timeout:g} s: {ran}"
         return ran
 
     def processes(self) -> list[psutil.Process]:
-        """Return what runs with this JUPYMAN_HOME: the daemon above all."""
+        """Return the processes with this JUPYMAN_HOME, the daemon above all."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
@@ -156,7 +161,7 @@ class Cli:
 
 @contextlib.contextmanager
 def private_home() -> Iterator[Path]:
-    """Yield a fresh JUPYMAN_HOME; the daemon that runs in it is stopped afterwards, and whatever else carries its name.
+    """Yield a fresh JUPYMAN_HOME; its daemon and all other processes with it are ended afterwards.
 
     Yields:
         An absolute path, short, not yet created.

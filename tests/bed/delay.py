@@ -23,23 +23,23 @@ class _Held:
     data: bytes = field(compare=False)
     to_client: bool = field(compare=False)
     trip: int = field(compare=False)
-    era: int = field(compare=False)  # how often the count was set back before it was sent
+    era: int = field(compare=False)  # the number of restarts before it was sent
 
 
 class Line:
     """Relays connections to an address; use as a context manager.
 
-    Round trips are counted, not timed. What the client sends belongs to the trip after the last one whose answer it
-    has got, and an answer to the last trip that the host has heard of: so what goes on at the same time is one trip,
-    and what the client only tells (a channel's close) is none.
+    Round trips are counted, not timed. What the client sends belongs to the trip after the last one whose answer has
+    arrived, and an answer belongs to the last trip that has reached the host. So all that happens at the same time is
+    one trip, and a message without an answer (a channel's close) is none.
 
     Args:
         port: of the host on 127.0.0.1.
-        delay: seconds each way; may be set anew. For a true count it must be longer than what either end needs to say
-            all that it has to say.
+        delay: seconds each way; may be changed. For a correct count it must be longer than either end needs to send
+            all of an answer.
 
     Attributes:
-        port: where it listens on 127.0.0.1.
+        port: on which it listens, on 127.0.0.1.
     """
 
     def __init__(self, port: int, delay: float) -> None:
@@ -49,7 +49,7 @@ class Line:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._era = 0
-        self._client_heard = 0  # the last trip whose answer, or part of it, has come
+        self._client_heard = 0  # the last trip whose answer has begun to arrive
         self._host_heard = 0
         self._held: list[_Held] = []
         self._count = 0
@@ -61,11 +61,11 @@ class Line:
 
     @property
     def trips(self) -> int:
-        """How often the client had to wait for the host, one time after the other, since `restart`."""
+        """The number of consecutive times that the client waited for the host since `restart`."""
         return self._client_heard
 
     def restart(self) -> None:
-        """Count from 0 again; what is under way belongs to no trip."""
+        """Count from 0 again; what is in flight belongs to no trip."""
         self._era += 1
         self._client_heard = self._host_heard = 0
 
@@ -104,7 +104,9 @@ class Line:
         server = socket.create_connection(("127.0.0.1", self._target))
         self._clients.add(client)
         self._peers[client], self._peers[server] = server, client
-        self._client_heard = self._host_heard = self._client_heard + 1  # TCP's own, which loopback does not show
+        self._client_heard = self._host_heard = (
+            self._client_heard + 1
+        )  # TCP's handshake, which takes no time on loopback
         for sock in (client, server):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._selector.register(sock, selectors.EVENT_READ)
@@ -119,7 +121,7 @@ class Line:
         from_client = sock in self._clients
         trip = self._client_heard + 1 if from_client else self._host_heard
         self._count += 1
-        # A shorter delay lets nothing overtake what is under way.
+        # In order, also after the delay was made shorter.
         due = self._last[sock] = max(time.monotonic() + self.delay, self._last.get(sock, 0.0))
         held = _Held(due, self._count, self._peers[sock], data, not from_client, trip, self._era)
         heapq.heappush(self._held, held)

@@ -1,4 +1,4 @@
-"""Wheels for accounts that reach no registry: fetched by pip once, then taken from a folder, as on a lab server."""
+"""Wheels for accounts without access to a registry: downloaded once by pip, then installed from a folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tests.bed.accounts import User
 from tests.bed.cache import kept
 
-# What a progress bar needs beside what a kernel has; and an older generation.
+# What a progress bar needs in addition to a kernel; and an older generation.
 WIDGETS = ("ipywidgets==8.1.9", "jupyterlab_widgets==3.0.17", "widgetsnbextension==4.0.16", "tqdm==4.70.1")
 OLDER = ("ipywidgets==7.8.5", "jupyterlab_widgets==1.1.11", "ipython_genutils==0.2.0")
 
@@ -23,7 +23,7 @@ def fetch(wanted: tuple[str, ...]) -> Path:
         wanted: requirements; what they need in turn is not fetched.
 
     Returns:
-        The folder. The test is skipped where this machine's pip reaches no registry.
+        The folder. The test is skipped when pip reaches no registry.
     """
     folder, why = kept("wheels-", wanted, lambda empty: _download(empty, wanted))
     if why:
@@ -33,7 +33,7 @@ def fetch(wanted: tuple[str, ...]) -> Path:
 
 
 def offer(user: User, *folders: Path) -> None:
-    """Let a user's pip find wheels in folders, and nothing else."""
+    """Make a user's pip install from folders only."""
     places = " ".join(str(folder) for folder in folders)
     user.put(".config/pip/pip.conf", f"[global]\nno-index = true\nfind-links = {places}\n")
 

@@ -1,4 +1,4 @@
-"""Holds a TCP port and says READY: run with any Python, as any account.
+"""Holds a TCP port and prints READY: run with any Python, as any account.
 
 Arguments: ADDRESS PORT MODE. PORT 0 takes a free one. MODE ``listen`` accepts and closes, ``bind`` only binds. It ends
 with its standard input.

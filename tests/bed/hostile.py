@@ -1,4 +1,4 @@
-"""An SSH server that says odd things at a chosen moment: paramiko's, in server mode, with its answers replaced."""
+"""An SSH server that sends odd messages at a chosen moment: paramiko's in server mode, with its answers replaced."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from paramiko.auth_handler import AuthHandler
 from paramiko.common import AUTH_SUCCESSFUL, MSG_CHANNEL_REQUEST, MSG_UNIMPLEMENTED, OPEN_SUCCEEDED
 from paramiko.message import Message
 
-# When it is said: at the greeting; before and after its KEXINIT; right after the first keys; when asked for the login's
-# service; when asked to let somebody in; after it has; when a channel is asked for; when something is asked of one.
+# The moments: the greeting; before and after KEXINIT; once both have sent it; after the first keys; at the service
+# request; at an authentication request; after a successful one; at a channel's opening; at a channel request.
 Moment = Literal["greeting", "kexinit", "exchange", "agreed", "newkeys", "service", "auth", "after", "open", "request"]
 MOMENTS: tuple[Moment, ...] = ("kexinit", "exchange", "newkeys", "service", "auth", "after", "open", "request")
 Then = Literal["go on", "close", "wait"]
@@ -24,12 +24,12 @@ Then = Literal["go on", "close", "wait"]
 
 @dataclass(frozen=True)
 class Oddity:
-    """What is said, and when.
+    """Odd messages, and when they are sent.
 
     Attributes:
-        moment: when, the first time that it comes.
-        said: messages, each from its type on; for the greeting, bytes as they are, before it or in its place.
-        then: what follows: what an honest server would do, the end of the connection, or nothing.
+        moment: sent the first time that it comes.
+        said: messages, each from its type on; at the greeting, plain bytes before it or in its place.
+        then: what follows: what an honest server does, the end of the connection, or silence.
     """
 
     moment: Moment
@@ -38,12 +38,12 @@ class Oddity:
 
 
 def text(value: bytes) -> bytes:
-    """Return a string as SSH has it (RFC 4251, section 5)."""
+    """Encode a string (RFC 4251, section 5)."""
     return len(value).to_bytes(4, "big") + value
 
 
 class _Willing(paramiko.ServerInterface):
-    """Lets everybody in by a key, and opens every channel."""
+    """Accepts every key, and opens every channel."""
 
     def get_allowed_auths(self, username: str) -> str:
         del username
@@ -77,7 +77,7 @@ class Hostile(_Theirs):  # type: ignore[misc]  # likewise
     Args:
         sock: connected.
         key: of the host.
-        oddity: what it says; None: it is honest.
+        oddity: what it sends; None: it is honest.
 
     Attributes:
         sent: sequence numbers of the odd messages.
@@ -109,7 +109,7 @@ class Hostile(_Theirs):  # type: ignore[misc]  # likewise
         self.start_server(event=threading.Event(), server=_Willing())
 
     def _heard(self) -> tuple[int, Message]:
-        """Read a message; paramiko's server cannot bear UNIMPLEMENTED during an exchange of keys, where it may come."""
+        """Read a message; paramiko's server fails on UNIMPLEMENTED during a key exchange, when it is allowed."""
         while True:
             kind, message = self._read()
             if kind != MSG_UNIMPLEMENTED:
@@ -117,7 +117,7 @@ class Hostile(_Theirs):  # type: ignore[misc]  # likewise
             self.on_unimplemented(message.get_int())
 
     def say(self, *messages: bytes) -> None:
-        """Send messages, in the thread of whoever calls."""
+        """Send messages, in the calling thread."""
         for message in messages:
             self.sent.append(self.packetizer._Packetizer__sequence_number_out)
             self.packetizer.send_message(Message(message))
@@ -130,7 +130,7 @@ class Hostile(_Theirs):  # type: ignore[misc]  # likewise
         self._oddity = Oddity("agreed", messages, "go on")
 
     def _at(self, moment: Moment) -> bool:
-        """Say what is to be said at a moment; return whether to go on."""
+        """Send what is due at a moment; return whether to go on."""
         if self._silent:
             return False
         if self._oddity is None or self._oddity.moment != moment:
@@ -160,7 +160,7 @@ class Hostile(_Theirs):  # type: ignore[misc]  # likewise
             self._at("newkeys")
 
     def _ensure_authed(self, kind: int, message: Message) -> None:
-        """Answer to everybody: paramiko's own breaks where a client says too early that it has no such request."""
+        """Accept all messages: paramiko's own check fails when a client reports an unknown request too early."""
 
     def _parse_channel_open(self, message: Message) -> None:
         if self._at("open"):
@@ -171,7 +171,7 @@ _TheirAuth: Any = AuthHandler
 
 
 class _Auth(_TheirAuth):  # type: ignore[misc]  # as above
-    """The login's part of it."""
+    """The authentication part."""
 
     def _parse_service_request(self, message: Message) -> None:
         if self.transport._at("service"):
@@ -193,11 +193,11 @@ class _Auth(_TheirAuth):  # type: ignore[misc]  # as above
 
 
 class Gateway:
-    """A port that leads to an honest sshd, or to `Hostile`, as it is told at the time. Made by `gateway`.
+    """A port that leads to an honest sshd or to `Hostile`; made by `gateway`.
 
     Attributes:
-        oddity: what those who connect from now on hear; None: they are led to the sshd.
-        connections: the hostile ones, in the order in which they came.
+        oddity: for connections from now on; None: they lead to the sshd.
+        connections: the hostile ones, oldest first.
     """
 
     def __init__(self, target: tuple[str, int] | None, key: Path) -> None:
@@ -262,7 +262,7 @@ def gateway(key: Path, target: tuple[str, int] | None = None) -> Iterator[Gatewa
 
     Args:
         key: the host's, private, ed25519.
-        target: of the honest sshd; None: without an oddity, too, it is `Hostile` that answers.
+        target: the honest sshd; None: `Hostile` serves all connections.
     """
     made = Gateway(target, key)
     try:

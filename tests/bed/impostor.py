@@ -1,7 +1,7 @@
-"""Plays somebody else's Jupyter on a port, and writes down every byte that it is sent: run as any account.
+"""Impersonates a Jupyter server on a port and appends all that it receives to a file: run as any account.
 
-Arguments: PORT FILE. It answers each request as a Jupyter that lets anybody in would, says READY once it listens, waits
-for a port that is still taken, and ends with its standard input.
+Arguments: PORT FILE. It answers each request as a server that accepts every token, prints READY once it listens (it
+waits for a port that is still taken), and ends with its standard input.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 
 
 
 def main() -> None:
-    """Listen and write down."""
+    """Listen, answer and record."""
     port, path = int(sys.argv[1]), sys.argv[2]
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -26,7 +26,7 @@ def main() -> None:
             listener.listen(64)
             break
         except OSError:
-            time.sleep(0.002)  # as one who waits for his chance
+            time.sleep(0.002)  # an attacker would do the same
     print("READY", flush=True)
 
     def serve(connection: socket.socket) -> None:

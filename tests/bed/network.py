@@ -1,7 +1,7 @@
-"""A network between this computer and a host: a cable that can be pulled, and packets that vanish.
+"""A network between this computer and a host: its link can go down, and packets can be dropped.
 
-A router stands between the two, in a namespace of its own, and packets vanish there. If an end's own firewall drops
-what that end sends, its kernel tells TCP, which tries again twice a second; in a real outage it tries ever more seldom.
+Packets are dropped by a router between the two, in a namespace of its own. When the firewall of an end drops what that
+end sends, its kernel reports it to TCP, which then retries twice a second; in a real outage the intervals grow.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Self
 import psutil
 import pytest
 
-# RFC 2544's block for tests of devices: 198.18.0.0/15, on no real network; each bed takes one /24 of it.
+# 198.18.0.0/15 is for tests of devices (RFC 2544) and on no real network; each network takes one /24 of it.
 _NETS = 250
 _MINE: set[int] = set()
 
@@ -71,7 +71,7 @@ class Network:
 
     @contextlib.contextmanager
     def _cable(self, letter: str) -> Iterator[str]:
-        """Lay a cable to the router and one from there to the host; yields the host's address at its end."""
+        """Connect this computer to the router, and the router to the host; yields the host's address."""
         near, far = f"{self.name}{letter}", f"{letter}-far"
         back, there = f"{letter}-back", f"{letter}-host"
         with contextlib.ExitStack() as undo, _number() as number:
@@ -90,36 +90,36 @@ class Network:
                     _in(name, "ip", "addr", "add", f"{own}/30", "dev", device)
                     _in(name, "ip", "link", "set", device, "up")
                 _do("ip", "route", "add", f"{address}/32", "via", _near(address))
-                # Without the cable nothing leads there: else packets would leave by this machine's own network.
+                # Without the link there is no route: otherwise packets would leave by this machine's own network.
                 _do("ip", "route", "add", "unreachable", f"{address}/32", "metric", "4096")
                 undo.callback(_do, "ip", "route", "del", "unreachable", f"{address}/32", "metric", "4096")
                 _in(self.name, "ip", "route", "add", f"{net}.0/30", "via", f"{net}.5")
                 yield address
             finally:
-                # By hand: a namespace lives on while one of its connections waits for an answer, and so would this.
+                # Explicitly: a namespace, and the devices in it, exist as long as one of its connections.
                 _do("ip", "link", "del", near)
                 _in(self._router, "ip", "link", "del", back)
 
     def elsewhere(self) -> contextlib.AbstractContextManager[str]:
-        """Lay a second cable, as if from another network; its block gets the host's address there."""
+        """Connect by a second network; yields the host's address there."""
         return self._cable("c")
 
     def drop(self) -> None:
-        """Let every packet vanish, both ways; nobody is told."""
+        """Drop every packet, both ways, without a notice."""
         _in(self._router, "iptables", "-I", "FORWARD", "-j", "DROP")
 
     def heal(self) -> None:
-        """Let them pass again."""
+        """Let packets pass again."""
         _in(self._router, "iptables", "-F", "FORWARD")
 
     def pull(self) -> None:
-        """Pull the cable on this side."""
+        """Take the link down on this side."""
         _do("ip", "link", "set", f"{self.name}a", "down")
 
     def plug(self) -> None:
-        """Put it in again."""
+        """Take the link up again."""
         _do("ip", "link", "set", f"{self.name}a", "up")
-        _do(*self._route)  # went with the cable
+        _do(*self._route)  # the kernel removed it with the link
 
     @contextlib.contextmanager
     def dropping(self) -> Iterator[None]:
@@ -146,7 +146,7 @@ def _do(*words: str) -> None:
 
 
 def _sweep() -> None:
-    """Remove what killed runs left: the name tells whose it was."""
+    """Remove what killed runs left: the name has the pid of its run."""
     for kind in ("link", "netns"):
         listed = subprocess.run(["ip", "-o", kind, "show"], check=False, capture_output=True, text=True).stdout
         for name, owner in re.findall(r"\b(jm([0-9a-f]+)-[0-9a-f]{4}[acr]?)\b", listed):
@@ -156,13 +156,13 @@ def _sweep() -> None:
 
 @functools.cache
 def _locks() -> int:
-    # One descriptor, never closed: closing any would give up all locks that this process holds on the file.
+    # One descriptor that is never closed: closing any descriptor of the file releases all locks of the process.
     return os.open("/tmp/jmbed-net.lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 @contextlib.contextmanager
 def _number() -> Iterator[int]:
-    """Hold the number of a /24 that no other test run uses: one byte of a file each."""
+    """Hold the number of a /24 that no other test run uses: each is a lock on one byte of a file."""
     for number in range(_NETS):
         if number in _MINE:
             continue

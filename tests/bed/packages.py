@@ -1,6 +1,6 @@
-"""Installs distributions of the running environment into another one, as `pip install` would, without a network.
+"""Installs distributions of the running environment into another one, as `pip install` does, without a network.
 
-The files are those that the distributions themselves list; scripts get the new environment's interpreter.
+The files are those that the distributions list; scripts get the interpreter of the new environment.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 
 
 def closure(*wanted: str) -> dict[str, metadata.Distribution]:
-    """Find distributions with all that they need.
+    """Find distributions and all their requirements.
 
     Args:
         wanted: requirements, as in ``jupyterlab`` or ``jsonschema[format]``.
@@ -73,7 +73,7 @@ def install(dists: dict[str, metadata.Distribution], prefix: Path) -> None:
             if target.parent == prefix / "bin":
                 _script(source, target, prefix)
             else:
-                # With its time: the compiled files beside it carry it.
+                # With its time, which is recorded in the compiled files.
                 shutil.copy2(source, target)
 
 

@@ -1,4 +1,4 @@
-"""A slow line between this computer and a host: a TCP relay that lets so many bytes pass each second."""
+"""A slow line between this computer and a host: a TCP relay with a limited rate."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-BUFFER = 16 * 1024  # bytes that the kernel may keep for each end; else megabytes would seem to have passed at once
+BUFFER = 16 * 1024  # bytes for each end in the kernel; larger buffers take megabytes at once
 
 
 class Throttle:
@@ -17,10 +17,10 @@ class Throttle:
 
     Args:
         target: the port.
-        rate: bytes in a second, for each direction of all connections together; may be set anew.
+        rate: bytes per second, for each direction of all connections together; may be changed.
 
     Attributes:
-        port: where it listens on 127.0.0.1.
+        port: on which it listens, on 127.0.0.1.
     """
 
     def __init__(self, target: int, rate: float) -> None:
@@ -74,6 +74,6 @@ class Throttle:
                 with self._locks[direction]:
                     due = max(self._free[direction], time.monotonic()) + len(data) / self.rate
                     self._free[direction] = due
-                time.sleep(max(0.0, due - time.monotonic()))  # the line is what is played here
+                time.sleep(max(0.0, due - time.monotonic()))  # this is what is simulated
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)

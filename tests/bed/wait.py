@@ -1,4 +1,4 @@
-"""Waiting for a condition that no event tells of."""
+"""Waiting for a condition that has no event."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ def wait_until(predicate: Callable[[], T], timeout: float = 20.0, what: str = "t
     """Poll `predicate` until it returns something true.
 
     Args:
-        predicate: asked at once and then every few hundredths of a second.
+        predicate: called at once, and then at intervals that grow to 50 ms.
         timeout: seconds.
-        what: names the condition in the failure.
+        what: the condition, for the error message.
 
     Returns:
         What `predicate` returned.
 
     Raises:
-        AssertionError: it did not come true in time.
+        AssertionError: it is still false after `timeout`.
     """
     end = time.monotonic() + timeout
     pause = threading.Event()

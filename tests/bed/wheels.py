@@ -1,7 +1,4 @@
-"""A package index of our own (PEP 503): wheels of what is installed here, and of packages that are made up.
-
-pip and uv install from it as from PyPI, without a network.
-"""
+"""A package index (PEP 503) with wheels of installed distributions and of made-up packages, without a network."""
 
 from __future__ import annotations
 
@@ -30,14 +27,14 @@ class Index:
 
     @property
     def url(self) -> str:
-        """What goes behind ``--index-url``."""
+        """The value of ``--index-url``."""
         return self.folder.as_uri()
 
     def add_installed(self, dists: Iterable[metadata.Distribution]) -> None:
         """Add distributions of the environment that runs the tests, with the code that is installed."""
         for dist in dists:
             tags = [line[5:].split("-") for line in (dist.read_text("WHEEL") or "").splitlines() if line[:5] == "Tag: "]
-            # Several tags are one compressed one in the file's name: py2.py3-none-any.
+            # Several tags are compressed into one in the file's name: py2.py3-none-any.
             tag = "-".join(".".join(dict.fromkeys(part)) for part in zip(*tags, strict=True))
             files = {}
             for file in dist.files or ():
@@ -54,8 +51,8 @@ class Index:
         Args:
             name: its name, with underscores.
             version: its version.
-            files: text by path, as it will lie in site-packages.
-            requires: what it needs.
+            files: text by path in site-packages.
+            requires: its requirements.
 
         Returns:
             The wheel.

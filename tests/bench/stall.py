@@ -17,8 +17,8 @@ import time
 from collections.abc import Iterator
 
 from tests.bed import Bed, Cli, Network, Sshd, private_home, wait_until
-from tests.integration.notebooks import quiet_ports
-from tests.integration.tab import Tab
+from tests.bed.ports import free_ports
+from tests.bed.tab import Tab
 
 LINES = 150
 GAP = 0.2  # seconds between two lines
@@ -30,7 +30,7 @@ CELL = f"import time\nfor i in range({LINES}):\n    print('line', i, flush=True)
 @contextlib.contextmanager
 def by_hand(bed: Bed, sshd: Sshd) -> Iterator[str]:
     """Start `jupyter lab` and `ssh -L` as people do it by hand; yields the address."""
-    there, here = quiet_ports(2)
+    there, here = free_ports(2)
     lab = str(bed.user().home / "miniconda3" / "envs" / "lab" / "bin" / "jupyter-lab")
     start = (
         f"nohup {lab} --no-browser --port={there} --ip=127.0.0.1 --IdentityProvider.token=x >lab.log 2>&1 </dev/null &"

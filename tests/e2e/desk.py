@@ -1,4 +1,4 @@
-"""A person's computer: a session that `up` made, and the tab that the browser opened for it."""
+"""A session that `up` made, and the browser tab that it opened."""
 
 from __future__ import annotations
 

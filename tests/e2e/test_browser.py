@@ -1,4 +1,4 @@
-"""What a person gets: a real browser on a real JupyterLab, through the tunnel, and still there after the link broke."""
+"""A real browser on a real JupyterLab through the tunnel, also after the link was lost."""
 
 from __future__ import annotations
 

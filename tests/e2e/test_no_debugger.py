@@ -1,4 +1,4 @@
-"""Where others have accounts JupyterLab has its button off: the debugger would never answer."""
+"""JupyterLab's debug button is off if other people have accounts on the host."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tests.bed import Bed
 from tests.e2e.desk import at_desk
 
 
-def test_jupyterlab_offers_no_debugger_where_others_have_accounts(bed: Bed) -> None:
+def test_jupyterlab_offers_no_debugger_if_others_have_accounts(bed: Bed) -> None:
     bed.user("other")
     with at_desk(bed) as desk:
         assert desk.run_cell("print(6 * 7)", 1) == "42"

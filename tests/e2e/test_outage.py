@@ -25,12 +25,6 @@ pytestmark = pytest.mark.timeout(180 + 2 * OUTAGE)
 
 
 @pytest.fixture
-def network() -> Iterator[Network]:
-    with Network() as made:
-        yield made
-
-
-@pytest.fixture
 def desk(bed: Bed, network: Network) -> Iterator[Desk]:
     with at_desk(bed, network) as made:
         yield made

@@ -1,4 +1,4 @@
-"""The chore "IProgress not found": a progress bar fails, one command mends it, and a real browser draws it."""
+"""The chore "IProgress not found": a progress bar fails, one command repairs it, and a real browser shows it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.bed import Bed, User
+from tests.bed.http import get
+from tests.bed.kernels import SITE, able, put_spec
+from tests.bed.notebooks import local_port, now, token
 from tests.bed.packages import closure, install
 from tests.e2e.desk import Desk, at_desk
-from tests.integration.account import get
-from tests.integration.kernels.test_kernel_check import able, put_spec
-from tests.integration.kernels.test_kernel_verbs import SITE
-from tests.integration.notebooks import local_port, now, token
 
 BAR = "from tqdm.notebook import tqdm\nfor _ in tqdm(range(3), desc='epochs'):\n    pass"
 

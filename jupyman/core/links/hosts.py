@@ -1,4 +1,7 @@
-"""The hosts of this computer's user: which one a command means, and the supervisor of each."""
+"""The hosts of this computer's user: their configuration, and the supervisor of each.
+
+`_lock` guards the dictionaries and the configuration that was read; it is never held during a network wait.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,19 @@ from jupyman import errors
 from jupyman.api import ClientContext
 from jupyman.core.links.supervisor import Supervisor
 from jupyman.core.links.wakeups import WakeupWatcher
+from jupyman.host.servers import launchers
+from jupyman.host.servers.base import LauncherFactory
 from jupyman.model import LinkStatus
 from jupyman.ssh.link import Link
 from jupyman.ssh.login.auth import Keyring
 
 
 class Hosts:
-    """Knows config.toml (read anew when it changes) and owns one supervisor per host.
+    """Reads config.toml (again whenever it changes) and owns one supervisor per host.
 
-    A changed `ssh` or `ssh_config` counts for the next login, also for one in the background (`refresh`); a link that
-    is up is not ended for it. A changed `engine` counts for the next daemon: the listeners are the engine's. `later`
-    says so to the user.
+    A changed `ssh` or `ssh_config` takes effect at the next login, also in the background (`refresh`); a link that is
+    up is kept. A changed `engine` takes effect in the next daemon, because the listeners belong to the engine. `later`
+    lists such changes for the user.
 
     Args:
         config_file: the user's config.toml; it may be absent.
@@ -41,8 +46,8 @@ class Hosts:
         self._keyring = Keyring()
         self._lock = threading.Lock()
         self._supervisors: dict[str, Supervisor] = {}
-        # All by host: what the last request brought, the engine that was taken, and where a link leads that was made
-        # before `ssh` was changed.
+        # All by host: how the last request would log in, the engine in use, and the destination of a link that was
+        # made before `ssh` was changed.
         self._clients: dict[str, ClientContext] = {}
         self._engines: dict[str, str] = {}
         self._old: dict[str, tuple[Link, str]] = {}
@@ -56,7 +61,7 @@ class Hosts:
         """The configuration as it is on disk now.
 
         Raises:
-            ConfigFault: it cannot be read.
+            ConfigFault: the file cannot be read.
         """
         try:
             status = self._file.stat()
@@ -71,39 +76,36 @@ class Hosts:
 
     @property
     def ssh_config(self) -> str | None:
-        """The file that config.toml names as `ssh_config`; a relative path begins in config.toml's folder."""
+        """The `ssh_config` of config.toml; a relative path starts in config.toml's folder."""
         named = self.config.ssh_config
-        if named is None or named == "none":  # a word of `ssh -F`
+        if named is None or named == "none":  # as in `ssh -F none`
             return named
         return str(self._file.parent / os.path.expanduser(named))  # noqa: PTH111 - Path's own raises for ~nobody
 
     def entry(self, host: str) -> configuration.HostEntry:
-        """Return the `[hosts.NAME]` table of a host; an empty one where there is none."""
+        """Return the `[hosts.NAME]` table of a host; an empty one if there is none."""
         return self.config.hosts.get(host, configuration.HostEntry())
 
     def share(self, host: str) -> bool:
-        """Tell whether a host's sessions take connections of other users of this computer, as config.toml says now."""
+        """Whether a host's sessions accept connections of other users of this computer, by config.toml."""
         entry, defaults = self.entry(host), self.config.defaults
         return bool(defaults.share if entry.share is None else entry.share)
 
     def debugger(self, host: str) -> bool | None:
-        """Tell whether JupyterLab's debugger is wanted on a host; None: where nobody else has an account."""
+        """Whether JupyterLab's debugger is wanted on a host; None: only if nobody else has an account there."""
         entry, defaults = self.entry(host), self.config.defaults
         return defaults.debugger if entry.debugger is None else entry.debugger
 
     def resolve(self, host: str | None, busy: Iterable[str], known: Iterable[str]) -> str:
-        """Find the host that a command means.
+        """Return the host that is named, else the default host, else the only busy one, else the only known one.
 
         Args:
-            host: what the user said; None: left out.
-            busy: hosts with a live session.
+            host: what the user said; None: nothing.
+            busy: hosts with a running session.
             known: hosts of all sessions and forwards.
 
-        Returns:
-            The host's name.
-
         Raises:
-            UsageFault: left out, and more or less than one is possible.
+            UsageFault: nothing was said, and there is not exactly one candidate.
         """
         if host is not None:
             return host
@@ -123,14 +125,14 @@ class Hosts:
         )
 
     def supervisor(self, host: str, client: ClientContext) -> Supervisor:
-        """Return the host's supervisor, made on first use.
+        """Return the host's supervisor; it is made on first use.
 
         Args:
             host: its name.
-            client: how to log in; the newest wins, because a daemon of weeks has an old environment.
+            client: how to log in; the newest wins, because the environment of a long-running daemon is old.
         """
         engine = self.entry(host).engine
-        destination, complete = self._way(host, client)
+        destination, complete = self._destination(host, client)
         with self._lock:
             found = self._supervisors.get(host)
             if found is None:
@@ -138,14 +140,14 @@ class Hosts:
                 self._supervisors[host] = found
                 self._engines[host] = engine
             self._clients[host] = client
-        self._lead(found, destination)
+        self._redirect(found, destination)
         found.client = complete
         return found
 
     def refresh(self) -> None:
-        """Where config.toml has changed, let the next logins go by it; those that wait are tried at once.
+        """Have the next logins use config.toml if it has changed; hosts that wait for one try at once.
 
-        A file that cannot be read changes nothing: it is being edited, perhaps.
+        A file that cannot be read changes nothing: it may be being edited.
         """
         try:
             config = self.config
@@ -155,36 +157,36 @@ class Hosts:
             return
         self._refreshed = config
         for host, supervisor in self.all().items():
-            destination, client = self._way(host, self._clients[host])
+            destination, client = self._destination(host, self._clients[host])
             if (destination, client.ssh_config) == (supervisor.destination, supervisor.client.ssh_config):
                 continue
-            self._lead(supervisor, destination)
+            self._redirect(supervisor, destination)
             if supervisor.status.state == "reconnecting":
                 supervisor.nudge(client)
             else:
                 supervisor.client = client
 
     def later(self, host: str) -> list[str]:
-        """Say which changes of config.toml do not count yet for a host that is in use."""
+        """Return the changes of config.toml that have no effect yet on a host that is in use, as text."""
         entry = self.entry(host)
         found = []
         with self._lock:
             engine, old, supervisor = self._engines.get(host), self._old.get(host), self._supervisors.get(host)
         if engine is not None and engine != entry.engine:
-            found.append(f'engine = "{entry.engine}" counts when the daemon starts again (jupyman daemon restart)')
+            found.append(f'engine = "{entry.engine}" takes effect when the daemon restarts (jupyman daemon restart)')
         if supervisor is not None and old is not None and old[0] is supervisor.link and old[1] != (entry.ssh or host):
             text = f"the link was made before ssh was changed and leads to {old[1]}; the next one leads to"
-            found.append(f"{text} {entry.ssh or host} (jupyman daemon restart makes it now)")
+            found.append(f"{text} {entry.ssh or host} (for it now: jupyman daemon restart)")
         return found
 
-    def _way(self, host: str, client: ClientContext) -> tuple[str, ClientContext]:
-        """Return what `ssh` would be given for a host, and how to log in there."""
+    def _destination(self, host: str, client: ClientContext) -> tuple[str, ClientContext]:
+        """Return the argument of `ssh` for a host, and how to log in there."""
         if client.ssh_config is None:
             client = msgspec.structs.replace(client, ssh_config=self.ssh_config)
         return self.entry(host).ssh or host, client
 
-    def _lead(self, supervisor: Supervisor, destination: str) -> None:
-        """Let the next login of a host go there."""
+    def _redirect(self, supervisor: Supervisor, destination: str) -> None:
+        """Have the next login of a host go to `destination`."""
         link = supervisor.link
         with self._lock:
             known = self._old.get(supervisor.name)
@@ -195,7 +197,7 @@ class Hosts:
             supervisor.destination = destination
 
     def known(self, host: str) -> Supervisor | None:
-        """Return the host's supervisor where one was made."""
+        """Return the host's supervisor; None if it was never used."""
         with self._lock:
             return self._supervisors.get(host)
 
@@ -203,6 +205,10 @@ class Hosts:
         """Return the state of a host's link; idle when none was ever made."""
         supervisor = self.known(host)
         return supervisor.status if supervisor is not None else LinkStatus()
+
+    def launcher(self, host: str) -> LauncherFactory:
+        """Return what makes the launcher of a host's sessions from a shell there, as config.toml says."""
+        return launchers.choose(self.entry(host).launcher)
 
     def all(self) -> dict[str, Supervisor]:
         """Return every supervisor by host."""

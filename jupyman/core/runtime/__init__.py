@@ -1,1 +1,1 @@
-"""What runs the daemon's work: clock, scheduler, pools, progress."""
+"""How the daemon runs its work: clock, scheduler, pool, shared operations, progress."""

@@ -1,4 +1,4 @@
-"""An operation that no client waits for: the daemon's own work."""
+"""The operation for the daemon's own work, for which no client waits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Background:
     """Logs the steps, answers no question.
 
     Args:
-        client: how to log in; nobody is asked anything.
+        client: how to log in; its terminal is not used.
     """
 
     def __init__(self, client: ClientContext) -> None:
@@ -29,13 +29,13 @@ class Background:
             log.info("%s", event.text)
 
     def ask(self, prompt: Prompt, timeout: float = 300.0) -> str:
-        """Refuse: nobody is there.
+        """Refuse to ask.
 
         Raises:
             Interrupted: always.
         """
         del timeout
-        raise errors.Interrupted(f"nobody is there to answer: {prompt.text}")
+        raise errors.Interrupted(f"there is no terminal to answer: {prompt.text}")
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
-        """Never call it: nobody can cancel this."""
+        """Do nothing: this operation cannot be cancelled."""

@@ -1,4 +1,4 @@
-"""Time as a supervisor sees it; a test brings a clock of its own and lives through a day in seconds."""
+"""The clocks of this computer, behind one class so that a test can replace them and run through a day in seconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Clock:
     """This computer's clocks."""
 
     def monotonic(self) -> float:
-        """Return seconds that only grow; on Linux and macOS they stand still while the computer sleeps."""
+        """Return seconds that only increase; on Linux and macOS they stop while the computer sleeps."""
         return time.monotonic()
 
     def wall(self) -> float:
@@ -19,11 +19,11 @@ class Clock:
         return time.time()
 
     def wait(self, condition: threading.Condition, seconds: float | None) -> None:
-        """Wait for a notice.
+        """Wait until the condition is notified.
 
         Args:
             condition: held by the caller.
-            seconds: at most; None: for ever.
+            seconds: at most; None: without a limit.
         """
         condition.wait(seconds)
 

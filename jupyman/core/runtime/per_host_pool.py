@@ -1,4 +1,8 @@
-"""Looks at many hosts in the background: several at once, so that a slow one holds up nobody; not all, for our sake."""
+"""Run one job per host in the background: several at once, so that a slow host delays no other, but a bounded number.
+
+A host is waiting, running, or neither; while it is running it may also be marked to run again. `_lock` guards all
+fields and is never held while a job runs. Threads exist only while there is something to do.
+"""
 
 from __future__ import annotations
 
@@ -10,47 +14,47 @@ log = logging.getLogger(__name__)
 
 
 class PerHostPool:
-    """Each host is looked at by one thread at a time. Threads are there while there is something to do.
+    """Runs a job for each host that asks for it; never two at once for the same host.
 
     Args:
-        look: looks at a host; may take long, and raise.
-        most: hosts that are looked at at the same time.
+        job: takes the host's name; may take long, and raise.
+        most: how many hosts run at the same time.
     """
 
-    def __init__(self, look: Callable[[str], None], most: int) -> None:
-        self._look = look
+    def __init__(self, job: Callable[[str], None], most: int) -> None:
+        self._job = job
         self._most = most
         self._lock = threading.Lock()
-        self._waiting: dict[str, None] = {}  # in the order in which they were asked for
-        self._looked_at: set[str] = set()
+        self._waiting: dict[str, None] = {}  # in the order in which they asked
+        self._running: set[str] = set()
         self._again: set[str] = set()
         self._threads = 0
         self._closed = False
 
     def ask(self, host: str, *, again: bool = True) -> None:
-        """Have a host looked at soon; returns at once.
+        """Have the job run for a host soon; returns at once.
 
         Args:
             host: its name.
-            again: where it is being looked at just now, look once more: what was seen already may be old.
+            again: if it is running just now, run it once more: what it has seen so far may be outdated.
         """
         with self._lock:
-            if host in self._looked_at:
+            if host in self._running:
                 if again:
                     self._again.add(host)
                 return
             self._waiting[host] = None
-            if self._closed or self._threads >= min(self._most, len(self._waiting) + len(self._looked_at)):
+            if self._closed or self._threads >= min(self._most, len(self._waiting) + len(self._running)):
                 return
             try:
-                threading.Thread(target=self._work, name="look at hosts", daemon=True).start()
-            except RuntimeError:  # no thread could be started: the next who asks tries again
-                log.exception("%s is not looked at now", host)
+                threading.Thread(target=self._work, name="per-host pool", daemon=True).start()
+            except RuntimeError:  # no thread could be started: the next call tries again
+                log.exception("no thread for %s", host)
             else:
-                self._threads += 1  # the new one waits for our lock
+                self._threads += 1  # the new thread waits for the lock
 
     def close(self) -> None:
-        """Begin no further look."""
+        """Start no further job; those that run finish."""
         with self._lock:
             self._closed = True
 
@@ -62,13 +66,13 @@ class PerHostPool:
                     return
                 host = next(iter(self._waiting))
                 del self._waiting[host]
-                self._looked_at.add(host)
+                self._running.add(host)
             try:
-                self._look(host)
+                self._job(host)
             except Exception:
-                log.exception("%s could not be looked at", host)
+                log.exception("the job for %s failed", host)
             with self._lock:
-                self._looked_at.discard(host)
+                self._running.discard(host)
                 if host in self._again:
                     self._again.discard(host)
                     self._waiting[host] = None

@@ -1,4 +1,4 @@
-"""Progress: each step of an operation with its time, as it happens."""
+"""The steps of an operation, shown as they happen, each with its time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jupyman.api import Operation, Step
 
 
 class StepProgress:
-    """The one step under way; `text` may be replaced by what was found out."""
+    """The step under way; `text` may be replaced by its result."""
 
     def __init__(self, operation: Operation, key: str, text: str) -> None:
         self.text = text
@@ -31,7 +31,7 @@ class StepProgress:
 
 
 def go_on(operation: Operation) -> None:
-    """Return where the operation was not cancelled.
+    """Check that the operation was not cancelled.
 
     Raises:
         Interrupted: it was.
@@ -45,8 +45,8 @@ def step(operation: Operation, key: str, text: str) -> Iterator[StepProgress]:
     """Show a step: at once, and again with its seconds when it is over.
 
     Args:
-        operation: whom to show it.
-        key: its name, for machines.
+        operation: gets the events.
+        key: its name, for programs.
         text: for people; the body may set `.text` to the result.
 
     Raises:

@@ -1,4 +1,7 @@
-"""One thread for all that the daemon does now and then: each of a thread of its own would cost more than it does."""
+"""One thread for all periodic work of the daemon: a thread for each task would cost more than the tasks do.
+
+`_wake` guards all fields and is not held while a task runs.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,12 @@ log = logging.getLogger(__name__)
 
 
 class PeriodicTask:
-    """Something that is to be done again and again.
+    """A function that is called again and again.
 
     Args:
-        call: does it, and must not wait: others are due, too.
+        call: the function; must not wait, because other tasks are due, too.
         period: seconds.
-        due: when next, monotonic.
+        due: when it is called next, monotonic.
     """
 
     def __init__(self, call: Callable[[], None], period: float, due: float) -> None:
@@ -27,18 +30,18 @@ class PeriodicTask:
 
 
 class Scheduler:
-    """Calls what is due.
+    """Calls the tasks that are due.
 
     Args:
-        clock: this computer's.
+        clock: this computer's; a test brings its own.
     """
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or Clock()
-        self._duties: list[PeriodicTask] = []
+        self._tasks: list[PeriodicTask] = []
         self._closed = False
         self._wake = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="ticker", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
 
     @property
     def alive(self) -> bool:
@@ -46,33 +49,33 @@ class Scheduler:
         return self._thread.is_alive()
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def every(self, seconds: float, call: Callable[[], None]) -> Callable[[], None]:
-        """Have something done now and then; where it fails, that is logged, and it is done again.
+        """Call a function periodically; if it fails, that is logged, and it is called again.
 
         Args:
             seconds: between two calls.
             call: must not wait.
 
         Returns:
-            What has it done at once, by the ticker's thread, and then counts the seconds from there.
+            A function that has the task run at once, in the scheduler's thread; its period starts from there.
         """
         with self._wake:
-            duty = PeriodicTask(call, seconds, self._clock.monotonic() + seconds)
-            self._duties.append(duty)
+            task = PeriodicTask(call, seconds, self._clock.monotonic() + seconds)
+            self._tasks.append(task)
             self._wake.notify_all()
 
-        def soon() -> None:
+        def run_now() -> None:
             with self._wake:
-                duty.due = self._clock.monotonic()
+                task.due = self._clock.monotonic()
                 self._wake.notify_all()
 
-        return soon
+        return run_now
 
     def close(self) -> None:
-        """End; what is being called just now goes on."""
+        """Stop; a task that is running finishes."""
         with self._wake:
             self._closed = True
             self._wake.notify_all()
@@ -80,7 +83,7 @@ class Scheduler:
     def _run(self) -> None:
         while True:
             with self._wake:
-                wait = min((duty.due for duty in self._duties), default=None)
+                wait = min((task.due for task in self._tasks), default=None)
                 if wait is not None:
                     wait = max(0.0, wait - self._clock.monotonic())
                 if not self._closed and wait != 0.0:
@@ -88,11 +91,11 @@ class Scheduler:
                 if self._closed:
                     return
                 now = self._clock.monotonic()
-                due = [duty for duty in self._duties if duty.due <= now]
-                for duty in due:
-                    duty.due = now + duty.period
-            for duty in due:
+                due = [task for task in self._tasks if task.due <= now]
+                for task in due:
+                    task.due = now + task.period
+            for task in due:
                 try:
-                    duty.call()
+                    task.call()
                 except Exception:
-                    log.exception("what is done every %.0f s broke", duty.period)
+                    log.exception("a task that runs every %.0f s failed", task.period)

@@ -1,4 +1,10 @@
-"""One piece of work that several clients may wait for: two `up` at once make one server."""
+"""An operation that several clients may wait for: two equal `up` at once start one server.
+
+Threads: the work runs in a thread of its own, and each client waits in the thread of its request. `_changed` guards
+`_events`, `_waiters`, `_callbacks`, `_at_end` and `_thread`; it is held while events are replayed to a client that
+joins, so that none is lost or sent twice, and never while anything waits. `_result` and `_error` are written by the
+work's thread before `_ended` is set, and read after it.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +17,13 @@ from jupyman.api import AnyEvent, ClientContext, OpenBrowser, Operation, Prompt,
 
 
 class SharedOperation:
-    """Runs `work` once; each `join` waits for its end and sees all its events.
+    """Runs `work` once; each `join` waits for its end and gets all its events.
 
-    The last client that leaves cancels the work (correct for Ctrl-C); while another waits it goes on. It is itself
-    the `Operation` that the work talks to.
+    When the last client leaves, the work is cancelled, as Ctrl-C should do; while another one waits it goes on. This
+    object is also the `Operation` that the work gets.
 
     Args:
-        work: gets this object as its operation, returns the result.
+        work: takes this object as its operation, returns the result.
         client: of the first client: how to log in.
     """
 
@@ -41,10 +47,10 @@ class SharedOperation:
         return self._ended.is_set()
 
     def join(self, operation: Operation) -> Any:
-        """Wait for the work's end, starting it when this is the first client.
+        """Wait for the work's end; the first client starts it.
 
         Args:
-            operation: the client's; gets all events, also those sent before it came.
+            operation: the client's; gets all events, also those sent before it joined.
 
         Returns:
             The work's result.
@@ -61,24 +67,24 @@ class SharedOperation:
                 self._thread = threading.Thread(target=self._run, name="shared operation", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
-        gone = threading.Event()
-        self._ended_or_gone(operation, gone)
-        if gone.is_set() and not self._ended.is_set():
+        left = threading.Event()
+        self._wait_for_end_or_leave(operation, left)
+        if left.is_set() and not self._ended.is_set():
             with self._changed:
                 self._waiters.remove(operation)
                 last = not self._waiters
                 self._changed.notify_all()
             if not last:
-                raise errors.Interrupted("interrupted; another command still waits for this session and goes on")
+                raise errors.Interrupted("interrupted; another command still waits for this session, which goes on")
             self.cancel()
-            self._ended.wait()  # nothing half-made is left when the client hears of it
+            self._ended.wait()  # nothing half-made is left when the client gets its answer
             raise errors.Interrupted("interrupted")
         if self._error is not None:
             raise self._error
         return self._result
 
     def cancel(self) -> None:
-        """Ask the work to end and undo what it made."""
+        """Ask the work to end and to undo what it made."""
         self.cancelled.set()
         with self._changed:
             callbacks, self._callbacks = self._callbacks, []
@@ -90,14 +96,14 @@ class SharedOperation:
         """Wait for the work's end."""
         self._ended.wait()
 
-    # --- Operation, as the work sees it -----------------------------------------------------------------------------
+    # --- Operation, for the work ------------------------------------------------------------------------------------
 
     def emit(self, event: AnyEvent) -> None:
         """Send an event to every client."""
         with self._changed:
             if not isinstance(event, OpenBrowser):
-                # What a step is at replaces what it was at: a host that tells of progress for ever fills no memory.
-                if self._events and _passing(event) and _passing(self._events[-1]):
+                # Progress replaces the progress before it: a host that reports progress for ever fills no memory.
+                if self._events and _is_progress(event) and _is_progress(self._events[-1]):
                     self._events.pop()
                 self._events.append(event)
             waiters = list(self._waiters)
@@ -109,25 +115,26 @@ class SharedOperation:
         with self._changed:
             terminal = next((waiter for waiter in self._waiters if waiter.client.interactive), None)
         if terminal is None:
-            raise errors.Interrupted("a question had to be asked, and no terminal is there to answer it")
+            raise errors.Interrupted("a question had to be asked, and there is no terminal to answer it on")
         return terminal.ask(prompt, timeout)
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
-        """Call `callback` when the last client has gone."""
+        """Call `callback` when the last client has left."""
         with self._changed:
             if not self.cancelled.is_set():
                 self._callbacks.append(callback)
                 return
         callback()
 
-    def _ended_or_gone(self, operation: Operation, gone: threading.Event) -> None:
+    def _wait_for_end_or_leave(self, operation: Operation, left: threading.Event) -> None:
+        """Wait until the work ends, or until the client leaves, which sets `left`."""
         either = threading.Event()
 
-        def left() -> None:
-            gone.set()
+        def leave() -> None:
+            left.set()
             either.set()
 
-        operation.on_cancel(left)
+        operation.on_cancel(leave)
         with self._changed:
             self._at_end.append(either.set)
             if self._ended.is_set():
@@ -146,5 +153,5 @@ class SharedOperation:
             callback()
 
 
-def _passing(event: AnyEvent) -> bool:
+def _is_progress(event: AnyEvent) -> bool:
     return isinstance(event, Step) and event.state == "run"

@@ -90,7 +90,7 @@ class GpuMonitor:
         if trouble is not None and trouble.code == "nvidia-smi-hangs":
             self._next[host] = self._last[host] + GIVEN_UP
         servers = {live.running.server.pid: live.spec.name for live in lives if live.running is not None}
-        seen = gpu_facts.attribute(gpu_facts.read(facts), gpu_facts.kin(facts), servers)
+        seen = gpu_facts.attribute(gpu_facts.read(facts), gpu_facts.tree(facts), servers)
         for live in lives:
             notebooks = {}
             if live.running is not None and live.verified and holds_kernels(seen, live.running.server.pid):

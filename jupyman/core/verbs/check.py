@@ -10,10 +10,12 @@ from jupyman.core.verbs.host_call import HostCall
 from jupyman.host.gpus import attribution, torch_test
 from jupyman.host.gpus import report as gpu_report
 from jupyman.host.report import ports, probe
-from jupyman.host.servers import nohup, records
+from jupyman.host.servers import listing, records
+from jupyman.host.servers.base import Launcher
 from jupyman.host.shell import script
 from jupyman.host.shell.script import Facts
 from jupyman.model import DeepCheck, Environment, HostReport, Problem
+from jupyman.model.problem_codes import new_problem
 from jupyman.ssh.link import Link
 from jupyman.tools.envs import discovery
 
@@ -34,7 +36,7 @@ def check(request: api.Check, call: HostCall) -> HostReport:
     """
     link = call.connect()
     with call.step("probe", "looking at the host"):
-        report = look(link, call.host)
+        report = look(link, call.host, call.launcher)
     call.remember_environments(report)
     if request.env is not None:
         report = _limited(report, discovery.find(report.environments, request.env, report.home))
@@ -43,19 +45,19 @@ def check(request: api.Check, call: HostCall) -> HostReport:
     return report
 
 
-def look(link: Link, host: str) -> HostReport:
+def look(link: Link, host: str, launcher: Launcher) -> HostReport:
     """Report on a host by one command. Only servers whose kernels hold a GPU are asked for their notebooks.
 
     Args:
         link: to the host.
         host: its name, for the report.
+        launcher: proves servers before they are asked.
 
     Raises:
         LinkLost, RemoteFailed: as `script.run`.
     """
     arguments = {
         **probe.arguments("full"),
-        "SERVER": remote.script("lib/server"),
         "PORTS": "",
         "LIST": "",
         "DO_PROBE": remote.script("report/probe"),
@@ -66,8 +68,8 @@ def look(link: Link, host: str) -> HostReport:
     facts = script.run(link, "report/check", arguments, timeout=probe.TIMEOUT)
     report = probe.read(facts, host)
     found = records.read(facts)
-    servers = nohup.rows(host, found)
-    gpus = attribution.traced(link, report.gpus, gpu_report.kin(facts), found)
+    servers = listing.rows(host, found)
+    gpus = attribution.traced(link, launcher, report.gpus, gpu_report.tree(facts), found)
     orphaned = kill_orphans.problem(host, kill_orphans.read(facts, gpus))
     problems = [*report.problems, *_unfinished(facts), *(problem for server in servers for problem in server.problems)]
     return msgspec.structs.replace(
@@ -84,7 +86,7 @@ def _unfinished(facts: Facts) -> list[Problem]:
     done = set(facts.all("part"))
     fix = "a network mount may be slow or dead: try again, or ask the admin"
     return [
-        Problem(code="look-unfinished", severity="warning", text=f"looking for {what} took too long", fix=fix)
+        new_problem("look-unfinished", f"looking for {what} took too long", fix)
         for name, what in _PARTS.items()
         if name not in done
     ]
@@ -121,7 +123,6 @@ def _deep(report: HostReport, call: HostCall, *, every: bool) -> HostReport:
             progress.text = f"{name}: {result.text}"
             if result.ok is False:
                 progress.warn(progress.text)
-                fix = result.fix or _NO_FIX
-                problems.append(Problem(code="torch-fails", severity="error", text=progress.text, fix=fix))
+                problems.append(new_problem("torch-fails", progress.text, result.fix or _NO_FIX))
         results.append(result)
     return msgspec.structs.replace(report, deep=results, problems=problems)

@@ -6,18 +6,19 @@ import contextlib
 
 import msgspec
 
-from jupyman import api, errors
+from jupyman import api, errors, rules
 from jupyman.api.results import EnvCreated, StepResult
 from jupyman.core.verbs.env_job import conclude, watch
 from jupyman.core.verbs.env_rm import remove_unfinished
 from jupyman.core.verbs.host_call import HostCall
-from jupyman.host.envs.facilities import free, look, mib, place, quota_left
+from jupyman.host.envs.facilities import free, look, place, quota_left
 from jupyman.host.kernels import specs as kernels
 from jupyman.host.report import probe
 from jupyman.host.shell import jobs
 from jupyman.host.shell.jobs import Job, JobSpec, KernelStep
 from jupyman.host.shell.script import Shell
 from jupyman.model import Environment, HostReport, KernelSpec, Problem
+from jupyman.model.problem_codes import new_problem
 from jupyman.tools.host import logind
 from jupyman.tools.install import mirrors
 from jupyman.tools.install import plan as install_plan
@@ -191,12 +192,12 @@ class _Creation:
             room = free(facts.one("disk"))
             quota = quota_left(report, plan.prefix)
             left = min((one for one in (room, quota) if one is not None), default=None)
-            progress.text = f"{mib(left)} are free, about {mib(plan.room)} are needed"
+            progress.text = f"{rules.size(left)} are free, about {rules.size(plan.room)} are needed"
             # What an interrupted installation has written is counted twice: better than a full disk.
             if left is not None and left < plan.room:
                 which = "of your quota" if quota is not None and left == quota else f"in {facts.one('folder')}"
                 raise errors.RemoteFailed(
-                    f"only {mib(left)} are left {which}, and about {mib(plan.room)} are needed",
+                    f"only {rules.size(left)} are left {which}, and about {rules.size(plan.room)} are needed",
                     "make room, or choose a folder on another disk with --dir",
                     free=left,
                     needed=plan.room,
@@ -243,9 +244,7 @@ class _Creation:
         for one in steps.values():
             if one.state == "warn":
                 text = f"{one.text}: failed (see jupyman env logs {name})"
-                self.problems.append(
-                    Problem(code="env-step", severity="warning", text=text, fix=f"jupyman check {host}")
-                )
+                self.problems.append(new_problem("env-step", text, f"jupyman check {host}"))
         return EnvCreated(
             name=name,
             prefix=prefix,

@@ -15,7 +15,6 @@ from jupyman.host.shell.jobs import Ended
 from jupyman.model import Environment
 from jupyman.tools.install import failures
 
-LIBRARIES = ("lib/server", "lib/environment")  # what the scripts about environments include
 LOG_LINES = 15  # of a failed step, in the error's details
 
 
@@ -77,7 +76,7 @@ def conclude(
         if environment is None or not ended.answer.lines:
             return None
         spec = (ended.answer.one("directory") or "").rpartition("/")[2]
-        return kernels.added(ended.answer, environment, spec, proof=True)
+        return KernelAdded(**vars(kernels.added(ended.answer, environment, spec, proof=True)))
     again = again or f"jupyman env create {name} resumes it, jupyman env rm {name} removes what is there"
     if ended.state == "interrupted":
         raise errors.RemoteFailed(f"the installation of {name} was stopped from outside at: {ended.text}", again)

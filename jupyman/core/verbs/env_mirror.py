@@ -14,7 +14,6 @@ from jupyman.tools.install.mirrors import Mirror
 
 ANSWER_LIMIT = 8  # seconds for a mirror's answer
 TIMEOUT = 30.0  # seconds for a script
-_INCLUDES = ("lib/server",)
 _NOT_UTF8 = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -99,7 +98,7 @@ def _diff(file: _MirrorFile, fresh: str) -> list[str]:
 
 
 def _read(call: HostCall) -> list[_MirrorFile]:
-    facts = call.script("envs/mirror_look", {}, uses=_INCLUDES, timeout=TIMEOUT)
+    facts = call.script("envs/mirror_look", {}, timeout=TIMEOUT)
     kept = {one.one("name"): one.all("line") for one in facts.records("kept", "name")}
     found = []
     for record in facts.records("file", "name"):
@@ -126,7 +125,7 @@ def _text(lines: list[str]) -> str:
 
 def _write(call: HostCall, file: _MirrorFile, text: str, *, reset: bool) -> None:
     arguments = {"PATH": file.path, "SUM": file.total, "TEXT": text, "DO": "reset" if reset else "use"}
-    call.script("envs/mirror_write", arguments, uses=_INCLUDES, timeout=TIMEOUT)
+    call.script("envs/mirror_write", arguments, timeout=TIMEOUT)
 
 
 # --- reach ----------------------------------------------------------------------------------------------------------

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Literal
 
-from jupyman import errors, remote
+from jupyman import errors
 from jupyman.api import Operation, Output, Prompt, Step
 from jupyman.core.links.hosts import Hosts
 from jupyman.core.runtime import progress
 from jupyman.core.sessions.registry import Live, SessionRegistry
+from jupyman.host.servers.base import Launcher
 from jupyman.host.shell import script
 from jupyman.host.shell.script import CancellableShell, Facts
 from jupyman.model import HostReport, Session
@@ -139,17 +140,14 @@ class HostCall(VerbCall):
         """The link for commands that change nothing: each ends as soon as the call is cancelled."""
         return CancellableShell(self.link, self.cancelled)
 
-    def script(self, name: str, arguments: Mapping[str, str], *, uses: Iterable[str] = (), timeout: float) -> Facts:
-        """Run a script on the host: see `script.run`.
+    @property
+    def launcher(self) -> Launcher:
+        """What starts, finds and ends servers on the host."""
+        return self.hosts.launcher(self.host)(self.link)
 
-        Args:
-            name: the script.
-            arguments: its variables, without the ``JM_``.
-            uses: scripts that it includes; each becomes a variable named after its last part.
-            timeout: seconds.
-        """
-        included = {part.rpartition("/")[2].upper(): remote.script(part) for part in uses}
-        return script.run(self.link, name, {**included, **arguments}, timeout=timeout)
+    def script(self, name: str, arguments: Mapping[str, str], *, timeout: float) -> Facts:
+        """Run a script on the host: see `script.run`."""
+        return script.run(self.link, name, arguments, timeout=timeout)
 
     def remember_environments(self, report: HostReport) -> None:
         """Keep the names of the host's environments for shell completion."""

@@ -38,7 +38,7 @@ def add(request: api.KernelAdd, call: HostCall) -> KernelAdded:
         call.remember_environments(report)
         environment = discovery.find(report.environments, request.env, report.home)
         progress.text = f"environment {environment.name or environment.prefix}: Python {environment.python}"
-    install = kernel_specs.may_install(environment, request.install, call.operation)
+    install = kernel_specs.may_install(environment, request.install, call.confirm if call.interactive else None)
     with call.step("kernel", "registering the kernel") as progress:
         added = kernel_specs.add(
             link,
@@ -52,7 +52,7 @@ def add(request: api.KernelAdd, call: HostCall) -> KernelAdded:
             cancelled=call.cancelled,
         )
         progress.text = f"kernel {added.kernel.name} runs {added.executable}"
-    return added
+    return KernelAdded(kernel=added.kernel, executable=added.executable, python=added.python, refreshed=added.refreshed)
 
 
 def ls(request: api.KernelLs, call: HostCall) -> Kernels:
@@ -182,10 +182,10 @@ def _start(
             report.environments,
             servers,
             named=named,
-            told=progress.now,
+            progress=progress.now,
             cancelled=call.cancelled,
         )
-        plans = repair.plans(call.link, found.wishes, call.cancelled)
+        plans = repair.plans(call.link, found.missing, call.cancelled)
         count = len(found.problems)
         progress.text = f"{what} started: {count} problem{'' if count == 1 else 's'}"
     return found, plans

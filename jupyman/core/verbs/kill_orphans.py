@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from jupyman import errors, remote
+from jupyman import errors, rules
 from jupyman.api import Kill
 from jupyman.core.verbs.host_call import HostCall
 from jupyman.host.gpus import report as gpu_report
 from jupyman.host.shell import script
 from jupyman.host.shell.script import Facts, Shell
 from jupyman.model import Gpu, Problem
-from jupyman.tools.gpu import choose
+from jupyman.model.problem_codes import new_problem
 from jupyman.tools.jupyter import process_tree
 
 LOOK_TIMEOUT = 30.0  # seconds
@@ -79,12 +79,8 @@ def problem(host: str, found: Sequence[Orphan]) -> Problem | None:
         return None
     count = len({orphan.kernel for orphan in found})
     subject = "1 orphaned kernel holds" if count == 1 else f"{count} orphaned kernels hold"
-    return Problem(
-        code="orphan-kernels",
-        severity="warning",
-        text=f"{subject} {_held(found)}: {', '.join(f'pid {orphan.pid}' for orphan in found[:5])}",
-        fix=f"jupyman kill --orphans {host}",
-    )
+    pids = ", ".join(f"pid {orphan.pid}" for orphan in found[:5])
+    return new_problem("orphan-kernels", f"{subject} {_held(found)}: {pids}", f"jupyman kill --orphans {host}")
 
 
 def kill(request: Kill, call: HostCall) -> list[Orphan]:
@@ -138,12 +134,10 @@ def find(shell: Shell) -> tuple[list[Orphan], str]:
     Raises:
         LinkLost, RemoteFailed: as `script.run`.
     """
-    facts = script.run(
-        shell, "kernels/orphans", {"SERVER": remote.script("lib/server"), "LIST": ""}, timeout=LOOK_TIMEOUT
-    )
+    facts = script.run(shell, "kernels/orphans", {"LIST": ""}, timeout=LOOK_TIMEOUT)
     gpus: list[Gpu] = []
     if facts.one("orphan.pid") is not None:
-        arguments = {"GPUS": remote.script("lib/gpus"), "GPU_TIMEOUT": str(GPU_TIMEOUT)}
+        arguments = {"GPU_TIMEOUT": str(GPU_TIMEOUT)}
         gpus = gpu_report.read(script.run(shell, "gpus/usage", arguments, timeout=LOOK_TIMEOUT))
     return read(facts, gpus), facts.one("boot_id") or ""
 
@@ -170,7 +164,6 @@ def end(
         shell,
         "kernels/orphans",
         {
-            "SERVER": remote.script("lib/server"),
             "LIST": "\n".join(f"{orphan.pid} {orphan.ticks}" for orphan in orphans),
             "BOOT": boot,
             "GRACE": str(grace),
@@ -193,8 +186,8 @@ def _line(orphan: Orphan) -> str:
 def _held(orphans: Sequence[Orphan]) -> str:
     """Return what they hold, as text: memory, and that of each GPU."""
     memory = sum(orphan.memory or 0 for orphan in orphans)
-    parts = [f"{choose.size(memory)} of memory"]
+    parts = [f"{rules.size(memory)} of memory"]
     for index in sorted({index for orphan in orphans for index in orphan.gpu}):
         total = sum(orphan.gpu.get(index, 0) for orphan in orphans)
-        parts.append(f"{choose.size(total)} of GPU {index}" if total else f"GPU {index}")
+        parts.append(f"{rules.size(total)} of GPU {index}" if total else f"GPU {index}")
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

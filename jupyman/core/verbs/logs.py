@@ -5,7 +5,6 @@ from __future__ import annotations
 from jupyman import api
 from jupyman.api.results import SessionName
 from jupyman.core.verbs.host_call import VerbCall
-from jupyman.host.servers import nohup
 
 
 def logs(request: api.Logs, call: VerbCall) -> SessionName:
@@ -17,8 +16,7 @@ def logs(request: api.Logs, call: VerbCall) -> SessionName:
         LinkLost: the connection ended.
     """
     session = call.sessions.only(request.session)
-    nohup.logs(
-        call.on(session.spec.host).link,
+    call.on(session.spec.host).launcher.logs(
         session.spec.name,
         session.running.directory if session.running is not None else None,
         lines=request.lines,

@@ -13,7 +13,7 @@ from jupyman.api.results import Ps, Unreachable
 from jupyman.core.runtime.progress import go_on
 from jupyman.core.verbs import request_host
 from jupyman.core.verbs.host_call import VerbCall
-from jupyman.host.servers import nohup
+from jupyman.host.servers import listing
 from jupyman.model import FoundServer
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def _unowned(hosts: list[str], call: VerbCall) -> tuple[list[FoundServer], list[
 
     def ask(host: str) -> list[FoundServer] | Unreachable:
         try:
-            rows = nohup.rows(host, nohup.find(call.on(host).link))
+            rows = listing.rows(host, call.on(host).launcher.find())
         except errors.JupymanError as error:
             return Unreachable(host=host, error=error.info())
         except Exception:

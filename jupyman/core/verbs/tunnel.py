@@ -149,7 +149,8 @@ def _open(spec: TunnelSpec, supervisor: Supervisor, call: HostCall, *, yes: bool
             remarks.append(f"nothing listens on {endpoint(target)} on {spec.host} yet")
             free = True
         else:
-            remark = port_owner.consent(link, spec.host, *target, yes=yes, operation=call.operation)
+            confirm = call.confirm if call.interactive else None
+            remark = port_owner.consent(link, spec.host, *target, yes=yes, confirm=confirm)
             if remark is not None:
                 remarks.append(remark)
         listener = _listen(spec, link, supervisor, free=free)

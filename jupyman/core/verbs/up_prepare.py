@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from jupyman import errors
 from jupyman.api import Operation, Prompt, Up
 from jupyman.core.runtime.progress import step
 from jupyman.core.sessions.session_forward import DEFAULT_PORT
+from jupyman.host.confirm import Confirm
 from jupyman.host.kernels import specs
 from jupyman.host.report import ports, probe
 from jupyman.host.servers import nohup
@@ -191,12 +194,20 @@ class Preparation:
         if not ended:
             raise errors.PortInUse(f"{where} could not be freed: {what} does not end")
 
+    @property
+    def _confirm(self) -> Confirm | None:
+        def confirm(question: str, *, default: Literal["y", "n"] = "n") -> bool:
+            prompt = Prompt(id="", kind="confirm", text=question, default=default)
+            return self._operation.ask(prompt).lower() in {"y", "yes"}
+
+        return confirm if self._operation.client.interactive else None
+
     # --- the kernel -------------------------------------------------------------------------------------------------
 
     def _kernel(self, environment: Environment) -> str | None:
         """Register the working environment as a kernel; return its name."""
         with step(self._operation, "kernel", f"kernel of {label(environment)}") as progress:
-            install = specs.may_install(environment, self._request.install, self._operation)
+            install = specs.may_install(environment, self._request.install, self._confirm)
             if environment.ipykernel is None and not install:
                 text = f"environment {label(environment)} has no ipykernel, so it is no kernel yet"
                 fix = f"jupyman kernel add {label(environment)} --host {self._spec.host} --install"

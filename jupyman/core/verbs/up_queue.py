@@ -22,7 +22,8 @@ from jupyman.core.verbs import open as opening
 from jupyman.core.verbs import request_host, up_plan
 from jupyman.core.verbs.host_call import VerbCall
 from jupyman.core.verbs.up import UpFlow
-from jupyman.model import Problem, Session, SessionSpec
+from jupyman.model import Session, SessionSpec
+from jupyman.model.problem_codes import new_problem
 
 log = logging.getLogger(__name__)
 
@@ -102,12 +103,12 @@ class UpQueue:
                 self.up(request, call)
             except errors.JupymanError as error:
                 text = f"{why}; it could not be started again: {error.message}"
-                problem = Problem(code="restart-failed", severity="error", text=text, fix=error.hint)
+                problem = new_problem("restart-failed", text, error.hint)
             else:
                 count = len(session.restarts)
                 times = "once" if count == 1 else f"{count} times"
-                text, fix = f"restarted {times}, the last time because {why}", f"jupyman logs {name}"
-                problem = Problem(code="server-restarted", severity="info", text=text, fix=fix)
+                text = f"restarted {times}, the last time because {why}"
+                problem = new_problem("server-restarted", text, f"jupyman logs {name}")
             log.info("session %s: %s", name, problem.text)
             session.problems = [*session.problems, problem]
 

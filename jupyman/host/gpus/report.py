@@ -1,4 +1,4 @@
-"""The GPUs of a host, and whose the processes on them are, as the script told it. PURE."""
+"""PURE: the GPUs of a host and the processes on them, read from a script's answer."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from jupyman.model import Gpu, GpuProcess
 from jupyman.tools.gpu import nvidia_smi
 from jupyman.tools.jupyter import process_tree
 
-MOST_GPUS = 64  # more than any machine has: a host may invent them
+MOST_GPUS = 64  # more than any machine has; a hostile host could report any number
 
 
 def read(facts: Facts) -> list[Gpu]:
-    """Read the GPUs with their processes; which server these belong to is for `attribute` to say."""
+    """Read the GPUs with their processes; `attribute` adds the servers that these belong to."""
     accounts = nvidia_smi.users(facts.all("gpu.user"))
     held = nvidia_smi.processes(facts.all("gpu.app"), accounts)
     parts = nvidia_smi.instances(facts.all("gpu.list"))
-    own, tree = facts.number("uid"), kin(facts)
+    own, processes = facts.number("uid"), tree(facts)
 
     def known(process: GpuProcess) -> GpuProcess:
-        uid = tree.uids.get(process.pid)
-        # Where ps has no such options the kernel tells the number at least.
+        uid = processes.uids.get(process.pid)
+        # Without such options of ps, the kernel still shows the number.
         user = process.user or (f"uid {uid}" if uid is not None else None)
         return msgspec.structs.replace(process, user=user, ours=uid is not None and uid == own)
 
@@ -37,29 +37,29 @@ def read(facts: Facts) -> list[Gpu]:
     ]
 
 
-def kin(facts: Facts) -> process_tree.ProcessTree:
-    """Read whose children the processes are."""
+def tree(facts: Facts) -> process_tree.ProcessTree:
+    """Read the ancestors and owners of the processes on GPUs."""
     return process_tree.read(facts.all("gpu.link"), facts.all("gpu.kernel"), facts.all("gpu.uid"))
 
 
 def attribute(
     seen: Iterable[Gpu],
-    tree: process_tree.ProcessTree,
+    processes: process_tree.ProcessTree,
     servers: Mapping[int, str | None],
     notebooks: Mapping[tuple[int, str], str] | None = None,
 ) -> list[Gpu]:
-    """Say of each process from which kernel it comes, and the server, session and notebook of that.
+    """Add to each process the kernel that started it, and that kernel's server, session and notebook.
 
     Args:
         seen: from `read`.
-        tree: from `kin`.
-        servers: names of their sessions by the pid of each Jupyter server; None where jupyman did not start it.
+        processes: from `tree`.
+        servers: session names by the pid of each Jupyter server; None for one without a record.
         notebooks: paths by server and kernel.
     """
 
     def placed(process: GpuProcess) -> GpuProcess:
-        # Nobody else's process is a child of a server of ours, whatever the table of processes says.
-        kernel, server = process_tree.place(tree, process.pid, servers if process.ours else {})
+        # Another user's process is not a child of our server, whatever the table of processes shows.
+        kernel, server = process_tree.place(processes, process.pid, servers if process.ours else {})
         return msgspec.structs.replace(
             process,
             kernel=kernel,

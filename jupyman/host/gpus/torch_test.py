@@ -1,4 +1,4 @@
-"""`check --deep`: does an environment's torch really compute, on the GPU where its build can?"""
+"""`check --deep`: compute something with an environment's torch, on a GPU when its build supports one."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def run(
     limit: int = LIMIT,
     cancelled: threading.Event | None = None,
 ) -> DeepCheck:
-    """Compute something small with an environment's torch, by its own Python, activated as a kernel is.
+    """Compute something small with an environment's torch, by its own Python, activated as for a kernel.
 
     Args:
         shell: the host.
-        environment: to be tried.
+        environment: whose torch is tried.
         driver: of the host.
-        gpus: of the host; the one with the most free memory is taken.
+        gpus: of the host; the one with the most free memory is used.
         limit: seconds, after which the program is killed.
         cancelled: ends the wait.
 
     Returns:
-        What came of it; an environment without torch is no failure.
+        The result; an environment without torch is not a failure.
 
     Raises:
         LinkLost: the connection ended.
@@ -46,7 +46,7 @@ def run(
     if environment.torch is None:
         return DeepCheck(env=environment.prefix, ok=None, text="there is no torch in it")
     visible = gpu_choice.choose(gpu_choice.parse("auto"), gpus).visible if gpus else None
-    status = told = line = None
+    status = answer = line = None
     try:
         facts = script.run(
             shell,
@@ -62,12 +62,12 @@ def run(
             timeout=limit + 30.0,
             cancelled=cancelled,
         )
-        status, told, line = facts.number("status"), facts.one("told"), facts.one("line")
+        status, answer, line = facts.number("status"), facts.one("told"), facts.one("line")
     except (errors.RemoteFailed, errors.EnvironmentMissing) as error:
         return DeepCheck(env=environment.prefix, ok=False, text=error.message, fix=error.hint)
     return torch_run.judge(
         environment,
-        told,
+        answer,
         status=status,
         line=line,
         limit=limit,

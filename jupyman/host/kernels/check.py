@@ -1,4 +1,4 @@
-"""Start the kernels of a host to see that they work, and find what they lack."""
+"""Start the kernels of a host to check that they work, and find what is missing."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from jupyman.host.kernels.specs import Listing
 from jupyman.host.shell import script
 from jupyman.host.shell.script import Facts, Shell
 from jupyman.model import Environment, KernelSpec, Problem, Severity
+from jupyman.model.problem_codes import new_problem
 from jupyman.tools.envs import activation
 from jupyman.tools.host.text import clean
 from jupyman.tools.jupyter import kernelspec, widgets
 
-# At once: a kernel needs a core while it starts, and a link carries six commands.
+# At once: a starting kernel needs a core, and a link runs at most six commands.
 TOGETHER = 3
-# Beside the proof's own limit: a program that hangs is looked at for 30 s more.
+# Seconds beyond the proof's own limit: a program that hangs is examined for 30 s more.
 SLACK = 60.0
 
 
 @dataclass(frozen=True)
 class MissingPackage:
-    """Something to install.
+    """A package to install.
 
     Attributes:
-        environment: where.
-        package: as pip, conda and uv take it.
-        problem: that it mends; its place in `Findings.problems`.
+        environment: where it is missing.
+        package: its requirement, valid for pip, conda and uv.
+        problem: the index in `Findings.problems` of the problem that it solves.
     """
 
     environment: Environment
@@ -44,29 +45,29 @@ class MissingPackage:
 
 @dataclass
 class Findings:
-    """What was seen: the kernels in the order of the listing, what is wrong, and what would mend it."""
+    """The kernels in the order of the listing, what is wrong with them, and the packages that would help."""
 
     kernels: list[KernelSpec] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    wishes: list[MissingPackage] = field(default_factory=list)
+    missing: list[MissingPackage] = field(default_factory=list)
 
-    def say(
+    def add(
         self,
         code: str,
         text: str,
         fix: str,
-        severity: Severity = "warning",
-        wish: tuple[Environment, str] | None = None,
+        severity: Severity | None = None,
+        missing: tuple[Environment, str] | None = None,
     ) -> None:
-        """Add a problem, with what is to be installed where."""
-        if wish is not None:
-            self.wishes.append(MissingPackage(*wish, problem=len(self.problems)))
-        self.problems.append(Problem(code=code, severity=severity, text=text, fix=fix))
+        """Add a problem, and the package that solves it with its environment."""
+        if missing is not None:
+            self.missing.append(MissingPackage(*missing, problem=len(self.problems)))
+        self.problems.append(new_problem(code, text, fix, severity))
 
 
 @dataclass(frozen=True)
 class _Started:
-    """A kernel after its start: its half of the widgets is None where it did not run or is not Python's."""
+    """A kernel after its start; `half` is its part of the widgets, None when it did not run or is not Python."""
 
     spec: KernelSpec
     runs: Environment | None
@@ -82,19 +83,19 @@ def look(
     servers: Sequence[Environment],
     *,
     named: bool = False,
-    told: Callable[[str], None] | None = None,
+    progress: Callable[[str], None] | None = None,
     cancelled: threading.Event | None = None,
 ) -> Findings:
-    """Start kernels, each for as long as it takes to answer, and judge them.
+    """Start kernels, each until it answers, and judge them.
 
     Args:
         shell: the host.
-        listing: of its kernels.
-        chosen: those of them to look at.
+        listing: of all its kernels.
+        chosen: those of them to start.
         environments: of the host.
-        servers: environments whose Jupyter shows the kernels: of running sessions, else the one that `up` would take.
-        named: whether the user asked for just these; of another user's environments only such are started.
-        told: hears how far it is.
+        servers: environments whose Jupyter shows the kernels: of running sessions, else the one that `up` would use.
+        named: the user named these kernels. Kernels in other users' environments are only started when named.
+        progress: called with a text as each kernel is done.
         cancelled: ends it; the kernels end too.
 
     Raises:
@@ -104,8 +105,8 @@ def look(
         work = {pool.submit(_start, shell, spec, environments, servers, cancelled, named): spec for spec in chosen}
         for count, done in enumerate(as_completed(work), 1):
             done.result()
-            if told is not None:
-                told(f"{count} of {len(chosen)} kernels started: {work[done].name}")
+            if progress is not None:
+                progress(f"{count} of {len(chosen)} kernels started: {work[done].name}")
     found = Findings()
     started = [_judged(done.result(), environments, found) for done in work]
     found.kernels = [one.spec for one in started]
@@ -146,7 +147,7 @@ def _start(
 
 
 def _starter(spec: KernelSpec, environments: Sequence[Environment], servers: Sequence[Environment]) -> str | None:
-    """Return the Python whose jupyter_client starts the kernel: that of the server that would."""
+    """Return the Python whose jupyter_client starts the kernel: that of the server that would start it."""
     prefix = kernelspec.holder(spec.directory or "", [one.prefix for one in environments])
     if prefix is not None:
         return next(activation.python(one) for one in environments if one.prefix == prefix)
@@ -165,7 +166,7 @@ def _shows(server: Environment, spec: KernelSpec, environments: Sequence[Environ
 
 
 def _judged(one: _Started, environments: Sequence[Environment], found: Findings) -> _Started:
-    """Say whether the kernel runs, and where; what is wrong goes to `found`."""
+    """Return the kernel with the verdict on whether and where it runs; add problems to `found`."""
     spec, facts = one.spec, one.facts
     promised = kernelspec.misnamed(spec, None, environments)
     own = kernelspec.holder(spec.directory or "", [env.prefix for env in environments]) is None
@@ -175,59 +176,59 @@ def _judged(one: _Started, environments: Sequence[Environment], found: Findings)
     if spec.ok is False:
         remove = f"jupyman kernel rm {spec.name}" if own else f"its owner must remove {spec.directory}"
         fix = f"{again}, or {remove}" if promised is not None and own else remove
-        found.say("kernel-gone", f"kernel {spec.name}: {spec.problem}", fix, "error")
+        found.add("kernel-gone", f"kernel {spec.name}: {spec.problem}", fix, "error")
         return replace(one, spec=spec)
     if facts.one("unfinished") is not None:
         text = f"kernel {spec.name} was not started: environment {spec.environment} is not finished"
-        found.say("kernel-unfinished", text, f"jupyman env create {spec.environment} goes on with it", "info")
+        found.add("kernel-unfinished", text, f"jupyman env create {spec.environment} goes on with it", "info")
         return one
     if (foreign := facts.one("foreign")) is not None:
         text = (
-            f"kernel {spec.name} was not started: others may change {clean(foreign)}, and their code would run as you"
+            f"kernel {spec.name} was not started: others can change {clean(foreign)}, and their code would run as you"
         )
-        found.say("kernel-foreign", text, f"jupyman kernel check {spec.name} starts it, if you trust them", "info")
+        found.add("kernel-foreign", text, f"jupyman kernel check {spec.name} starts it if you trust them", "info")
         return one
     failed = facts.one("failed")
     if failed is not None:
         return replace(one, spec=_broken(one, clean(failed, 300), found))
-    if facts.one("ready") is None:  # nobody there could start it
+    if facts.one("ready") is None:  # the host has nothing that could start it
         return one
     seen, expected = facts.one("prefix"), facts.one("expected")
     if seen is not None and expected is not None and seen != expected:
-        text = f"kernel {spec.name} is of {spec.prefix}, and runs in {clean(seen)}"
-        found.say("kernel-elsewhere", text, f"{again}, or mend its kernel.json in {spec.directory}")
+        text = f"kernel {spec.name} belongs to {spec.prefix} and runs in {clean(seen)}"
+        found.add("kernel-elsewhere", text, f"{again}, or correct its kernel.json in {spec.directory}")
     elif own and (wrong := kernelspec.misnamed(spec, one.runs, environments)) is not None:
         where = one.runs.name if one.runs is not None else clean(seen or spec.prefix or "another environment")
-        text = f"kernel {spec.name} is shown as {spec.display_name!r}, and runs in {where}, not in {wrong}"
-        found.say("kernel-elsewhere", text, again)
+        text = f"kernel {spec.name} is shown as {spec.display_name!r} and runs in {where}, not in {wrong}"
+        found.add("kernel-elsewhere", text, again)
     version = facts.one("ipywidgets")
     if version is None:
         return replace(one, spec=msgspec.structs.replace(spec, ok=True))
     if version.startswith("broken"):
-        text = f"kernel {spec.name}: ipywidgets is installed and does not work: {clean(version[7:], 200)}"
-        found.say("widgets-kernel", text, f"install it again in {spec.environment or spec.prefix}")
+        text = f"kernel {spec.name}: ipywidgets is installed but does not work: {clean(version[7:], 200)}"
+        found.add("widgets-kernel", text, f"install it again in {spec.environment or spec.prefix}")
         return replace(one, spec=msgspec.structs.replace(spec, ok=True))
     half = widgets.in_kernel(None if version == "none" else clean(version, 40))
     return replace(one, spec=msgspec.structs.replace(spec, ok=True, ipywidgets=half.version), half=half)
 
 
 def _broken(one: _Started, failed: str, found: Findings) -> KernelSpec:
-    """Say why a kernel does not start."""
-    spec, told = one.spec, one.facts.one("ipykernel") or ""
+    """Add the reason why a kernel does not start; return the kernel with it."""
+    spec, ipykernel = one.spec, one.facts.one("ipykernel") or ""
     where = one.runs.name or one.runs.prefix if one.runs is not None else spec.prefix
     program = kernelspec.executable(spec)
-    wish: tuple[Environment, str] | None = None
-    if told == "none":
+    missing: tuple[Environment, str] | None = None
+    if ipykernel == "none":
         problem, code = f"environment {where} has no ipykernel", "ipykernel-missing"
         fix = f"install ipykernel in {where}"
-        wish = (one.runs, "ipykernel") if one.runs is not None else None
-    elif told.startswith("broken"):
-        problem, code = f"{program} cannot import ipykernel: {clean(told[7:], 200)}", "ipykernel-broken"
+        missing = (one.runs, "ipykernel") if one.runs is not None else None
+    elif ipykernel.startswith("broken"):
+        problem, code = f"{program} cannot import ipykernel: {clean(ipykernel[7:], 200)}", "ipykernel-broken"
         fix = f"install ipykernel again in {where}"
     else:
         problem, code = f"it does not start: {failed}", "kernel-broken"
-        fix = f"start it by hand on the host to see all that it says: {program or spec.name} -m ipykernel_launcher"
-    found.say(code, f"kernel {spec.name}: {problem}", fix, "error", wish)
+        fix = f"start it by hand on the host to see its output: {program or spec.name} -m ipykernel_launcher"
+    found.add(code, f"kernel {spec.name}: {problem}", fix, "error", missing)
     return msgspec.structs.replace(spec, ok=False, problem=problem)
 
 
@@ -241,13 +242,13 @@ def _widgets(
     servers: Sequence[Environment],
     found: Findings,
 ) -> None:
-    """Compare the two halves of the widgets of each kernel and of the servers that show it."""
+    """Compare the two halves of the widgets: each kernel's, and that of each server that shows it."""
     shown = {one.prefix: one for one in servers}
-    for one in started:  # a kernel of another environment that can run Jupyter is shown by servers there
+    for one in started:  # servers of another environment with Jupyter show the kernels there
         prefix = kernelspec.holder(one.spec.directory or "", [env.prefix for env in environments])
         if prefix in listing.fronts:
             shown.setdefault(prefix, next(env for env in environments if env.prefix == prefix))
-    settled: set[str] = set()  # kernels' environments: one installation serves all kernels of an environment
+    settled: set[str] = set()  # environments of kernels: one installation serves all kernels there
     for server in shown.values():
         front = listing.fronts.get(server.prefix)
         mine = [one for one in started if one.half is not None and _shows(server, one.spec, environments)]
@@ -257,7 +258,7 @@ def _widgets(
             wanted = _wanted(mine)
             text = f"environment {server.name}, where Jupyter runs, has no {front.package}: widgets are not drawn there"
             need = widgets.requirement(front.package, wanted)
-            found.say("widgets-server", text, f"install {need} in {server.name}", wish=(server, need))
+            found.add("widgets-server", text, f"install {need} in {server.name}", missing=(server, need))
             front = replace(front, generation=wanted)
         for one in mine:
             if one.spec.prefix not in settled:
@@ -266,7 +267,7 @@ def _widgets(
 
 
 def _wanted(mine: Sequence[_Started]) -> widgets.Generation:
-    """Return the generation that most kernels have; where none has any, the newest that their Pythons take."""
+    """Return the generation of most kernels; when none has any, the newest that all their Pythons support."""
     have = Counter(one.half.generation for one in mine if one.half is not None and one.half.generation is not None)
     if have:
         return have.most_common(1)[0][0]
@@ -281,15 +282,15 @@ def _kernel_half(one: _Started, front: widgets.WidgetPart, server: Environment, 
         return
     where = spec.environment or spec.prefix
     need = widgets.requirement("ipywidgets", target)
-    wish = (one.runs, need) if one.runs is not None else None
+    missing = (one.runs, need) if one.runs is not None else None
     if half.version is None:
         text = f'environment {where} has no ipywidgets: progress bars say "IProgress not found" (kernel {spec.name})'
-        found.say("widgets-kernel", text, f"install {need} in {where}", wish=wish)
+        found.add("widgets-kernel", text, f"install {need} in {where}", missing=missing)
     elif half.generation != target:
         text = (
             f"ipywidgets {half.version} of {where} does not fit {front.package} of {server.name}: widgets show an error"
         )
-        found.say("widgets-mismatch", text, f"install {need} in {where}", wish=wish)
+        found.add("widgets-mismatch", text, f"install {need} in {where}", missing=missing)
     if front.generation is not None and front.generation != target:
         text = f"the Python of {where} is too old for the ipywidgets that {front.package} of {server.name} draws"
-        found.say("widgets-mismatch", text, "make an environment with a newer Python for what needs widgets")
+        found.add("widgets-mismatch", text, "create an environment with a newer Python for work that needs widgets")

@@ -1,4 +1,4 @@
-"""Which notebook a kernel belongs to, and which kernels are at work: asked of a Jupyter server, through the link."""
+"""Ask a Jupyter server, through the link, for the notebooks of its kernels and for the busy ones."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from jupyman import errors
 from jupyman.model import Noun, Running
+from jupyman.model.endpoint import LOOPBACK, Target
 from jupyman.tools.host.text import clean
 
 TIMEOUT = 5.0  # seconds for each read
@@ -16,12 +17,12 @@ _LIMIT = 1024 * 1024  # bytes of an answer; a session takes some 500
 
 
 class Busy(Noun, frozen=True, kw_only=True):
-    """A kernel at work.
+    """A busy kernel.
 
     Attributes:
         kernel: its id.
-        notebook: the path from the server's root directory; None where it belongs to none.
-        since: its server's ``last_activity``, RFC 3339: it was at work then, and may have been before.
+        notebook: the path from the server's root directory; None when it has none.
+        since: its server's ``last_activity``, RFC 3339: it was busy then, and may have been before.
     """
 
     kernel: str
@@ -30,7 +31,7 @@ class Busy(Noun, frozen=True, kw_only=True):
 
     @property
     def text(self) -> str:
-        """What a person is told."""
+        """For people: the notebook, and since when the kernel is busy."""
         what = self.notebook or f"kernel {self.kernel[:8]}"
         try:
             moment = datetime.fromisoformat(self.since or "").astimezone()
@@ -45,27 +46,27 @@ class Busy(Noun, frozen=True, kw_only=True):
 
 
 class ChannelOpener(Protocol):
-    """What is needed of a link: `jupyman.ssh.link.Link` has it."""
+    """Opens byte streams to a host; `jupyman.ssh.link.Link` does."""
 
-    def open_channel(self, target: tuple[str, int] | str, timeout: float = ...) -> Any:
+    def open_channel(self, target: Target, timeout: float = ...) -> Any:
         """Open a byte stream to an address of the host."""
 
 
 class _Through(http.client.HTTPConnection):
-    """HTTP over a channel instead of a socket of this computer."""
+    """HTTP over a channel instead of a local socket."""
 
     def __init__(self, channel: Any) -> None:
-        super().__init__("127.0.0.1")
+        super().__init__(LOOPBACK)
         self.sock = channel
 
     def connect(self) -> None:
-        """Do nothing: the channel is the connection. A second one is never made."""
+        """Do nothing: the channel is the connection, and there is never a second one."""
 
 
 def paths(link: ChannelOpener, running: Running, timeout: float = TIMEOUT) -> dict[str, str]:
     """GET ``/api/sessions`` of a server.
 
-    Its identity must have been proven a moment ago: the token goes along.
+    Its identity must have been proven a moment ago, because the token is sent.
 
     Args:
         link: to its host.
@@ -73,13 +74,13 @@ def paths(link: ChannelOpener, running: Running, timeout: float = TIMEOUT) -> di
         timeout: seconds for each read; a server may be busy.
 
     Returns:
-        Paths of notebooks and consoles, from the server's root directory, by kernel id. Empty where it did not answer.
+        Paths of notebooks and consoles, from the server's root directory, by kernel id; empty when it did not answer.
     """
     return read(_get(link, running, "/api/sessions", timeout))
 
 
 def busy(link: ChannelOpener, running: Running, timeout: float = TIMEOUT) -> list[Busy] | None:
-    """Ask a server which of its kernels are at work; its identity must have been proven a moment ago, as for `paths`.
+    """Ask a server for its busy kernels; its identity must have been proven a moment ago, as for `paths`.
 
     Args:
         link: to its host.
@@ -87,7 +88,7 @@ def busy(link: ChannelOpener, running: Running, timeout: float = TIMEOUT) -> lis
         timeout: seconds for each read.
 
     Returns:
-        Those that are; None where it did not say.
+        The busy kernels; None when it did not answer.
     """
     kernels = _get(link, running, "/api/kernels", timeout)
     if not isinstance(kernels, list):
@@ -99,7 +100,7 @@ def busy(link: ChannelOpener, running: Running, timeout: float = TIMEOUT) -> lis
 
 
 def _get(link: ChannelOpener, running: Running, path: str, timeout: float) -> Any:
-    """GET something of a server's API; None where it did not answer with JSON."""
+    """GET a path of a server's API; None when the answer is not JSON."""
     if running.endpoint is None:
         return None
     try:
@@ -109,8 +110,8 @@ def _get(link: ChannelOpener, running: Running, path: str, timeout: float) -> An
     channel.settimeout(timeout)
     connection = _Through(channel)
     try:
-        # no_track_activity (jupyter_server, base/handlers.py): our look is no activity that keeps the server from an
-        # idle shutdown.
+        # no_track_activity (jupyter_server, base/handlers.py): our request does not count as activity, which would keep
+        # the server from an idle shutdown.
         target = f"{running.base_url.rstrip('/')}{path}?no_track_activity=1"
         headers = {"Authorization": f"token {running.token}"} if running.token else {}
         connection.request("GET", target, headers={**headers, "Connection": "close"})
@@ -123,10 +124,10 @@ def _get(link: ChannelOpener, running: Running, path: str, timeout: float) -> An
 
 
 def read(body: Any) -> dict[str, str]:
-    """Read the answer: the path of each session by its kernel's id. Pure.
+    """Return the path of each session by its kernel's id. Pure.
 
     Args:
-        body: JSON as Jupyter gives it, or whatever came; notebook 6 has the path in ``notebook`` only.
+        body: decoded JSON of any shape; notebook 6 has the path in ``notebook`` only.
     """
     found: dict[str, str] = {}
     for session in body if isinstance(body, list) else []:
@@ -141,10 +142,10 @@ def read(body: Any) -> dict[str, str]:
 
 
 def read_busy(kernels: list[Any], notebooks: dict[str, str]) -> list[Busy]:
-    """Read which kernels are at work. Pure.
+    """Return the busy kernels. Pure.
 
     Args:
-        kernels: what ``/api/kernels`` gave, or whatever came.
+        kernels: the answer of ``/api/kernels``; its elements may have any shape.
         notebooks: paths by kernel id, as `read` returns them.
     """
     found = []

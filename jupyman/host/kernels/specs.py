@@ -1,4 +1,4 @@
-"""The kernels of a host: make an environment one, list them, remove one."""
+"""The kernel specs of a host: add one for an environment, list them, remove one."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from jupyman import errors, remote
-from jupyman.api import Operation, Prompt
-from jupyman.api.results import KernelAdded
+from jupyman.host.confirm import Confirm
 from jupyman.host.shell import script
 from jupyman.host.shell.script import Facts, Shell
 from jupyman.model import Environment, KernelSpec
@@ -19,7 +18,24 @@ from jupyman.tools.jupyter import kernelspec, widgets
 
 PROOF_TIMEOUT = 60  # seconds for a kernel to start and answer; a cold torch environment on NFS needs 30
 INSTALL_TIMEOUT = 900.0
-LOOK_TIMEOUT = 30.0
+LOOK_TIMEOUT = script.LOOK_TIMEOUT
+
+
+@dataclass(frozen=True)
+class AddedKernel:
+    """A kernel that was registered.
+
+    Attributes:
+        kernel: its spec.
+        executable: the interpreter that actually ran.
+        python: that interpreter's version.
+        refreshed: the spec existed already.
+    """
+
+    kernel: KernelSpec
+    executable: str
+    python: str | None
+    refreshed: bool
 
 
 def arguments(
@@ -33,7 +49,7 @@ def arguments(
     chosen = kernelspec.checked_name(name) if name is not None else kernelspec.name_for(env)
     shown = display_name or kernelspec.display_name_for(env)
     if "\n" in shown or "\r" in shown:
-        raise errors.UsageFault("a display name has one line", "leave the line break out")
+        raise errors.UsageFault("a display name has one line", "remove the line break")
     python = activation.python(env)
     wish = {
         "python": python,
@@ -73,32 +89,32 @@ def add(
     progress: Callable[[str], None] | None = None,
     on_line: Callable[[str], None] | None = None,
     cancelled: threading.Event | None = None,
-) -> KernelAdded:
+) -> AddedKernel:
     """Register an environment as a kernel of the account, and prove it by running a cell in it.
 
     Args:
         shell: the host.
         env: the environment.
-        name: the kernel's; made from the environment's name where None.
+        name: the kernel's; None: derived from the environment's name.
         display_name: what JupyterLab shows.
-        install: install ipykernel with the environment's own tools where it is missing.
+        install: install a missing ipykernel with the environment's own tools.
         replace: take the name from a kernel of another environment.
         proof: start a kernel by the environment's jupyter_client, execute a cell, compare `sys.prefix`.
-        progress: told what is being done, and each line of an installation where `on_line` is None.
-        on_line: told each line of an installation.
-        cancelled: ends it; what was changed is put back.
+        progress: called with each step, and with each line of an installation when `on_line` is None.
+        on_line: called with each line of an installation.
+        cancelled: ends it; what was changed is restored.
 
     Returns:
-        The spec, and the interpreter that it really ran.
+        The spec, and the interpreter that actually ran.
 
     Raises:
         KernelFault: ipykernel is missing, or the kernel does not run; the specs are as before.
-        UsageFault: the name is not allowed, or another environment's.
-        NotOurs, RemoteFailed, EnvironmentMissing: as the script says.
+        UsageFault: the name is not allowed, or belongs to another environment.
+        NotOurs, RemoteFailed, EnvironmentMissing: as the script reports.
     """
-    wish = arguments(env, name=name, display_name=display_name, install=install, replace=replace, proof=proof)
+    variables = arguments(env, name=name, display_name=display_name, install=install, replace=replace, proof=proof)
 
-    def told(key: str, value: str) -> None:
+    def on_fact(key: str, value: str) -> None:
         if key == "step" and progress is not None:
             progress(value)
         elif key == "line" and (on_line or progress) is not None:
@@ -107,25 +123,25 @@ def add(
     facts = script.run(
         shell,
         "kernels/add",
-        wish,
+        variables,
         timeout=(INSTALL_TIMEOUT if install else LOOK_TIMEOUT * 2) + PROOF_TIMEOUT + 10,
-        on_fact=told,
+        on_fact=on_fact,
         cancelled=cancelled,
     )
-    return added(facts, env, wish["NAME"], proof=proof)
+    return added(facts, env, variables["NAME"], proof=proof)
 
 
-def added(facts: Facts, env: Environment, name: str, *, proof: bool) -> KernelAdded:
+def added(facts: Facts, env: Environment, name: str, *, proof: bool) -> AddedKernel:
     """Read the script's answer.
 
     Args:
-        facts: the answer, of a success.
+        facts: the answer, without an error.
         env: the environment.
         name: the kernel's.
         proof: whether a kernel was started.
     """
     spec = kernelspec.parse(name, facts.one("directory") or "", facts.one("json") or "")
-    return KernelAdded(
+    return AddedKernel(
         kernel=msgspec.structs.replace(spec, ok=True if proof else spec.ok),
         executable=facts.one("executable") or activation.python(env),
         python=facts.one("version") or env.python,
@@ -133,18 +149,17 @@ def added(facts: Facts, env: Environment, name: str, *, proof: bool) -> KernelAd
     )
 
 
-def may_install(env: Environment, wanted: bool | None, operation: Operation) -> bool:
-    """Tell whether a missing ipykernel may be installed, asking where that was not said.
+def may_install(env: Environment, wanted: bool | None, confirm: Confirm | None) -> bool:
+    """Return whether a missing ipykernel may be installed; ask the user when no option decides it.
 
     Args:
         env: the environment.
-        wanted: ``--install/--no-install``; None: not said.
-        operation: whom to ask.
+        wanted: ``--install/--no-install``; None: neither was given.
+        confirm: asks the user.
     """
-    if env.ipykernel is not None or wanted is not None or not operation.client.interactive:
+    if env.ipykernel is not None or wanted is not None or confirm is None:
         return bool(wanted)
-    text = f"environment {env.name or env.prefix} has no ipykernel. Install it there?"
-    return operation.ask(Prompt(id="", kind="confirm", text=text, default="y")).lower() in {"y", "yes"}
+    return confirm(f"environment {env.name or env.prefix} has no ipykernel. Install it there?", default="y")
 
 
 @dataclass(frozen=True)
@@ -152,9 +167,9 @@ class Listing:
     """What Jupyter finds on a host.
 
     Attributes:
-        specs: in the order in which it looks; the first of a name counts, those that it hides are listed too.
-        fronts: what draws widgets in the pages of the servers of an environment, by its prefix.
-        foreign: programs that others may change.
+        specs: in Jupyter's search order; the first of a name counts, but those that it hides are listed, too.
+        fronts: the package that draws widgets in the pages of an environment's servers, by its prefix.
+        foreign: programs that other users can change.
     """
 
     specs: list[KernelSpec]
@@ -167,10 +182,10 @@ def ls(shell: Shell, environments: Sequence[Environment]) -> Listing:
 
     Args:
         shell: the host.
-        environments: to look in.
+        environments: to search.
 
     Returns:
-        The specs; `ok` is False where the program has vanished, else nothing was tried.
+        The specs; `ok` is False when the program is gone, None otherwise, because nothing was started.
 
     Raises:
         LinkLost, RemoteFailed: as `script.run`.
@@ -198,19 +213,19 @@ def ls(shell: Shell, environments: Sequence[Environment]) -> Listing:
 
 
 def gone(spec: KernelSpec) -> KernelSpec:
-    """Say of a spec that its program has vanished."""
+    """Mark a spec whose program is gone."""
     problem = f"its program is gone: {kernelspec.executable(spec)}"
     return msgspec.structs.replace(spec, ok=False, problem=spec.problem or problem)
 
 
 def runs_in(spec: KernelSpec, environments: Sequence[Environment]) -> Environment | None:
-    """Return the environment that a spec leads to; None where it is not among `environments`."""
+    """Return the environment that a spec runs in; None when it is not among `environments`."""
     prefix = (spec.prefix or "").rstrip("/")
     return next((one for one in environments if prefix in {one.prefix.rstrip("/"), one.real}), None)
 
 
 def _placed(spec: KernelSpec, environments: Sequence[Environment], *, own: bool) -> KernelSpec:
-    """Add where the kernel runs and whose servers show it."""
+    """Add the environment that the kernel runs in, and those whose servers show it."""
     runs = runs_in(spec, environments)
     seen_by: list[str] | None = None
     if not own:
@@ -221,15 +236,15 @@ def _placed(spec: KernelSpec, environments: Sequence[Environment], *, own: bool)
 
 
 def _front(environment: Environment, facts: Facts) -> widgets.WidgetPart:
-    """Return what draws widgets in the pages of an environment's servers."""
-    # Notebook 6 has its own pages; JupyterLab and notebook 7 have the same.
+    """Return the package that draws widgets in the pages of an environment's servers."""
+    # Notebook 6 has pages of its own; notebook 7 has those of JupyterLab.
     classic = "lab" not in environment.apps and (environment.jupyter or "").startswith(("5.", "6."))
     read, key = (widgets.in_classic, "classic") if classic else (widgets.in_lab, "lab")
     records = list(facts.records("front", "prefix"))
     for prefix in (environment.prefix, None):
-        told = [version for one in records if one.one("prefix") == prefix for version in one.all(key)]
-        if told:
-            return read(told[0])
+        versions = [version for one in records if one.one("prefix") == prefix for version in one.all(key)]
+        if versions:
+            return read(versions[0])
     return read(None)
 
 
@@ -244,8 +259,8 @@ def rm(shell: Shell, name: str) -> str:
         The directory that was removed.
 
     Raises:
-        UsageFault: there is none of that name.
-        NotOurs: it is a link, another user's, or no kernel spec.
+        UsageFault: no kernel spec has that name.
+        NotOurs: it is a symbolic link, another user's, or not a kernel spec.
     """
     facts = script.run(shell, "kernels/remove", {"NAME": kernelspec.checked_name(name)}, timeout=LOOK_TIMEOUT)
     return facts.one("directory") or ""

@@ -1,4 +1,4 @@
-"""Ports of a host: who listens, and ending what is ours."""
+"""TCP ports of a host: who listens, and how a process of our account is ended."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ GRACE = 5  # seconds between SIGTERM and SIGKILL
 
 
 def who(shell: Shell, ports: Iterable[int] | None = None) -> list[PortHolder]:
-    """Find the listeners that take a port from 127.0.0.1.
+    """Find the listeners that occupy a port of the host's loopback.
 
     Args:
         shell: the host.
         ports: only these; None: all.
 
     Returns:
-        One holder for each taken port, by number. Another user's has no pid: only root could see it.
+        One holder for each occupied port, by number. Another user's has no pid: only root can see it.
 
     Raises:
         LinkLost, RemoteFailed: as `script.run`.
@@ -37,10 +37,10 @@ def who(shell: Shell, ports: Iterable[int] | None = None) -> list[PortHolder]:
 
 
 def read(facts: Facts) -> list[PortHolder]:
-    """Merge what the kernel's table, lsof, ss and /proc say. Pure; tests feed it recorded facts.
+    """Merge the facts of the kernel's table, lsof, ss and /proc. Pure; tests use recorded facts.
 
-    Where several listen on one port, the one that 127.0.0.1 reaches is taken; where several processes share its
-    socket (a server and its workers), the oldest: that is the one to end.
+    When several programs listen on one port, the one that loopback reaches is returned; when several processes share
+    its socket (a server and its workers), the oldest, which is the one to end.
     """
     own = facts.number("uid")
     boot = facts.one("boot_id")
@@ -73,7 +73,7 @@ def read(facts: Facts) -> list[PortHolder]:
             holders.update(pids.get(first.inode, ()))
         elder = min(holders, key=age, default=None)
         uid = next((one.uid for one in alike if one.uid is not None), None)
-        said = next((one.command for one in alike if one.command is not None), None)
+        named = next((one.command for one in alike if one.command is not None), None)
         found.append(
             PortHolder(
                 port=port,
@@ -81,7 +81,7 @@ def read(facts: Facts) -> list[PortHolder]:
                 uid=uid,
                 user=clean(accounts[uid], 60) if uid in accounts else None,
                 pid=elder,
-                command=(clean(commands.get(elder, "").strip()) or said) if elder is not None else None,
+                command=(clean(commands.get(elder, "").strip()) or named) if elder is not None else None,
                 ours=uid is not None and uid == own,
                 start_ticks=ticks.get(elder) if elder is not None else None,
                 boot_id=boot,
@@ -91,20 +91,23 @@ def read(facts: Facts) -> list[PortHolder]:
 
 
 def listening(facts: Facts) -> Iterator[sockets.Socket]:
-    """Yield each sight of a listening socket."""
+    """Yield each listening socket of each source; a socket may come several times."""
     table = list(sockets.proc_net(facts.all("tcp")))
     known = {(socket.inode, socket.port): socket for socket in table}
-    told = [sockets.Socket(o.address, o.port, o.uid, o.inode, o.pid, o.command) for o in lsof.parse(facts.all("lsof"))]
-    for one in [*table, *sockets.ss(facts.all("ss")), *told]:
-        # lsof writes "*" for 0.0.0.0 and ::, ss for ::; the kernel's table knows better. An inode of lsof's that is
-        # not in it is none: what lsof calls a device is the inode on Linux only.
+    opened = [
+        sockets.Socket(one.address, one.port, one.uid, one.inode, one.pid, one.command)
+        for one in lsof.parse(facts.all("lsof"))
+    ]
+    for one in [*table, *sockets.ss(facts.all("ss")), *opened]:
+        # lsof prints "*" for 0.0.0.0 and ::, ss for ::; the kernel's table is exact. A number of lsof's that is not in
+        # the table is not an inode: only on Linux is lsof's "device" the inode.
         same = known.get((one.inode, one.port))
         address, uid, inode = (same.address, same.uid, same.inode) if same is not None else (one.address, one.uid, None)
         yield sockets.Socket(address, one.port, uid, inode, one.pid, one.command)
 
 
 def describe(holder: PortHolder, *, jupyter: bool = False) -> str:
-    """Say in words who holds a port.
+    """Describe who holds a port.
 
     Args:
         holder: of the port.
@@ -120,21 +123,21 @@ def describe(holder: PortHolder, *, jupyter: bool = False) -> str:
 
 
 def stop_process(shell: Shell, holder: PortHolder, *, force: bool = False, grace: int = GRACE) -> bool:
-    """End the process that holds a port, if it still is the one that was looked at.
+    """End the process that holds a port, if it is still the one that was found.
 
-    Uid, start time, boot and listening socket are compared on the host just before the signal.
+    Uid, start time, boot id and listening socket are compared on the host just before the signal.
 
     Args:
         shell: the host.
         holder: from `who`.
-        force: SIGKILL after the grace period.
+        force: send SIGKILL after the grace period.
         grace: seconds after SIGTERM.
 
     Returns:
-        True: it has ended; False: it still runs.
+        True when it has ended.
 
     Raises:
-        NotOurs: it belongs to another user, cannot be seen, or is another process by now.
+        NotOurs: it belongs to another user, cannot be seen, or is a different process now.
         LinkLost, RemoteFailed: as `script.run`.
     """
     if not holder.ours:

@@ -1,4 +1,4 @@
-"""The probe: one read-only look at a host, and the choice of environments from it."""
+"""The probe: one read-only report on a host, and the choice of environments from it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from jupyman.host.gpus import report as gpu_facts
 from jupyman.host.shell import script
 from jupyman.host.shell.script import Facts, Shell
 from jupyman.model import App, Disk, Driver, Environment, Gpu, HostReport, Problem, Severity, Toolkit, Verdict
+from jupyman.model.problem_codes import new_problem
 from jupyman.tools.envs import discovery
 from jupyman.tools.gpu import nvidia_smi, torch_cuda
 from jupyman.tools.host import logind
@@ -22,10 +23,10 @@ from jupyman.tools.install import torch_fix
 
 TIMEOUT = 30.0
 GPU_TIMEOUT = {"launch": 3, "full": 5}  # seconds; without persistence mode nvidia-smi takes one or two
-# More than any host has. Each environment is compared with each GPU: a host that makes them up would keep us for hours.
+# More than any host has. Each environment is compared with each GPU: a hostile host could keep us busy for hours.
 MOST_ENVIRONMENTS = 2000
 LOW_SPACE = 500 * 1024 * 1024  # bytes; a checkpoint of a notebook with plots needs some
-# What `stat -f` calls file systems that several machines share: their locks are slow or missing.
+# Names that `stat -f` prints for file systems shared by several machines: their locks are slow or missing.
 _SHARED = frozenset({"nfs", "nfs4", "lustre", "gpfs", "beegfs", "fhgfs", "cifs", "smb", "smb2", "afs", "ceph", "panfs"})
 _TORCH_FIX = "ask the admin for a newer NVIDIA driver: no build of torch fits this one and the GPUs"
 
@@ -39,18 +40,18 @@ def probe(
     timeout: float = TIMEOUT,
     extra: Sequence[str] = (),
 ) -> HostReport:
-    """Look at a host.
+    """Report on a host.
 
     Args:
         shell: the host.
         host: its name, for the report.
         depth: "launch" leaves out what `up` does not need: toolkits, cuDNN, quota.
         directory: the wanted root directory; its own ``.venv`` counts as an environment, unless it is another user's.
-        timeout: seconds; the script itself ends after 8 ("launch") or 10, whatever hangs.
-        extra: further prefixes, absolute or from ``~``: what the user named.
+        timeout: seconds; the script itself ends after 8 ("launch") or 10 even when a part of it hangs.
+        extra: further prefixes named by the user, absolute or from ``~``.
 
     Returns:
-        The report; each thing that could not be seen is None or a problem.
+        The report; what could not be seen is None or a problem.
 
     Raises:
         LinkLost, RemoteFailed: as `script.run`.
@@ -71,7 +72,7 @@ def arguments(
 
 
 def read(facts: Facts, host: str) -> HostReport:
-    """Make a report of the script's facts. Pure; tests feed it recorded ones."""
+    """Make a report from the script's facts. Pure; tests use recorded ones."""
     gpus = gpu_facts.read(facts)
     rows, header = facts.all("gpu.row")[: gpu_facts.MOST_GPUS], facts.all("gpu.header")
     driver = nvidia_smi.driver(rows if gpus else [], header if facts.number("gpu.header_status") in {0, 14, 15} else [])
@@ -116,16 +117,16 @@ def read(facts: Facts, host: str) -> HostReport:
 def choose(
     report: HostReport, wanted: str | None, default: str | None, app: App
 ) -> tuple[Environment, Environment | None]:
-    """Choose where the server runs and where the user works.
+    """Choose the environment that the server runs in and the one that the user works in.
 
     Args:
-        report: of the host; the order of its environments counts.
-        wanted: what the user said for this session.
-        default: of config.toml; unlike `wanted` it may be absent on this host.
+        report: of the host; its environments are in order of preference.
+        wanted: named by the user for this session.
+        default: of config.toml; unlike `wanted` it need not exist on this host.
         app: that must be able to run.
 
     Returns:
-        The server's environment, and the working one where it is another (its kernel is to be registered).
+        The server's environment, and the working one when it differs (its kernel must be registered).
 
     Raises:
         EnvironmentMissing: no environment `wanted`.
@@ -150,19 +151,19 @@ def choose(
     if able:
         name = able[0].name or able[0].prefix
         raise errors.JupyterMissing(
-            f"no environment of {report.host} can run Jupyter {app} but {name}, which was made by another user",
-            f"say --env {name} if you trust whoever made it, or install Jupyter in one of your own",
+            f"no environment of {report.host} can run Jupyter {app} except {name}, which another user made",
+            f"use --env {name} if you trust that user, or install Jupyter in an environment of your own",
         )
     others = sorted({other for one in environments for other in one.apps})
     if others:
         raise errors.JupyterMissing(
-            f"no environment of {report.host} can run Jupyter {app}", f"say --app {others[0]}, or install it there"
+            f"no environment of {report.host} can run Jupyter {app}", f"use --app {others[0]}, or install it there"
         )
     raise errors.JupyterMissing(f"none of the {len(environments)} environments of {report.host} can run Jupyter")
 
 
 def _environments(facts: Facts) -> list[Environment]:
-    """Read the environments, each once, the likeliest first: on PATH with Jupyter, base, others with it, the rest."""
+    """Read the environments in order of preference: on PATH with Jupyter, base, others with Jupyter, the rest."""
     on_path: dict[str, int] = {}
     for place, program in enumerate(facts.all("on_path")):
         on_path.setdefault(program, place)
@@ -175,7 +176,7 @@ def _environments(facts: Facts) -> list[Environment]:
         able = bool(one.apps)
         real = record.one("real") or one.prefix
         path = on_path.get(real, len(on_path)) if able else len(on_path)
-        if one.lodger and path < len(on_path):  # the user's own PATH names it
+        if one.lodger and path < len(on_path):  # it is on the user's own PATH
             one = msgspec.structs.replace(one, lodger=False)
         order = (not able, path, one.name != "base", "lab" not in one.apps, one.kind == "system", one.name, one.prefix)
         found.append((order, one))
@@ -183,7 +184,7 @@ def _environments(facts: Facts) -> list[Environment]:
 
 
 def _verdicts(environments: Sequence[Environment], driver: Driver | None, gpus: Sequence[Gpu]) -> list[Verdict]:
-    """Judge the torch of each environment that has one, with the command that mends it where it does not fit."""
+    """Judge the torch of each environment that has one, with the command that replaces one that does not fit."""
     found = []
     for one in environments:
         verdict = torch_cuda.verdict(one, driver, gpus)
@@ -230,7 +231,7 @@ def _disk(facts: Facts) -> Disk | None:
 
 
 def _quota(facts: Facts) -> tuple[int, int] | None:
-    """Find use and limit, bytes, of the fullest file system in `quota -w`: filesystem, blocks, quota, limit."""
+    """Return use and limit, bytes, of the fullest file system in `quota -w`: filesystem, blocks, quota, limit."""
     rows = []
     for line in facts.all("quota"):
         cells = line.split()
@@ -246,18 +247,18 @@ def _problems(
 ) -> list[Problem]:
     found: list[Problem] = []
 
-    def say(code: str, text: str, fix: str, severity: Severity = "warning") -> None:
-        found.append(Problem(code=code, severity=severity, text=text, fix=fix))
+    def say(code: str, text: str, fix: str, severity: Severity | None = None) -> None:
+        found.append(new_problem(code, text, fix, severity))
 
     parts = set(facts.all("part"))
     home = clean(facts.one("home") or "?")
     if facts.one("home_writable") == "no":
-        say("home-read-only", f"the home directory {home} is not there or cannot be written", "ask the admin", "error")
+        say("home-read-only", f"the home directory {home} is missing or not writable", "ask the admin", "error")
     if disk is not None and disk.free is not None and disk.free < LOW_SPACE:
         say("disk-full", f"only {disk.free // (1024 * 1024)} MiB are free in {home}", "delete something there")
     quota = _quota(facts)
     if quota is not None and quota[0] > 0.95 * quota[1]:
-        say("quota-full", f"{100 * quota[0] // quota[1]} % of your quota are used", "delete something in your home")
+        say("quota-full", f"{100 * quota[0] // quota[1]} % of your quota is used", "delete something in your home")
     if "disk" not in parts or disk is None or disk.total is None:
         say("disk-hangs", f"the file system of {home} does not answer", "ask the admin: it may be a dead network mount")
     if disk is not None and disk.filesystem in _SHARED:
@@ -267,7 +268,7 @@ def _problems(
         text = "looking for environments took too long: the list is not complete"
         say("environments-hang", text, "a network mount may be slow or dead: try again, or ask the admin")
     if facts.number("uid") == 0:
-        text = "you log in as root: a mistake in a notebook can damage the host"
+        text = "you are logged in as root: a mistake in a notebook can damage the host"
         say("server-as-root", text, "log in with an ordinary account")
     if not any(one.apps for one in environments):
         say("no-jupyter", "no environment can run Jupyter", errors.JupyterMissing.default_hint)
@@ -280,12 +281,12 @@ def _problems(
 
 
 class _Say(Protocol):
-    def __call__(self, code: str, text: str, fix: str, severity: Severity = "warning") -> None:
+    def __call__(self, code: str, text: str, fix: str, severity: Severity | None = None) -> None:
         """Add a problem."""
 
 
 def _say_environments(facts: Facts, say: _Say) -> None:
-    """Name environments that could not be read, or whose Python is gone."""
+    """Report environments that could not be read, or whose Python is gone."""
     closed = [*facts.all("closed")]
     for record in facts.records("env", "prefix"):
         prefix = clean(record.one("prefix") or "")
@@ -296,8 +297,8 @@ def _say_environments(facts: Facts, say: _Say) -> None:
             say("env-broken", text, "make that environment again, or delete it", "info")
     if closed:
         more = f" and {len(closed) - 3} more" if len(closed) > 3 else ""
-        text = f"closed to your account: {', '.join(clean(one, 100) for one in sorted(set(closed))[:3])}{more}"
-        say("env-unreadable", text, "ask their owner for read access (chmod -R a+rX), if you want to use them", "info")
+        text = f"not readable for your account: {', '.join(clean(one, 100) for one in sorted(set(closed))[:3])}{more}"
+        say("env-unreadable", text, "ask their owner for read access (chmod -R a+rX) if you want to use them", "info")
 
 
 def _clean(text: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Ask a Jupyter server through a forward whether it answers, and whether it is closed to strangers."""
+"""Ask a Jupyter server through a forward: it must answer with its token, and refuse requests without it."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ import http.client
 import socket
 import threading
 
-# The last: a token or an address that is none, by the host.
+from jupyman.model.endpoint import LOOPBACK
+
+# ValueError: the host reported a token or an address that cannot be sent.
 _NO_ANSWER = (OSError, http.client.HTTPException, ValueError)
 
 
 class Asking:
-    """Two connections through a forward, made before it is known what to say on them: that saves a round trip later.
+    """Two connections through a forward, opened before the request is known: that saves a round trip later.
 
     Args:
-        local_port: of the forward on 127.0.0.1.
+        local_port: of the forward, on loopback.
         timeout: seconds for all of it.
     """
 
     def __init__(self, local_port: int, timeout: float = 10.0) -> None:
         self._timeout = timeout
         self._late = False
-        self._stranger = http.client.HTTPConnection("127.0.0.1", local_port, timeout=timeout)
-        self._known = http.client.HTTPConnection("127.0.0.1", local_port, timeout=timeout)
-        for connection in (self._stranger, self._known):
-            # By itself it would connect anew, and the port may be somebody else's by then.
+        self._anonymous = http.client.HTTPConnection(LOOPBACK, local_port, timeout=timeout)
+        self._authorized = http.client.HTTPConnection(LOOPBACK, local_port, timeout=timeout)
+        for connection in (self._anonymous, self._authorized):
+            # http.client would reconnect by itself, and another program may have the port by then.
             connection.auto_open = 0
             with contextlib.suppress(OSError):
                 connection.connect()
@@ -35,13 +37,13 @@ class Asking:
 
         Args:
             base_url: of the server, "/" as a rule.
-            token: sent in the Authorization header of the second; "": the server wants none.
+            token: sent in the Authorization header of the second request; "": the server needs none.
 
         Returns:
-            The HTTP status without the token, and that with it; None when no HTTP answer came.
+            The HTTP statuses without and with the token; None when there was no HTTP answer.
         """
         path = f"{base_url.rstrip('/')}/api/status"
-        # A limit for each read alone would be none: a server can drip.
+        # A limit for each read is not enough: a server can send a byte at a time.
         limit = threading.Timer(self._timeout, self._cut)
         limit.daemon = True
         limit.start()
@@ -49,27 +51,27 @@ class Asking:
             statuses = self._ask(path, token)
         finally:
             limit.cancel()
-        # To http.client a head without an end is one that ended.
+        # http.client takes a truncated head for a complete one.
         return (None, None) if self._late else statuses
 
     def _ask(self, path: str, token: str) -> tuple[int | None, int | None]:
         with contextlib.suppress(*_NO_ANSWER):
-            self._stranger.request("GET", path)
+            self._anonymous.request("GET", path)
         with contextlib.suppress(*_NO_ANSWER):
-            self._known.request("GET", path, headers={"Authorization": f"token {token}"} if token else {})
-        return _status(self._stranger), _status(self._known)
+            self._authorized.request("GET", path, headers={"Authorization": f"token {token}"} if token else {})
+        return _status(self._anonymous), _status(self._authorized)
 
     def _cut(self) -> None:
         self._late = True
-        for connection in (self._stranger, self._known):
+        for connection in (self._anonymous, self._authorized):
             with contextlib.suppress(OSError):
                 if connection.sock is not None:
                     connection.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close them."""
-        self._stranger.close()
-        self._known.close()
+        self._anonymous.close()
+        self._authorized.close()
 
 
 def _status(connection: http.client.HTTPConnection) -> int | None:

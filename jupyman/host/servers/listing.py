@@ -8,6 +8,7 @@ from collections.abc import Collection
 from jupyman.host.servers.base import Found, UnmanagedServer
 from jupyman.model import FoundServer, Problem
 from jupyman.model.endpoint import LOOPBACK
+from jupyman.model.problem_codes import new_problem
 
 _DEBUGGER = re.compile(r"debugger [0-9]{1,10} ([0-9]{1,5})")
 
@@ -76,9 +77,8 @@ def problems(server: UnmanagedServer) -> list[Problem]:
     if server.exposed:
         where = f" (port {server.port})" if server.port is not None else ""  # without one, loopback does not reach it
         found.append(
-            Problem(
-                code="server-exposed",
-                severity="warning",
+            new_problem(
+                "server-exposed",
                 text=f"the Jupyter server with pid {server.pid} listens beyond loopback{where}",
                 fix=f"stop it and start it with jupyman up, or with --ip={LOOPBACK}",
             )
@@ -86,9 +86,8 @@ def problems(server: UnmanagedServer) -> list[Problem]:
     # Jupyter creates a UNIX socket that only its owner can use (--sock-mode).
     if server.token == "" and server.sock is None:
         found.append(
-            Problem(
-                code="server-open",
-                severity="error",
+            new_problem(
+                "server-open",
                 text=f"the Jupyter server with pid {server.pid} needs no token: any user there can run code in it",
                 fix="stop it and start it with jupyman up",
             )
@@ -111,8 +110,8 @@ def exposed_kernels(pid: int, *, seen: Collection[str]) -> list[Problem]:
     if ports:
         several = "s" if len(ports) > 1 else ""
         found.append(
-            Problem(
-                code="kernels-exposed",
+            new_problem(
+                "kernels-exposed",
                 severity="error",
                 text=f"the debugger of a kernel of the server with pid {pid} listens on port{several} "
                 f"{', '.join(ports)} and asks for no password: any user of the host can run code as you",
@@ -122,9 +121,8 @@ def exposed_kernels(pid: int, *, seen: Collection[str]) -> list[Problem]:
         )
     if any(_DEBUGGER.fullmatch(one) is None for one in seen):
         found.append(
-            Problem(
-                code="kernels-exposed",
-                severity="warning",
+            new_problem(
+                "kernels-exposed",
                 text=f"kernels of the server with pid {pid} talk over TCP ports: any user of the host can read their "
                 "cells and outputs",
                 fix="save your notebooks, stop the server and start it with jupyman up: its kernels use private "

@@ -1,4 +1,4 @@
-"""PURE: what has become of a server, told from what was seen on its host."""
+"""PURE: what became of a server, judged from what was seen on its host."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from jupyman.host.servers.base import Liveness, ProcessState
 
-# What a Jupyter server writes when it ends in order (jupyter_server serverapp.py, notebook 6 notebookapp.py).
+# A Jupyter server logs one of these when it ends by itself (jupyter_server serverapp.py, notebook 6 notebookapp.py).
 _GOODBYE = re.compile(
     r"received signal|Shutting down|Shutdown confirmed|Shutdown request|Interrupted|^\w*(Error|Exception|Exit)\b"
 )
@@ -18,7 +18,7 @@ _TEXT: dict[ProcessState, tuple[str, str]] = {
     "not-listening": ("server-mute", "its process runs but does not listen"),
     "elsewhere": ("other-node", "it was started on another machine with the same home"),
 }
-# The codes of all that may have become of a server.
+# The problem codes of all these ends.
 ENDS = {code for code, _ in _TEXT.values()} | {"server-stopped", "server-killed"}
 _LAST = 120  # characters of the log's last line
 
@@ -32,15 +32,15 @@ def judge(
     stopped_by: str | None = None,
     nodes: tuple[str, str] | None = None,
 ) -> Liveness:
-    """Say what has become of a server.
+    """Judge what became of a server.
 
     Args:
         state: of its process.
-        pid: its number.
-        log: the last lines of its log.
-        oom: the kernel's OOM killer was seen to end it.
-        stopped_by: time and person, where somebody killed it on purpose.
-        nodes: where it was started, and which machine the login reached.
+        pid: of its process.
+        log: its last lines.
+        oom: the kernel's OOM killer ended it.
+        stopped_by: time and person, when somebody stopped it on purpose.
+        nodes: the machine on which it was started, and the one that the login reached.
     """
     code, text = _TEXT[state]
     if state == "elsewhere" and nodes is not None:
@@ -53,7 +53,7 @@ def judge(
     elif state == "exited":
         lines = [line.strip() for line in log if line.strip()]
         if lines and not any(_GOODBYE.search(line) for line in lines):
-            text += " without a word in its log: it was killed (memory or time limit, or kill -9)"
+            text += " and its log has no reason: it was killed (memory or time limit, or kill -9)"
             code = "server-killed"
         elif lines:
             text += f"; the last line of its log: {lines[-1][:_LAST]}"

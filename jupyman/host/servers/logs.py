@@ -1,4 +1,4 @@
-"""The log of a server, as it is on the host."""
+"""The log of a server."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from jupyman.host.shell import script
 from jupyman.host.shell.script import Shell
 from jupyman.tools.jupyter import server
 
-_LOOK_TIMEOUT = 30.0  # seconds
-_FOLLOW_FOR = 30 * 24 * 3600.0
+_FOLLOW_TIMEOUT = 30 * 24 * 3600.0  # seconds
 
 
 def logs(
@@ -24,25 +23,11 @@ def logs(
     on_line: Callable[[str], None],
     cancelled: threading.Event | None = None,
 ) -> None:
-    """Read a server's log, tokens blotted out.
-
-    Args:
-        shell: the host.
-        name: the session.
-        directory: its directory on the host; found by its name where None or "".
-        lines: how many of the last.
-        follow: go on until `cancelled`.
-        on_line: called with each line.
-        cancelled: ends it.
-
-    Raises:
-        UsageFault: there is no log.
-        Interrupted: `cancelled` was set.
-    """
+    """Read a server's log with its tokens redacted: see `Launcher.logs`."""
     if not server.valid_name(name):
-        raise errors.UsageFault(f"{name!r} is no session name", "see jupyman ps")
+        raise errors.UsageFault(f"{name!r} is not a session name", "see jupyman ps")
 
-    def told(key: str, value: str) -> None:
+    def on_fact(key: str, value: str) -> None:
         if key == "line":
             on_line(value)
 
@@ -55,7 +40,7 @@ def logs(
             "LINES": str(max(0, lines)),
             "FOLLOW": "1" if follow else "0",
         },
-        timeout=_FOLLOW_FOR if follow else _LOOK_TIMEOUT,
-        on_fact=told,
+        timeout=_FOLLOW_TIMEOUT if follow else script.LOOK_TIMEOUT,
+        on_fact=on_fact,
         cancelled=cancelled,
     )

@@ -14,6 +14,7 @@ from jupyman.host.servers.base import Found, ProcessState, Record, UnmanagedServ
 from jupyman.host.shell.script import Facts
 from jupyman.model import App, Problem, Running, Server
 from jupyman.model.endpoint import Endpoint
+from jupyman.model.problem_codes import new_problem
 from jupyman.tools.jupyter import server as jupyter
 
 _STATES: dict[str, ProcessState] = {state: state for state in get_args(ProcessState)}
@@ -137,9 +138,8 @@ def _as_root(user: str | None) -> list[Problem]:
     if user != "root":
         return []
     return [
-        Problem(
-            code="server-as-root",
-            severity="warning",
+        new_problem(
+            "server-as-root",
             text="the server runs as root: a mistake in a notebook can damage the host",
             fix="log in as an ordinary user",
         )

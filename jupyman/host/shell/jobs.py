@@ -1,4 +1,4 @@
-"""Installations on a host: started so that they go on by themselves, watched, listed."""
+"""Installations on a host: started so that they run on without a login, followed, listed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from jupyman.tools.install.plan import PlanStep
 
 LOOK_TIMEOUT = script.LOOK_TIMEOUT
 START_TIMEOUT = 60.0
-# A week: whatever takes longer is followed again.
+# Seconds: a week; a longer installation is followed again.
 FOLLOW_TIMEOUT = 7 * 24 * 3600.0
 State = Literal["running", "done", "failed", "interrupted", "elsewhere"]
 _STATES: dict[str, State] = {
@@ -35,7 +35,7 @@ _STATES: dict[str, State] = {
 
 
 class Job(Noun, frozen=True, kw_only=True):
-    """An installation as its files tell; `new`: it makes an environment, else it changes one."""
+    """An installation as recorded in its files; `new`: it makes an environment, else it changes one."""
 
     name: str
     state: State
@@ -43,7 +43,7 @@ class Job(Noun, frozen=True, kw_only=True):
     prefix: str
     tool: str | None
     new: bool
-    text: str | None  # the step that it is at, or was
+    text: str | None  # the present step, or the last one
 
 
 class KernelStep(Noun, frozen=True, kw_only=True):
@@ -74,10 +74,10 @@ class Ended:
     """How an installation ended.
 
     Attributes:
-        state: done, failed or interrupted; running where it was not followed to its end.
+        state: done, failed or interrupted; running when it was not followed to its end.
         key: of the step at which it failed.
         code: that step's exit status.
-        answer: what the script that adds the kernel said.
+        answer: of the script that adds the kernel.
         log: its last lines.
     """
 
@@ -90,76 +90,71 @@ class Ended:
     log: list[str] = field(default_factory=list)
 
 
-def libraries() -> dict[str, str]:
-    """Return nothing: scripts name their libraries themselves. For callers that still ask."""
-    return {"SERVER": "", "ENVIRONMENT": ""}
-
-
 def identity(step: PlanStep) -> str:
-    """Name a step by what it does: one that was done in an earlier run, and is the same, is not done again."""
+    """Return the id of a step, made from its command: a step that an earlier run finished is not repeated."""
     digest = hashlib.sha256("\0".join(step.argv).encode()).hexdigest()[:16]
     return f"{'make' if step.key == 'make' else 'step'}-{digest}"
 
 
-def start(shell: Shell, order: JobSpec) -> Literal["begun", "resumed", "existing"]:
-    """Start an installation; it goes on whoever goes away.
+def start(shell: Shell, spec: JobSpec) -> Literal["begun", "resumed", "existing"]:
+    """Start an installation, which runs on when the login ends.
 
     Args:
         shell: the host.
-        order: what to do.
+        spec: what to do.
 
     Returns:
-        "existing" where one of that name runs already: nothing was started.
+        "existing" when one of that name runs already: nothing was started.
 
     Raises:
-        UsageFault: the prefix is there already, or was begun with another first step.
-        NotOurs, RemoteFailed: as the script says; nothing is left.
+        UsageFault: the prefix exists already, or was begun with another first step.
+        NotOurs, RemoteFailed: as the script reports; nothing is left.
     """
     steps = [
         shlex.join(["jm_do", identity(one), one.key, "1" if one.soft else "0", one.text, one.shown, *one.argv])
-        for one in order.steps
+        for one in spec.steps
     ]
     added = ""
-    if order.kernel is not None:
+    if spec.kernel is not None:
         marker = f"jm-{secrets.token_hex(16)}"
-        added = script.compose("kernels/add", order.kernel.arguments, marker)
-        text = f"kernel {order.kernel.arguments['NAME']}"
-        steps.append(shlex.join(["jm_kernel", "kernel", text, shlex.join(order.kernel.shown)]))
+        added = script.compose("kernels/add", spec.kernel.arguments, marker)
+        text = f"kernel {spec.kernel.arguments['NAME']}"
+        steps.append(shlex.join(["jm_kernel", "kernel", text, shlex.join(spec.kernel.shown)]))
     run = script.compose(
         "jobs/run",
         {
-            "NAME": order.name,
-            "PREFIX": order.prefix,
-            "TOOL": order.tool,
-            "NEW": "1" if order.new else "0",
+            "NAME": spec.name,
+            "PREFIX": spec.prefix,
+            "TOOL": spec.tool,
+            "NEW": "1" if spec.new else "0",
             "COUNT": str(len(steps)),
             "STEPS": "\n".join(steps),
         },
         f"jm-{secrets.token_hex(16)}",
     )
-    make = next((identity(one) for one in order.steps if one.key == "make"), "")
+    make = next((identity(one) for one in spec.steps if one.key == "make"), "")
     facts = script.run(
         shell,
         "jobs/start",
         {
-            "NAME": order.name,
-            "PREFIX": order.prefix,
-            "NEW": "1" if order.new else "0",
-            "CONDA": "1" if order.conda else "0",
+            "NAME": spec.name,
+            "PREFIX": spec.prefix,
+            "NEW": "1" if spec.new else "0",
+            "CONDA": "1" if spec.conda else "0",
             "MAKE": make,
             "RUN": run,
             "KERNEL": added,
-            "WISH": order.wish,
-            "FILE": order.file,
-            "TEXT": order.text,
-            "SCOPE": "1" if order.scope else "0",
+            "WISH": spec.wish,
+            "FILE": spec.file,
+            "TEXT": spec.text,
+            "SCOPE": "1" if spec.scope else "0",
         },
         timeout=START_TIMEOUT,
     )
     if facts.one("existing") is not None:
         return "existing"
     if facts.one("begun") is None:
-        raise errors.RemoteFailed("the host did not say whether the installation has begun")
+        raise errors.RemoteFailed("the host did not report that the installation began")
     return "resumed" if facts.one("resumed") is not None else "begun"
 
 
@@ -175,28 +170,28 @@ def follow(
     on_line: Callable[[str], None] | None = None,
     cancelled: threading.Event | None = None,
 ) -> Ended:
-    """Watch an installation.
+    """Follow an installation.
 
     Args:
         shell: the host.
         name: of the installation.
         lines: of its log to begin with.
-        wait: until it ends.
-        on_begin: told each step's key and text.
-        on_end: told each step's key, its state (done, skip, warn, failed) and its seconds.
-        on_last: told the line that the log is at; without it each line goes to `on_line`.
-        on_line: told each line of the log.
-        cancelled: ends the watching, not the installation.
+        wait: until it ends; else only its present state is read.
+        on_begin: called with each step's key and text.
+        on_end: called with each step's key, its state (done, skip, warn, failed) and its seconds.
+        on_last: called with the newest line of the log now and then; without it each line goes to `on_line`.
+        on_line: called with each line of the log.
+        cancelled: ends the following, not the installation.
 
     Returns:
         How it ended; details only with `on_last`.
 
     Raises:
-        UsageFault: there is none of that name.
-        LinkLost, Interrupted: as `script.run`; it goes on.
+        UsageFault: no installation has that name.
+        LinkLost, Interrupted: as `script.run`; the installation runs on.
     """
 
-    def told(key: str, value: str) -> None:
+    def on_fact(key: str, value: str) -> None:
         if key == "event":
             word, _, rest = value.partition(" ")
             if word == "begin" and on_begin is not None:
@@ -220,7 +215,7 @@ def follow(
             "BRIEF": "1" if on_last is not None else "0",
         },
         timeout=FOLLOW_TIMEOUT if wait else LOOK_TIMEOUT,
-        on_fact=told,
+        on_fact=on_fact,
         cancelled=cancelled,
     )
     return Ended(
@@ -235,7 +230,7 @@ def follow(
 
 
 def find(shell: Shell) -> list[Job]:
-    """List the installations of the account, also those of other machines with the same home."""
+    """List the installations of the account, including those of other machines with the same home."""
     facts = script.run(shell, "jobs/list", {}, timeout=LOOK_TIMEOUT)
     found = []
     for record in facts.records("job", "name"):
@@ -257,7 +252,7 @@ def find(shell: Shell) -> list[Job]:
 
 
 def _answer(lines: Sequence[str]) -> Facts:
-    """Read what the script that adds the kernel printed into a file: its marker is whatever stands there."""
+    """Read the answer of the script that adds the kernel; the log does not record its marker, so it is found here."""
     marker = next((line.removesuffix(" begin") for line in lines if re.fullmatch(r"jm-[0-9a-f]{32} begin", line)), None)
     if marker is None:
         return Facts()
@@ -265,7 +260,7 @@ def _answer(lines: Sequence[str]) -> Facts:
 
 
 def decode_wish(text: str | None, shape: type[msgspec.Struct]) -> msgspec.Struct | None:
-    """Read a wish that an earlier run kept on the host; None where it cannot be read."""
+    """Decode the request of an earlier run, which is kept on the host; None when it cannot be read."""
     try:
         return msgspec.json.decode(text or "", type=shape)
     except (msgspec.DecodeError, UnicodeError):

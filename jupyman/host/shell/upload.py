@@ -1,4 +1,4 @@
-"""Files of this computer to a host, on the link that is there: checked, and continued where one was broken off."""
+"""Upload files to a host through its link; they are checked by SHA-256, and an interrupted upload is continued."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from jupyman.host.shell import script
 from jupyman.host.shell.script import ANSWER_LIMIT, CommandResult
 
 PIECE = 256 * 1024  # bytes
-STALL = 600.0  # seconds without a byte taken; a dead link is noticed sooner. Also the time to check the sum
-TELL = 0.2  # seconds between two words about how far it is
+STALL = 600.0  # seconds without progress (a dead link is noticed sooner), and to check the sum at the end
+REPORT_EVERY = 0.2  # seconds between two reports of progress
 
 
-class Feeding(Protocol):
-    """A link that can send bytes to a script: `jupyman.ssh.link.Link`."""
+class FeedingShell(Protocol):
+    """A shell that can send bytes to a running script; `jupyman.ssh.link.Link` is one."""
 
     def run(
         self,
@@ -32,14 +32,17 @@ class Feeding(Protocol):
         cancelled: threading.Event | None = None,
         feed: Callable[[str], Iterator[bytes] | None] | None = None,
     ) -> CommandResult:
-        """Run a script; see `jupyman.host.shell.script.Shell`."""
+        """Run a script: see `Shell.run`.
+
+        `feed` is called with each line that the script prints, until it returns the bytes for the script's stdin.
+        """
 
 
 @dataclass(frozen=True)
 class _Fed:
-    """A link whose next script gets a file."""
+    """A shell that feeds a file to its script."""
 
-    link: Feeding
+    link: FeedingShell
     feed: Callable[[str], Iterator[bytes] | None]
 
     def run(
@@ -51,19 +54,19 @@ class _Fed:
         on_line: Callable[[str], None] | None = None,
         cancelled: threading.Event | None = None,
     ) -> CommandResult:
-        """Run it: see `Shell.run`."""
+        """Run a script: see `Shell.run`."""
         return self.link.run(script, timeout=timeout, limit=limit, on_line=on_line, cancelled=cancelled, feed=self.feed)
 
 
 def digest(path: Path, cancelled: threading.Event) -> tuple[str, int]:
-    """Read a file once.
+    """Return the checksum and size of a file.
 
     Returns:
         Its SHA-256 and its size in bytes.
 
     Raises:
         UsageFault: it cannot be read.
-        Interrupted: cancelled.
+        Interrupted: `cancelled` was set.
     """
     found, size = hashlib.sha256(), 0
     try:
@@ -79,7 +82,7 @@ def digest(path: Path, cancelled: threading.Event) -> tuple[str, int]:
 
 
 def upload(
-    link: Feeding,
+    link: FeedingShell,
     path: Path,
     *,
     progress: Callable[[int, int, float], None],
@@ -89,22 +92,22 @@ def upload(
 
     Args:
         link: to the host.
-        path: of the file; its name becomes the file's there.
-        progress: told the bytes that are there, the size, and the bytes a second.
-        cancelled: ends it; what has come is kept for the next time.
+        path: of the file, which keeps its name on the host.
+        progress: called with the bytes that have arrived, the size, and the bytes per second.
+        cancelled: ends it; what has arrived is kept for the next attempt.
 
     Returns:
         Its path on the host.
 
     Raises:
         UsageFault: the file cannot be read, or changed meanwhile.
-        RemoteFailed: no room, or what came is not what was sent.
+        RemoteFailed: no room, or the checksum differs.
         LinkLost, Interrupted: as `script.run`.
     """
     sha, size = digest(path, cancelled)
 
     def pieces(start: int) -> Iterator[bytes]:
-        began, told, have = time.monotonic(), 0.0, start
+        began, reported, have = time.monotonic(), 0.0, start
         try:
             with path.open("rb") as file:
                 file.seek(start)
@@ -112,8 +115,8 @@ def upload(
                     yield block
                     have += len(block)
                     instant = time.monotonic()
-                    if instant - told >= TELL or have == size:
-                        told = instant
+                    if instant - reported >= REPORT_EVERY or have == size:
+                        reported = instant
                         progress(have, size, (have - start) / max(instant - began, 0.001))
         except OSError as error:
             raise errors.UsageFault(f"{path} cannot be read: {error.strerror or error}", "look at its disk") from error
@@ -128,5 +131,5 @@ def upload(
     facts = script.run(_Fed(link, feed), "envs/put", arguments, timeout=STALL, cancelled=cancelled)
     there = facts.one("path")
     if there is None:
-        raise errors.RemoteFailed(f"the host did not say where {path.name} lies", "run it again")
+        raise errors.RemoteFailed(f"the host did not report the path of {path.name}", "run it again")
     return there

@@ -14,7 +14,8 @@ main() {
     elif [ -n "$JM_DIRECTORY" ]; then
         # The record must speak of this server: only then do its files go with it.
         jm_private "$JM_DIRECTORY/record" && [ "$(jm_get "$JM_DIRECTORY/record" pid)" = "$JM_PID" ] &&
-            [ "$(jm_get "$JM_DIRECTORY/record" start_ticks)" = "$JM_TICKS" ] || JM_DIRECTORY=''
+            [ "$(jm_get "$JM_DIRECTORY/record" start_ticks)" = "$JM_TICKS" ] &&
+            [ "$(jm_get "$JM_DIRECTORY/record" boot_id)" = "$JM_BOOT" ] || JM_DIRECTORY=''
     fi
     jm_runtime=''
     if [ -n "$JM_DIRECTORY" ]; then

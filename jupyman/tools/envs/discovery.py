@@ -40,12 +40,12 @@ def read(
     """Make an environment of one record of the probe.
 
     Args:
-        one: gives the first value of a key, None where absent.
+        one: gives the first value of a key, None when absent.
         many: gives all values of a key.
         home: of the account.
 
     Returns:
-        The environment; None where the record has no usable prefix (control characters, bytes that are not UTF-8).
+        The environment; None when the record has no usable prefix (control characters, bytes that are not UTF-8).
     """
     prefix = one("prefix")
     if prefix is None or not prefix.startswith("/") or not harmless(prefix):
@@ -120,7 +120,7 @@ def torch(lines: Sequence[str], dist: str | None, record: str | None) -> Torch |
         record: file name of its conda-meta record.
 
     Returns:
-        The build; None where there is no torch.
+        The build; None when there is no torch.
     """
     told = [match[1] for line in lines if (match := _VERSION.match(line)) is not None]
     cudas = [match[1] for line in lines if (match := _CUDA.match(line)) is not None]
@@ -224,5 +224,5 @@ def _dotted(digits: str) -> str:
 
 
 def _told(text: str | None) -> str | None:
-    """A version; None where the text is none."""
+    """A version; None when the text is none."""
     return text if text is not None and _TOLD_VERSION.fullmatch(text) else None

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jupyman.model import Driver, Gpu, GpuProcess, MigInstance, Problem, Severity
+from jupyman.model.problem_codes import new_problem
 from jupyman.tools.host.text import clean
 
 MIB = 1024 * 1024
@@ -79,7 +80,7 @@ def driver(rows: Sequence[str], header: Sequence[str]) -> Driver | None:
         header: the first lines of a plain ``nvidia-smi``.
 
     Returns:
-        What is known; None where neither is told.
+        What is known; None when neither is told.
     """
     text = "\n".join(header)
     cuda = _CUDA.search(text)
@@ -197,27 +198,24 @@ def problem(status: int | None, output: Sequence[str], *, driver_file: bool = Fa
         driver_file: /proc/driver/nvidia exists although the program does not.
 
     Returns:
-        None where all is well. A host without any GPU is an `info`.
+        None when all is well. A host without any GPU is an `info`.
     """
     text = " ".join(line.strip() for line in output)
     status = 124 if status is None else status
 
-    def found(code: str, words: str, fix: str, severity: Severity = "warning") -> Problem:
-        return Problem(code=code, severity=severity, text=words, fix=fix)
-
     if status == 127:
         if driver_file:
             words = "an NVIDIA driver is loaded but nvidia-smi is not on PATH"
-            return found("nvidia-smi-missing", words, "ask the admin for the driver's utilities, or extend PATH")
+            return new_problem("nvidia-smi-missing", words, "ask the admin for the driver's utilities, or extend PATH")
         fix = "nothing, if it has no GPU; on a Slurm login node the GPUs are on the compute nodes"
-        return found("no-gpu", "there is no NVIDIA driver on this host", fix, "info")
+        return new_problem("no-gpu", "there is no NVIDIA driver on this host", fix)
     for failure in _FAILURES:
         if re.search(failure.words, text) or status in failure.statuses:
-            return found(failure.code, failure.text, failure.fix)
+            return new_problem(failure.code, failure.text, failure.fix)
     if status in {0, 14}:  # 14: the infoROM is corrupted, the output is still valid
         return None
     words = f"nvidia-smi failed (status {status}): {clean(text, 120) or 'it said nothing'}"
-    return found("nvidia-smi-failed", words, "ask the admin to look at the driver")
+    return new_problem("nvidia-smi-failed", words, "ask the admin to look at the driver")
 
 
 def remarks(gpus: Sequence[Gpu], apps_status: int | None) -> list[Problem]:
@@ -229,8 +227,8 @@ def remarks(gpus: Sequence[Gpu], apps_status: int | None) -> list[Problem]:
     """
     found: list[Problem] = []
 
-    def say(code: str, text: str, fix: str, severity: Severity = "info") -> None:
-        found.append(Problem(code=code, severity=severity, text=text, fix=fix))
+    def say(code: str, text: str, fix: str, severity: Severity | None = None) -> None:
+        found.append(new_problem(code, text, fix, severity))
 
     split = [gpu for gpu in gpus if gpu.mig]
     if split:

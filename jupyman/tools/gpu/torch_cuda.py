@@ -49,21 +49,21 @@ BUILDS: tuple[tuple[str, Version, float, float, Version, Version | None], ...] =
 
 
 def version(text: str | None) -> Version | None:
-    """Read ``550.54.15`` as numbers; None where it is none."""
+    """Read ``550.54.15`` as numbers; None when it is none."""
     if text is None or not re.fullmatch(r"[0-9]{1,6}(?:\.[0-9]{1,6}){0,5}", text):
         return None
     return tuple(int(part) for part in text.split("."))
 
 
 def support(cuda: Version, driver: Driver | None) -> str | None:
-    """Tell how far a driver runs programs built for a CUDA version.
+    """Return how far a driver runs programs built for a CUDA version.
 
     Args:
         cuda: major and minor.
         driver: of the host.
 
     Returns:
-        "full", "limited" (minor version compatibility: no PTX of a newer toolkit), "old"; None where it is not known.
+        "full", "limited" (minor version compatibility: no PTX of a newer toolkit), "old"; None when it is not known.
     """
     have = version(driver.version) if driver is not None else None
     newest = version(driver.cuda) if driver is not None else None
@@ -145,7 +145,7 @@ def verdict(environment: Environment, driver: Driver | None, gpus: Sequence[Gpu]
         gpus: of the host.
 
     Returns:
-        ok True (fits, or fits with limits), False (does not run on the GPU), None (cannot be told); None in all where
+        ok True (fits, or fits with limits), False (does not run on the GPU), None (cannot be told); None in all when
         the environment has no torch.
     """
     torch = environment.torch

@@ -57,7 +57,7 @@ def judge(
 
     Args:
         environment: that it ran in.
-        told: its answer, JSON; None where it gave none.
+        told: its answer, JSON; None when it gave none.
         status: its exit status; 124 and 137: given up; None: not even that came.
         line: the last that it printed, where it gave no answer.
         limit: seconds that it had.

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Literal
 
 from jupyman.model import Problem
+from jupyman.model.problem_codes import new_problem
 
 # plain: nohup is enough. scope: only in one of the user manager, which lingers. logout: it ends with the login.
 Survival = Literal["plain", "scope", "logout"]
 
 
 def survival(user: str, manager: Sequence[str], account: Sequence[str], *, bus: bool) -> Survival:
-    """Tell how a server can outlive the login that started it.
+    """Return how a server can outlive the login that started it.
 
     Args:
         user: the account's name.
@@ -44,9 +45,8 @@ def _settings(lines: Sequence[str]) -> dict[str, str]:
 
 def ends_at_logout(user: str) -> Problem:
     """Say that nothing on this host outlives a login."""
-    return Problem(
-        code="ends-at-logout",
-        severity="warning",
+    return new_problem(
+        "ends-at-logout",
         text="this host ends all processes of a user with the last login (KillUserProcesses): the server runs only as "
         "long as the link, or another login of yours, is there",
         fix=f"run loginctl enable-linger there; where it is refused, ask the admin: loginctl enable-linger {user}",

@@ -52,7 +52,7 @@ def decode(text: str) -> str | None:
     """Decode an address of /proc/net: 32-bit words in the host's order, little-endian wherever GPUs are.
 
     Returns:
-        It in its usual form; None where the text is none.
+        It in its usual form; None when the text is none.
     """
     if not re.fullmatch(r"[0-9A-Fa-f]{8}|[0-9A-Fa-f]{32}", text):
         return None
@@ -96,7 +96,7 @@ def split_endpoint(text: str) -> tuple[str, int] | None:
     """Split ``127.0.0.1:8888``, ``[::1]:8888``, ``*:8888`` or ``127.0.0.1%lo:53``.
 
     Returns:
-        Address and port; None where the text is none of these.
+        Address and port; None when the text is none of these.
     """
     address, _, port = text.rpartition(":")
     if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
@@ -113,16 +113,16 @@ def split_endpoint(text: str) -> tuple[str, int] | None:
 
 
 def rank(address: str) -> int | None:
-    """Tell how surely a listener on this address is the one that 127.0.0.1 reaches.
+    """Return how surely a listener on this address is the one that 127.0.0.1 reaches.
 
     Returns:
-        0 for 127.0.0.1 itself, more for wider ones, None where it does not take the port from 127.0.0.1.
+        0 for 127.0.0.1 itself, more for wider ones, None when it does not take the port from 127.0.0.1.
     """
     return _LOOPBACK.index(address) if address in _LOOPBACK else None
 
 
 def blocks_loopback(address: str) -> bool:
-    """Tell whether a listener on this address takes the port from 127.0.0.1."""
+    """Return whether a listener on this address takes the port from 127.0.0.1."""
     return rank(address) is not None
 
 

@@ -24,5 +24,5 @@ def clean(text: str, limit: int = 300) -> str:
 
 
 def harmless(text: str) -> bool:
-    """Tell whether a text arrived whole: nothing hostile in it, and every byte of it was UTF-8."""
+    """Return whether a text arrived whole: nothing hostile in it, and every byte of it was UTF-8."""
     return _MARK not in text and clean(text, len(text)) == text

@@ -28,7 +28,7 @@ _LEGACY = (((2, 17), "manylinux2014"), ((2, 12), "manylinux2010"), ((2, 5), "man
 
 
 def kind(name: str) -> Kind:
-    """Tell what a package file is, by its name.
+    """Return what a package file is, by its name.
 
     Raises:
         UsageFault: it is none, or is called as none would be.

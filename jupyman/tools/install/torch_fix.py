@@ -25,7 +25,7 @@ def command(environment: Environment, driver: Driver | None, gpus: Sequence[Gpu]
 
     Returns:
         A line for a POSIX shell on the host; the same release of torch where its build exists, else the newest that
-        has one. None where no build fits.
+        has one. None when no build fits.
     """
     torch = environment.torch
     if torch is None or driver is None:

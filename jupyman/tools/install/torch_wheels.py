@@ -97,7 +97,7 @@ def parse(torch: str | None, cuda: str | None) -> tuple[str | None, str | None]:
         cuda: ``cu121``, ``12.1``, ``cpu``.
 
     Returns:
-        The release and the tag, each None where it is ours to choose.
+        The release and the tag, each None when it is ours to choose.
 
     Raises:
         UsageFault: they cannot be read, or contradict each other.

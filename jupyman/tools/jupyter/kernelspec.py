@@ -11,6 +11,7 @@ import msgspec
 
 from jupyman import errors, rules
 from jupyman.model import Environment, KernelSpec, Problem
+from jupyman.model.problem_codes import new_problem
 from jupyman.tools.envs import activation
 
 _LONGEST = 100
@@ -70,7 +71,7 @@ def parse(name: str, directory: str, text: str) -> KernelSpec:
         text: its content; line breaks may have been removed.
 
     Returns:
-        The spec; `ok` is False where the text is no kernel.json, None where nothing was tried yet.
+        The spec; `ok` is False when the text is no kernel.json, None when nothing was tried yet.
     """
     try:
         file = msgspec.json.decode(text, type=_File)
@@ -97,7 +98,7 @@ def parse(name: str, directory: str, text: str) -> KernelSpec:
 
 
 def executable(spec: KernelSpec) -> str | None:
-    """Return the program that must exist for the kernel to start; None where it comes from PATH."""
+    """Return the program that must exist for the kernel to start; None when it comes from PATH."""
     if not spec.argv:
         return None
     first = spec.argv[0]
@@ -120,7 +121,7 @@ def holder(directory: str, prefixes: Iterable[str]) -> str | None:
         prefixes: of the environments.
 
     Returns:
-        The prefix; None where every server shows the spec: it is the account's own, or the system's.
+        The prefix; None when every server shows the spec: it is the account's own, or the system's.
     """
     if directory.startswith(_SYSTEM):
         return None
@@ -128,7 +129,7 @@ def holder(directory: str, prefixes: Iterable[str]) -> str | None:
 
 
 def misnamed(spec: KernelSpec, runs: Environment | None, environments: Sequence[Environment]) -> str | None:
-    """Tell which environment a kernel's names promise, where it runs in another.
+    """Return which environment a kernel's names promise, where it runs in another.
 
     ``python -m ipykernel install --user --name pytorch`` with the wrong environment active makes such kernels.
 
@@ -168,7 +169,7 @@ def confusions(specs: Sequence[KernelSpec], names: Collection[str], server: str)
         text = f"Jupyter in {server} shows one of {len(same)} kernels called {name}, and hides the others: {where}"
         differ = len({spec.prefix for spec in same}) > 1
         fix = f"jupyman kernel rm {name} removes yours; jupyman kernel add ENV --name OTHER gives it a name of its own"
-        found.append(Problem(code="kernel-hidden", severity="warning" if differ else "info", text=text, fix=fix))
+        found.append(new_problem("kernel-hidden", text, fix, "warning" if differ else "info"))
     distinct = {spec.name: spec for spec in specs}
     for shown in _repeated(spec.display_name for spec in distinct.values()):
         alike = sorted(spec.name for spec in distinct.values() if spec.display_name == shown)
@@ -176,7 +177,7 @@ def confusions(specs: Sequence[KernelSpec], names: Collection[str], server: str)
             continue
         text = f"Jupyter in {server} shows the kernels {' and '.join(alike)} alike, as {shown!r}"
         fix = "jupyman kernel add ENV --name NAME --display-name TEXT shows one of them in other words"
-        found.append(Problem(code="kernel-alike", severity="info", text=text, fix=fix))
+        found.append(new_problem("kernel-alike", text, fix))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Whose child is a process: the kernel that started it, and the Jupyter server that started the kernel."""
+"""The ancestors of a process: the kernel that started it, and the Jupyter server that started the kernel."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ProcessTree:
 
 
 def read(links: Sequence[str], kernels: Sequence[str], uids: Sequence[str]) -> ProcessTree:
-    """Read what the script says of processes.
+    """Read the processes of a script's answer.
 
     Args:
         links: ``PID PARENT``.
@@ -38,22 +38,22 @@ def read(links: Sequence[str], kernels: Sequence[str], uids: Sequence[str]) -> P
 
 
 def kernel_id(file: str) -> str | None:
-    """Return the id of the kernel with a connection file; None where the file's name holds none."""
+    """Return the kernel id in the name of a connection file; None when there is none."""
     found = _FILE.fullmatch(file.rsplit("/", 1)[-1])
     return found[1] if found is not None else None
 
 
-def place(lineage: ProcessTree, pid: int, servers: Container[int]) -> tuple[str | None, int | None]:
-    """Find where a process belongs.
+def place(processes: ProcessTree, pid: int, servers: Container[int]) -> tuple[str | None, int | None]:
+    """Find the kernel and the server that a process belongs to.
 
     Args:
-        lineage: of the host.
+        processes: of the host.
         pid: the process.
         servers: pids of Jupyter servers.
 
     Returns:
-        The id of the nearest kernel among the process and its ancestors, and the pid of the first server above; None
-        where there is none.
+        The id of the nearest kernel among the process and its ancestors, and the pid of the nearest server above it;
+        None for what does not exist.
     """
     kernel: str | None = None
     seen: set[int] = set()
@@ -61,9 +61,9 @@ def place(lineage: ProcessTree, pid: int, servers: Container[int]) -> tuple[str 
     while here is not None and here not in seen:
         if here in servers:
             return kernel, here
-        kernel = kernel or lineage.kernels.get(here)
+        kernel = kernel or processes.kernels.get(here)
         seen.add(here)
-        here = lineage.parents.get(here)
+        here = processes.parents.get(here)
     return kernel, None
 
 

@@ -40,7 +40,7 @@ def parse_runtime(text: str) -> RuntimeFile | None:
         text: its content; line breaks may have been removed.
 
     Returns:
-        What it says, None where it is no such file (half-written, of a future version).
+        What it says, None when it is no such file (half-written, of a future version).
     """
     try:
         return msgspec.json.decode(text, type=RuntimeFile)
@@ -73,7 +73,7 @@ def parse_listen(text: str) -> ListeningAddress | None:
         text: like ``0100007F:22B8`` or ``127.0.0.1:8888`` or ``[::1]:8888``.
 
     Returns:
-        Address and port, None where it is neither.
+        Address and port, None when it is neither.
     """
     address, _, port = text.strip().rpartition(":")
     if re.fullmatch(r"[0-9A-F]{8}|[0-9A-F]{32}", address) and re.fullmatch(r"[0-9A-F]{4}", port):
@@ -108,7 +108,7 @@ def configuration(template: str, default_kernel: str | None) -> str:
 
 
 def token(text: str | None) -> str | None:
-    """Return a token of ours (launch.sh, renew.sh: 24 random bytes as hexadecimal digits); None where it is none."""
+    """Return a token of ours (launch.sh, renew.sh: 24 random bytes as hexadecimal digits); None when it is none."""
     return text if text is not None and re.fullmatch(r"[0-9a-f]{48}", text) else None
 
 

@@ -39,8 +39,8 @@ class WidgetPart:
 
     Attributes:
         package: that it belongs to.
-        version: as it was told; None where it is missing.
-        generation: None where it is missing, or of a version that is not known here.
+        version: as it was told; None when it is missing.
+        generation: None when it is missing, or of a version that is not known here.
     """
 
     package: Package
@@ -82,7 +82,7 @@ def agreed(kernel: WidgetPart, front: WidgetPart, python: str | None) -> Generat
         python: version of the kernel's Python.
 
     Returns:
-        The generation; None where one half is of a version that is not known here.
+        The generation; None when one half is of a version that is not known here.
     """
     if kernel.strange or front.strange:
         return None

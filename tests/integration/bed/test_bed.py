@@ -1,4 +1,4 @@
-"""The bed is what it says: real logins by real shells, a Jupyter that runs, recorded GPUs, and no traces."""
+"""The test bed: real logins by real shells, a Jupyter that runs, recorded GPUs, and nothing left afterwards."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_a_neighbour_holds_a_port(bed: Bed) -> None:
 
 
 @needs_root
-def test_passwords_and_keyboard_interactive_can_be_had(bed: Bed) -> None:
+def test_passwords_and_keyboard_interactive_are_available(bed: Bed) -> None:
     paramiko = pytest.importorskip("paramiko")
     bed.user("other").set_password("correct horse")
     for options, login in (
@@ -210,7 +210,7 @@ def test_an_sshd_with_other_keys_and_another_address(bed: Bed) -> None:
         assert bed.ssh("bash", "echo there", sshd=sshd).stdout.strip() == "there"
 
 
-def test_an_sshd_can_stop_and_come_back_on_its_port(bed: Bed) -> None:
+def test_an_sshd_can_be_restarted_on_its_port(bed: Bed) -> None:
     with bed.start_sshd() as sshd:
         port = sshd.port
         sshd.stop()

@@ -1,4 +1,4 @@
-"""The benchmark of the forwarder runs, counts every byte, leaves nothing; its figures are nobody's business here."""
+"""The benchmark of the forwarder runs, counts every byte and leaves nothing; its figures are not judged."""
 
 from __future__ import annotations
 

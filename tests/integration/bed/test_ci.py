@@ -1,4 +1,4 @@
-"""`.ci/run` waits for another apt, as on a machine that has just started and updates itself; with a bound."""
+"""`.ci/run` waits, for a limited time, for another apt, as on a machine that updates itself after its start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accounts where Jupyter cannot start, and accounts whose shell is unusual: by the real command line."""
+"""Accounts in which Jupyter cannot start, and accounts with an unusual shell, by the real command line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.bed import Cli, User
-from tests.integration.aftermath import free_port, leftovers, nothing_left, refused, says, servers
+from tests.bed.aftermath import leftovers, nothing_left, refused, says, servers
+from tests.bed.ports import free_port
 
 BROKEN = """\
 import sys

@@ -1,4 +1,4 @@
-"""Hosts that cannot be reached, are somebody else, or do not let us in: each by the real command line."""
+"""Hosts that are unreachable, have another key or refuse the login, by the real command line."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.bed import Bed, Cli, Sshd, User, keygen
-from tests.integration.aftermath import free_port, nothing_left, refused, says, servers, tells
-from tests.integration.terminal import Terminal
+from tests.bed.aftermath import nothing_left, refused, says, servers, tells
+from tests.bed.ports import free_port
+from tests.bed.terminal import Terminal
 
 PASSWORD = "correct horse"
 WITH_PASSWORD = ("PasswordAuthentication yes", "PubkeyAuthentication no")
@@ -189,7 +190,7 @@ def test_a_right_password_at_the_second_try(cli: Cli, user: User, asking: Sshd) 
     assert PASSWORD not in "".join(log.read_text() for log in cli.home.rglob("*.log"))
 
 
-def test_a_password_that_nobody_can_give(cli: Cli, user: User, asking: Sshd) -> None:
+def test_a_password_without_a_terminal(cli: Cli, user: User, asking: Sshd) -> None:
     del asking
     assert "on a terminal" in refused(cli, "up", "server1", status=11, code="auth-failed").stderr
     nothing_left(cli, user)

@@ -1,4 +1,4 @@
-"""Bad words, bad files: refused by the real command line with two lines and a status, before anything is touched."""
+"""Wrong arguments and files: refused by the real command line with two lines and a status before any change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.bed import Cli, User, wait_until
-from tests.integration.aftermath import NOTHING, free_port, no_traceback, nothing_left, refused, says, tells
+from tests.bed.aftermath import NOTHING, no_traceback, nothing_left, refused, says, tells
+from tests.bed.ports import free_port
 
 NO_NAMES = [
     "a'b",
@@ -110,7 +111,7 @@ def test_what_is_no_port(alone: Cli) -> None:
     assert not alone.processes()
 
 
-def test_sessions_that_nobody_has(alone: Cli) -> None:
+def test_sessions_that_do_not_exist(alone: Cli) -> None:
     for name in ("abc", "$(touch pwned)", "../x", "x" * 300):
         ran = refused(alone, "kill", name, status=2, code="unknown-session")
         assert "sessions here: none" in ran.stderr

@@ -1,4 +1,4 @@
-"""What a person sees on a terminal: questions, progress, the browser, completion; and what a pipe gets instead."""
+"""Questions, progress, the browser and completion on a terminal, and the output into a pipe."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import pytest
 
 from jupyman.cli.main import VERBS
 from tests.bed import Bed, Cli, User, keygen
-from tests.integration.account import free_ports
-from tests.integration.aftermath import no_traceback, nothing_left, says
-from tests.integration.terminal import Terminal
+from tests.bed.aftermath import no_traceback, nothing_left, says
+from tests.bed.ports import free_ports
+from tests.bed.terminal import Terminal
 
 ESCAPE = "\x1b"
 PASSWORD = "correct horse"
@@ -63,7 +63,7 @@ def test_an_unknown_host_is_asked_about_once(cli: Cli, user: User, bed: Bed) -> 
     assert cli("env", "ls", "server1").rc == 0
 
 
-def test_host_trust_asks_too(cli: Cli, user: User, bed: Bed) -> None:
+def test_host_trust_asks_as_well(cli: Cli, user: User, bed: Bed) -> None:
     known = cli.user_home / "known_hosts"
     use(cli, bed.ssh_config, known_hosts=known)
     with Terminal(cli, "host", "trust", "server1") as terminal:
@@ -76,7 +76,7 @@ def test_host_trust_asks_too(cli: Cli, user: User, bed: Bed) -> None:
     assert cli("env", "ls", "server1").rc == 0
 
 
-def test_a_code_is_asked_for_by_the_hosts_own_words(cli: Cli, user: User, bed: Bed) -> None:
+def test_a_code_is_prompted_for_with_the_hosts_own_text(cli: Cli, user: User, bed: Bed) -> None:
     if not user.made:
         pytest.skip("only root can give an account a password")
     user.set_password(PASSWORD)
@@ -127,7 +127,7 @@ def test_a_passphrase_is_asked_for_once_and_ctrl_c_leaves_the_terminal_whole(cli
 # --- progress and the browser -------------------------------------------------------------------------------------
 
 
-def test_up_rewrites_its_line_in_colour_and_opens_the_browser_unless_told_otherwise(cli: Cli, user: User) -> None:
+def test_up_rewrites_its_line_in_colour_and_opens_the_browser_unless_forbidden(cli: Cli, user: User) -> None:
     with Terminal(cli, "up", "server1", "--port", str(free_ports(1)[0])) as terminal:
         first = terminal.end()
         raw = terminal.raw

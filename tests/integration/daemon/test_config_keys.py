@@ -1,4 +1,4 @@
-"""What config.toml says of a host, on a real one: a cluster's login node stays free of Jupyter, and `restart` works."""
+"""Keys of config.toml on a real host: a login node stays free of Jupyter, and `restart` works."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.bed import Cli, User, wait_until
-from tests.integration.aftermath import refused
-from tests.integration.notebooks import quiet_ports
+from tests.bed.aftermath import refused
+from tests.bed.ports import free_ports
 
 SLURM = '[hosts.server1]\nlauncher = "slurm"\nslurm = { partition = "gpu", gres = "gpu:1" }\n'
 
@@ -42,7 +42,7 @@ def test_no_jupyter_starts_on_a_host_that_wants_slurm(cli: Cli, user: User, text
 
 def test_everything_else_works_there_and_for_other_hosts(cli: Cli, user: User) -> None:
     """A session of before, a forward, a look, the daemon's end and return, and the end of the session."""
-    there, here = quiet_ports(2)
+    there, here = free_ports(2)
     configure(cli, "")
     made = cli("up", "server1", "--app", "server", "--no-browser", "--json")
     assert made.rc == 0, made
@@ -64,8 +64,8 @@ def test_everything_else_works_there_and_for_other_hosts(cli: Cli, user: User) -
     assert jupyters(user) == []
 
 
-def test_a_host_is_used_as_its_table_says_and_its_dead_server_comes_back(cli: Cli, user: User) -> None:
-    there, here = quiet_ports(2)
+def test_a_hosts_table_is_used_and_its_dead_server_is_restarted(cli: Cli, user: User) -> None:
+    there, here = free_ports(2)
     user.put("work/a.txt", "")
     configure(
         cli,

@@ -1,4 +1,4 @@
-"""The daemon's API over a real socket: who is let in, and how events, questions and leaving work."""
+"""The daemon's API over a real socket: authentication, events, questions, and clients that leave."""
 
 from __future__ import annotations
 

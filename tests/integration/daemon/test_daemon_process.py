@@ -1,4 +1,4 @@
-"""The daemon as a process: one for each user, found again, replaced when it is gone, and no trace where it ended."""
+"""The daemon as a process: one for each user, found again, replaced after its end, and nothing left."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def test_one_that_is_still_ending_is_waited_for(home: Path, monkeypatch: pytest.
     assert served(home) == 1
 
 
-def test_one_that_cannot_start_says_where_to_look(home: Path) -> None:
+def test_a_daemon_that_cannot_start_names_its_log(home: Path) -> None:
     where(home).make()
     where(home).state_file.write_text('{"version": 999}')
     result = fakes.run(home, "ps")

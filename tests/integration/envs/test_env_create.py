@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.bed import Bed, Cli, User
-from tests.integration.aftermath import refused, says
-from tests.integration.envs.env_bed import busy, channel, conda, index, jobs, mine, python_version, state, with_uv
+from tests.bed.aftermath import refused, says
+from tests.bed.interpreter import VERSION
+from tests.integration.envs.installations import jobs, state
 
-__all__ = ["busy", "channel", "conda", "index", "mine", "with_uv"]
-V = python_version()
+V = VERSION
 SPECS = Path(".local/share/jupyter/kernels")
 
 
@@ -103,7 +103,7 @@ def test_conda_from_an_environment_file(mine: Cli, user: User, conda: Path, tmp_
     assert user.home / SPECS / "course" in (user.home / SPECS).iterdir()
 
 
-def test_an_unsolvable_wish_leaves_something_that_nobody_runs(mine: Cli, user: User, conda: Path) -> None:
+def test_an_unsolvable_request_leaves_an_environment_that_is_not_used(mine: Cli, user: User, conda: Path) -> None:
     words = ("env", "create", "paper", "server1", "--python", V)
     ran = mine(*words, "--packages", "nosuch>=9", "--json")
     assert ran.rc == 27, ran

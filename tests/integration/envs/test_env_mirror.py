@@ -1,4 +1,4 @@
-"""`jupyman env mirror`: the user's own files are edited and put back; what they wrote stays, byte for byte."""
+"""`jupyman env mirror`: edits the user's own files and restores them; the rest stays, byte for byte."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 from jupyman import remote
 from jupyman.host.shell import script
 from tests.bed import Cli, User
-from tests.integration.aftermath import says
-from tests.integration.terminal import Terminal
+from tests.bed.aftermath import says
+from tests.bed.terminal import Terminal
 from tests.local_shell import LocalShell, bare_path
 
 CONDARC = """\
@@ -152,7 +152,7 @@ def test_which_mirror_answers(near: Cli, user: User) -> None:
     assert told["fastest"] == "near"
     assert told["used"] == ["near"]
     text = near("env", "mirror", "ls", "server1")
-    assert "the fastest from there: near" in text.stderr
+    assert "fastest from there: near" in text.stderr
     assert "not reached" in text.stdout
     ran = near("env", "mirror", "use", "half", "server1", "-y")
     assert ran.rc == 0, ran

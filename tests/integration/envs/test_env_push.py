@@ -1,4 +1,4 @@
-"""`jupyman env push`: files reach an environment without a network; checked, and never sent twice."""
+"""`jupyman env push`: files reach an environment without a network, are verified, and are never sent twice."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ import psutil
 import pytest
 
 from tests.bed import Bed, Cli, User, wait_until
+from tests.bed.aftermath import programs, says
 from tests.bed.channel import Channel
+from tests.bed.interpreter import VERSION
+from tests.bed.kernels import own
+from tests.bed.terminal import Terminal
 from tests.bed.wheels import Index
-from tests.integration.aftermath import programs, says
-from tests.integration.envs.env_bed import STATE, channel, conda, give_pip, index, jobs, mine, python_version, with_uv
-from tests.integration.kernels.test_kernel_verbs import own
-from tests.integration.terminal import Terminal
-
-__all__ = ["channel", "conda", "index", "mine", "with_uv"]
+from tests.integration.envs.installations import STATE, give_pip, jobs
 
 
 @pytest.fixture
@@ -62,7 +61,7 @@ def test_wheels_with_what_they_need(mine: Cli, user: User, index: Index, env: Pa
 
 def test_conda_packages_by_its_own_conda(mine: Cli, user: User, conda: Path, channel: Channel) -> None:
     prefix = conda / "envs" / "c"
-    assert mine("env", "create", "c", "server1", "--python", python_version()).rc == 0
+    assert mine("env", "create", "c", "server1", "--python", VERSION).rc == 0
     package = next((channel.folder / "noarch").glob("gizmo-*.tar.bz2"))
     ran = mine("env", "push", str(package), "--env", "c", "--host", "server1")
     assert ran.rc == 0, ran
@@ -122,7 +121,7 @@ def test_what_is_refused(mine: Cli, user: User, index: Index, env: Path, tmp_pat
     subprocess.run(["chown", "-R", f"{user.uid}:{user.gid}", str(user.home / "venv")], check=True)
     for words, status, said in (
         ((str(odd), "--env", "~/work/env"), 2, "is no package file"),
-        ((str(same), file, "--env", "~/work/env"), 2, "have one name"),
+        ((str(same), file, "--env", "~/work/env"), 2, "have the same name"),
         ((file, "--env", "lab"), 26, "cannot be changed by you"),
         ((file, "--env", "nosuch"), 21, "no environment"),
         ((str(conda_package), "--env", "~/venv"), 2, "conda packages do not go into it"),

@@ -1,4 +1,4 @@
-"""`jupyman env rm`: only what is the user's own, only an environment, and not while a kernel runs in it."""
+"""`jupyman env rm`: removes only the user's own environments, and none in which a kernel runs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import subprocess
 from pathlib import Path
 
 from tests.bed import Bed, Cli, User, wait_until
-from tests.integration.aftermath import refused, says
-from tests.integration.kernels.test_kernel_verbs import own
-from tests.integration.terminal import Terminal
+from tests.bed.aftermath import refused, says
+from tests.bed.kernels import own
+from tests.bed.terminal import Terminal
 
 
-def test_it_asks_and_names_what_goes(cli: Cli, user: User, fresh_bed: Bed) -> None:
+def test_it_asks_and_names_what_it_removes(cli: Cli, user: User, fresh_bed: Bed) -> None:
     own(user, fresh_bed)
     prefix = user.home / "work" / "env"
     for name in ("one", "two"):

@@ -1,4 +1,4 @@
-"""An installation goes on by itself: without the link, without the daemon, and again after it was broken off."""
+"""An installation goes on without the link and without the daemon, and can be resumed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import psutil
 import pytest
 
 from tests.bed import Cli, User, wait_until
-from tests.integration.aftermath import no_traceback, programs, says
-from tests.integration.envs.env_bed import busy, channel, conda, index, jobs, mine, python_version, state
-from tests.integration.terminal import Terminal
+from tests.bed.aftermath import no_traceback, programs, says
+from tests.bed.interpreter import VERSION
+from tests.bed.terminal import Terminal
+from tests.integration.envs.installations import jobs, state
 
-__all__ = ["busy", "channel", "conda", "index", "mine"]
-CREATE = ("env", "create", "long", "server1", "--python", python_version())
+CREATE = ("env", "create", "long", "server1", "--python", VERSION)
 Go = Callable[[], None]
 
 

@@ -1,4 +1,4 @@
-"""The examples do what they say: the notebooks run on a server's real torch, by the script that needs no browser."""
+"""The example notebooks run on a server with a real torch, by the script that needs no browser."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from tests.bed import Bed, Cli, wait_until
+from tests.bed.notebooks import a_session, served, token
 from tests.bed.torch_cpu import TorchEnvironment, torch_environment
-from tests.integration.notebooks import a_session, served, token
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
@@ -134,7 +134,7 @@ def test_a_cell_that_fails_is_the_last(desk: Desk) -> None:
     assert "mended\n" in text
 
 
-def test_the_token_stands_on_no_command_line(desk: Desk) -> None:
+def test_the_token_is_on_no_command_line(desk: Desk) -> None:
     with desk.start("server1", notebook(desk, "waits.ipynb", "import time\ntime.sleep(1000)")) as process:
         try:
             wait_until(lambda: served(desk.session, "/api/sessions")[1], what="the notebook's kernel")
@@ -152,7 +152,7 @@ def test_the_token_stands_on_no_command_line(desk: Desk) -> None:
     wait_until(lambda: served(desk.session, "/api/kernels")[1] == [], what="the kernel's end")
 
 
-def test_the_script_says_what_is_wrong(desk: Desk) -> None:
+def test_the_script_reports_what_is_wrong(desk: Desk) -> None:
     status, text = desk.run("nobody", NOTEBOOKS[0])
     assert status == 2
     assert "error: " in text

@@ -1,4 +1,4 @@
-"""`jupyman check` and `jupyman env ls`: what a host has, in the promised form, and what is wrong with it in words."""
+"""`jupyman check` and `jupyman env ls`: what a host has, as JSON, and its problems as text."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 from jupyman.model import HostReport
 from tests.bed import Bed, Cli, User, private_home
 from tests.bed.accounts import SYSTEM_PATH
+from tests.bed.by_hand import by_hand
 from tests.bed.conda import TORCH
 from tests.bed.interpreter import VERSION
-from tests.integration.up.test_adopt import by_hand
 
 KEYS = [
     "host",
@@ -132,7 +132,7 @@ def test_every_state_of_the_gpus(cli: Cli, user: User, case: str | None, seen: A
     assert ("\npytorch: " in text.stdout) == (fits is not False)
 
 
-def test_what_the_driver_does_not_tell_is_null(cli: Cli, user: User) -> None:
+def test_what_the_driver_does_not_report_is_null(cli: Cli, user: User) -> None:
     user.set_gpu("mig")
     [gpu] = check(cli)["gpus"]
     assert (gpu["memory_used"], gpu["utilization"], gpu["mig"]) == (None, None, True)
@@ -202,7 +202,7 @@ def test_the_host_itself(cli: Cli, user: User) -> None:
     assert report["jupyter"] == []
 
 
-def test_own_servers_that_strangers_can_use_are_named(cli: Cli, user: User) -> None:
+def test_own_servers_that_are_open_to_others_are_reported(cli: Cli, user: User) -> None:
     open_to_all = ("--ServerApp.ip=0.0.0.0", "--IdentityProvider.token=", "--PasswordIdentityProvider.hashed_password=")
     with by_hand(user, *open_to_all) as mine:
         report = check(cli)
@@ -243,7 +243,7 @@ def test_the_environments(cli: Cli, user: User) -> None:
 
 
 @pytest.mark.parametrize("kind", ["banner", "tcsh", "fish"])
-def test_other_shells_tell_the_same(cli: Cli, bed: Bed, kind: str) -> None:
+def test_other_shells_give_the_same_answer(cli: Cli, bed: Bed, kind: str) -> None:
     user = bed.user(kind)
     ran = cli("check", f"server-{kind}", "--json")
     assert ran.rc == 0, ran

@@ -1,4 +1,4 @@
-"""From a GPU's memory to the notebook: real kernels of real servers; the stand-in of nvidia-smi reports their pids."""
+"""From the memory of a GPU to the notebook: real kernels of real servers; a fake nvidia-smi reports their pids."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import psutil
 import pytest
 
 from tests.bed import Bed, Cli, User, private_home, wait_until
-from tests.integration.account import get
-from tests.integration.notebooks import Kernel, local_port, now, quiet_ports, token, up
-from tests.integration.up.test_adopt import by_hand
+from tests.bed.by_hand import by_hand
+from tests.bed.http import get
+from tests.bed.notebooks import Kernel, local_port, now, token, up
+from tests.bed.ports import free_ports
 
 # Of tests/data/nvidia-smi/two-a100: GPU 0, of which 20 GiB are free, and GPU 1, which is empty and the session's.
 REST, OURS = "GPU-5b1c7d2e-0a4f-4c1b-9d37-2f6a8e4b1c01", "GPU-c2d94e7f-71b3-4f0e-8a55-90b7d3e6aa02"
@@ -128,7 +129,7 @@ def watched(cli: Cli, user: User, session: dict[str, Any], kernel: int, child: i
     assert session["server"]["pid"] == now(cli)["server"]["pid"]
 
 
-def test_a_server_that_jupyman_did_not_start_tells_its_notebooks_too(
+def test_the_notebooks_of_an_unmanaged_server_are_found_too(
     host: tuple[Cli, User, dict[str, Any]],
 ) -> None:
     cli, user, _ = host
@@ -144,7 +145,7 @@ def test_a_server_that_jupyman_did_not_start_tells_its_notebooks_too(
 def test_a_session_is_given_a_gpu_that_no_other_session_has(host: tuple[Cli, User, dict[str, Any]]) -> None:
     cli, user, _ = host
     user.set_gpu("two-a100", apps=[])
-    ran = cli("up", "server1", "--name", "more", "--gpu", "auto", "--local-port", str(quiet_ports(1)[0]), "--json")
+    ran = cli("up", "server1", "--name", "more", "--gpu", "auto", "--local-port", str(free_ports(1)[0]), "--json")
     try:
         assert ran.rc == 0, ran
         # GPU 1 has more free memory.
@@ -157,7 +158,7 @@ def test_a_session_is_given_a_gpu_that_no_other_session_has(host: tuple[Cli, Use
         assert cli("kill", "more").rc == 0
     # Somebody else there is worse than another session of one's own here.
     user.set_gpu("two-a100", apps=[(REST, 1, "init", "40000")])
-    ran = cli("up", "server1", "--name", "more", "--gpu", "auto", "--local-port", str(quiet_ports(1)[0]), "--json")
+    ran = cli("up", "server1", "--name", "more", "--gpu", "auto", "--local-port", str(free_ports(1)[0]), "--json")
     try:
         assert ran.rc == 0, ran
         assert ran.json["server"]["gpus"] == [1]

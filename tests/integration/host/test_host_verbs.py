@@ -1,4 +1,4 @@
-"""`jupyman host`: whose keys are trusted and who is asked, what config.toml becomes, and hosts behind hosts."""
+"""`jupyman host`: trusted keys, questions, changes of config.toml, and hosts behind hosts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.bed import Bed, Cli, Sshd, keygen
-from tests.integration.aftermath import says
-from tests.integration.terminal import Terminal
+from tests.bed.aftermath import says
+from tests.bed.terminal import Terminal
 
 CONFIG = """\
 # mine: do not touch
@@ -93,7 +93,7 @@ def test_a_key_is_written_only_after_a_yes(cli: Cli, bed: Bed) -> None:
     assert logins(bed.sshd) > before
 
 
-def test_y_is_the_answer_where_nobody_can_be_asked(cli: Cli, bed: Bed) -> None:
+def test_yes_is_required_without_a_terminal(cli: Cli, bed: Bed) -> None:
     known(cli).write_text("# a colleague's\nother.example.org ssh-ed25519 AAAA")
     ran = cli("host", "trust", "server1", "-y", "--json")
     assert ran.rc == 0, ran
@@ -104,7 +104,7 @@ def test_y_is_the_answer_where_nobody_can_be_asked(cli: Cli, bed: Bed) -> None:
     assert text == f"# a colleague's\nother.example.org ssh-ed25519 AAAA\n{key}"
     again = cli("host", "trust", "server1", "-y")
     assert again.rc == 0, again
-    assert again.stdout == f"server1: {mark} is known already\n"
+    assert again.stdout == f"server1: {mark} is already known\n"
     assert known(cli).read_text() == text
 
 
@@ -134,7 +134,7 @@ def test_a_revoked_key_is_not_to_be_trusted(cli: Cli, bed: Bed) -> None:
         assert f"is revoked by {known(cli)} line 3" in ran.stderr
 
 
-def test_an_authority_does_not_stand_for_the_key(cli: Cli, bed: Bed) -> None:
+def test_a_certificate_authority_does_not_prove_the_key(cli: Cli, bed: Bed) -> None:
     authority = "@cert-authority " + line(bed.sshd, keygen(cli.user_home / "authority"))
     known(cli).write_text(authority)
     ran = cli("check", "server1")
@@ -154,16 +154,16 @@ def test_hashed_names_are_written_and_read(cli: Cli, bed: Bed) -> None:
     # ssh-keygen finds what we wrote, and we what it hashed.
     found = ["ssh-keygen", "-f", str(known(cli)), "-F", f"[{bed.sshd.address}]:{bed.sshd.port}"]
     assert subprocess.run(found, check=False, capture_output=True).returncode == 0
-    assert "is known already" in cli("host", "trust", "server1").stdout
+    assert "is already known" in cli("host", "trust", "server1").stdout
     known(cli).write_text(line(bed.sshd, bed.host_keys["rsa"]))
     subprocess.run(["ssh-keygen", "-q", "-H", "-f", str(known(cli))], check=True, capture_output=True)
     assert known(cli).read_text().startswith("|1|")
     # A host that is known by its RSA key alone is asked for that one.
-    assert "is known already" in cli("host", "trust", "server1").stdout
+    assert "is already known" in cli("host", "trust", "server1").stdout
     assert cli("check", "server1").rc == 0
 
 
-def test_a_key_that_cannot_be_kept_is_said_so(cli: Cli, bed: Bed) -> None:
+def test_a_key_that_cannot_be_saved_is_reported(cli: Cli, bed: Bed) -> None:
     assert cli.ssh_config is not None
     cli.ssh_config.write_text(cli.ssh_config.read_text().replace(str(known(cli)), "/dev/null"))
     ran = cli("host", "trust", "server1", "-y")

@@ -1,4 +1,4 @@
-"""Whether a host has accounts of other people: on a machine whose accounts and processes the test makes up."""
+"""Whether other people have accounts on a host, whose accounts and processes the test makes up."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ HIDDEN = "mount -t proc -o hidepid=2 proc /proc"
         pytest.param(SERVICES + MINE, FILES, ME, HIDDEN, False, id="processes-are-hidden"),
     ],
 )
-def test_who_else_has_an_account(
+def test_accounts_of_other_people(
     bed: Bed, tmp_path: Path, passwd: str, nsswitch: str, uid: int, before: str, alone: bool
 ) -> None:
     if os.geteuid() != 0:

@@ -1,4 +1,4 @@
-"""One home on two machines, and an alias that leads now to the one, now to the other: each knows its own servers."""
+"""One home on two machines, and an alias that leads to either: each finds its own servers only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who listens, and ending what is ours: real sockets of real processes, held by us and by another account."""
+"""Who listens, and ending our own processes: real sockets, held by us and by another account."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_a_hanging_lsof_costs_its_time_only(host: Host) -> None:
     assert time.monotonic() - began < 15
 
 
-def test_an_lsof_that_says_nothing_is_not_believed(host: Host) -> None:
+def test_an_lsof_without_output_is_not_believed(host: Host) -> None:
     folder = host.account.home / "bin"
     host.shell.env["PATH"] = bare_path(folder, "lsof")
     (folder / "lsof").write_text("#!/bin/sh\nexit 1\n")
@@ -206,7 +206,7 @@ def test_a_stopped_process_ends(host: Host) -> None:
     assert one.process.wait(10) == -signal.SIGTERM
 
 
-def test_a_process_that_is_gone_counts_as_ended(host: Host) -> None:
+def test_a_process_that_does_not_exist_counts_as_ended(host: Host) -> None:
     one = host.listener()
     holder = host.holder(one)
     one.process.kill()

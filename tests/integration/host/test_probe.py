@@ -1,4 +1,4 @@
-"""The probe against this machine: a real account, real programs, and stand-ins on PATH that misbehave."""
+"""The probe against this machine: a real account, real programs, and fakes on PATH that misbehave."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import pytest
 
 from jupyman.core.verbs import check
 from jupyman.host.report import probe
-from tests.integration.environment_tree import Look, Tree, codes, inside, look_fixture, tree_fixture
+from jupyman.host.servers.nohup import NohupLauncher
+from tests.integration.host.environment_tree import Look, Tree, codes, inside
 from tests.local_shell import PATH, LocalShell, bare_path
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="makes accounts: needs root")
-__all__ = ["look_fixture", "tree_fixture"]
 
 
 # --- the host -----------------------------------------------------------------------------------------------------
 
 
-def test_who_and_where(tree: Tree, look: Look) -> None:
+def test_account_and_machine(tree: Tree, look: Look) -> None:
     seen = look(depth="full")
     assert (seen.host, seen.user, seen.uid, seen.home) == ("here", tree.account.name, tree.account.uid, str(tree.home))
     assert seen.shell == "/bin/sh"
@@ -166,7 +166,7 @@ def test_what_can_not_even_be_killed_is_left_behind(tree: Tree, look: Look) -> N
     assert report.user == tree.account.name
 
 
-def test_check_gives_up_what_hangs_and_says_so(tree: Tree) -> None:
+def test_check_stops_waiting_for_what_hangs_and_reports_it(tree: Tree) -> None:
     # The look for orphans begins with this very question.
     grep = shutil.which("grep", path=PATH)
     tree.program("bin/grep", f'#!/bin/sh\ncase $* in "-lF kernel- "*) exec sleep 600 ;; esac\nexec {grep} "$@"\n')
@@ -174,7 +174,7 @@ def test_check_gives_up_what_hangs_and_says_so(tree: Tree) -> None:
     tree.own()
     shell = LocalShell(tree.home, tree.account.name, {"PATH": f"{tree.home}/bin:{PATH}"})
     began = time.monotonic()
-    report = check.look(shell, "here")  # type: ignore[arg-type]  # no GPU here: no server is asked for its notebooks
+    report = check.look(shell, "here", NohupLauncher(shell))  # type: ignore[arg-type]  # no GPU here: no server is asked for its notebooks
     assert time.monotonic() - began < 20
     assert [one.text for one in report.problems if one.code == "look-unfinished"] == [
         "looking for orphaned kernels took too long"
@@ -260,7 +260,7 @@ def test_only_the_question_for_processes_hangs(tree: Tree, look: Look) -> None:
     assert report.driver is not None
 
 
-def test_what_a_gpu_does_not_tell_is_named(tree: Tree, look: Look) -> None:
+def test_values_that_a_gpu_does_not_report_are_marked(tree: Tree, look: Look) -> None:
     full = "echo '0, GPU-1, NVIDIA GB10, 580.95.05, [N/A], [N/A], 7, 12.1, [N/A]'"
     report = look(env=smi(tree, SMI.format(full=full, pid=1)))
     assert "gpu-unknown" in codes(report)

@@ -1,4 +1,4 @@
-"""The probe finds environments: real files in a real account's home."""
+"""The probe finds environments: real files in the home of a real account."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from jupyman.host.report import probe
-from tests.integration.environment_tree import Look, Tree, codes, inside, look_fixture, tree_fixture
+from tests.integration.host.environment_tree import Look, Tree, codes, inside
 from tests.local_shell import PATH, LocalShell
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="makes accounts: needs root")
-__all__ = ["look_fixture", "tree_fixture"]
 
 
 def test_every_source_is_read(tree: Tree, look: Look) -> None:

@@ -122,7 +122,7 @@ def test_it_computes_on_the_freest_gpu(user: User) -> None:
         ("raise SystemExit('x\\x1b[31m')", "SystemExit: x\N{REPLACEMENT CHARACTER}[31m", "whl/cu124"),
     ],
 )
-def test_what_fails_is_told_in_torchs_words_with_a_fix(user: User, body: str, words: str, fix: str) -> None:
+def test_a_failure_is_reported_with_torchs_message_and_a_fix(user: User, body: str, words: str, fix: str) -> None:
     found = run(user, installed(user, body))
     assert (found.ok, found.device) == (False, None)
     assert words in found.text
@@ -136,7 +136,7 @@ def test_a_torch_that_cannot_be_imported(user: User) -> None:
     assert "torch==2.5.1+cu124" in (found.fix or "")
 
 
-def test_a_cpu_build_says_so(user: User) -> None:
+def test_a_cpu_build_is_named(user: User) -> None:
     found = run(user, installed(user, "assert device == 'cpu'", None), [])
     assert (found.ok, found.device, found.fix) == (True, None, None)
     assert "torch 2.5.1+cpu is a CPU build: it computed on the CPU in " in found.text
@@ -188,7 +188,7 @@ def test_ctrl_c_ends_the_wait(user: User) -> None:
         run(user, installed(user), cancelled=cancelled)
 
 
-def test_another_users_environment_runs_only_where_it_is_named(bed: Bed, user: User) -> None:
+def test_another_users_environment_runs_only_if_it_is_named(bed: Bed, user: User) -> None:
     other = bed.user("other")
     ran = f"open({str(other.home / 'ran')!r}, 'a').write(os.environ['LOGNAME'])"
     (other.home / "ran").touch(0o666)

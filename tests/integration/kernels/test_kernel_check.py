@@ -1,8 +1,7 @@
-"""`jupyman kernel check`: kernels really start, what is wrong is named with its command, and `--fix` runs that."""
+"""`jupyman kernel check`: starts kernels, names problems with a command, and runs that with `--fix`."""
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import zipfile
@@ -12,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.bed import Bed, Cli, Ran, User, fetched, wait_until
-from tests.bed.packages import closure, install
-from tests.integration.aftermath import programs, says, stuck
-from tests.integration.kernels.test_kernel_verbs import SITE, SPECS, own, wheel
-from tests.integration.terminal import Terminal, interrupted
+from tests.bed.aftermath import programs, says, stuck
+from tests.bed.kernels import SITE, SPECS, able, put_spec, wheel
+from tests.bed.terminal import Terminal, interrupted
 
 # A kernel of another language, as jupyter_client's documentation shows one ("Making simple Python wrapper kernels").
 ECHO = """\
@@ -37,27 +35,12 @@ IPKernelApp.launch_instance(kernel_class=Echo)
 EXTENSION = "labextensions/@jupyter-widgets/jupyterlab-manager/package.json"
 
 
-def put_spec(user: User, name: str, python: Path | str, display: str, **more: Any) -> Path:
-    """Write a kernel.json as `python -m ipykernel install` does."""
-    argv = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    text = json.dumps({"argv": argv, "display_name": display, **more})
-    return user.put(SPECS / name / "kernel.json", text).parent
-
-
 def put_front(user: User, packages: tuple[str, ...] = fetched.WIDGETS) -> None:
     """Put JupyterLab's half of the widgets where all servers of the account find it."""
     [found] = fetched.fetch(packages).glob("jupyterlab_widgets-*.whl")
     with zipfile.ZipFile(found) as archive:
         [name] = [one for one in archive.namelist() if one.endswith(f".data/data/share/jupyter/{EXTENSION}")]
         user.put(f".local/share/jupyter/{EXTENSION}", archive.read(name).decode())
-
-
-def able(user: User, bed: Bed, *without: str) -> Path:
-    """Make ~/work/env an environment of the user's own with a kernel and pip; returns its Python."""
-    own(user, bed, *without)
-    install(closure("pip"), user.home / "work" / "env")
-    fetched.offer(user, fetched.fetch(fetched.WIDGETS))
-    return user.home / "work" / "env" / "bin" / "python"
 
 
 def checked(ran: Ran, rc: int = 0) -> dict[str, Any]:
@@ -74,7 +57,7 @@ def pip(python: Path, *packages: str) -> list[str]:
     return [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", *packages]
 
 
-def test_kernels_of_one_name_stand_apart(cli: Cli, user: User, fresh_bed: Bed) -> None:
+def test_kernels_of_the_same_name_are_distinguished(cli: Cli, user: User, fresh_bed: Bed) -> None:
     put_spec(user, "mine", fresh_bed.conda.lab / "bin/python", "Mine")
     ran = cli("kernel", "ls", "server1")
     assert ran.rc == 0, ran
@@ -160,7 +143,7 @@ def test_a_server_that_draws_no_widgets(cli: Cli, user: User, fresh_bed: Bed) ->
     server = answer["problems"][0]
     assert server["text"].startswith("environment lab, where Jupyter runs, has no jupyterlab_widgets")
     # It is the administrator's, and a conda environment with folders of its own.
-    assert server["fix"].startswith(f"you may not change {user.conda}/envs/lab, which belongs to")
+    assert server["fix"].startswith(f"you cannot change {user.conda}/envs/lab, which belongs to")
     assert [one["prefix"] for one in answer["repairs"]] == [f"{user.home}/work/env"]
 
 
@@ -179,7 +162,7 @@ def test_an_environment_of_conda_is_mended_by_conda(cli: Cli, user: User, fresh_
     assert (answer["kernels"][0]["ipywidgets"], answer["problems"]) == ("8.1.9", [])
 
 
-def test_an_installation_that_fails_says_why(cli: Cli, user: User, fresh_bed: Bed) -> None:
+def test_a_failed_installation_is_reported_with_the_reason(cli: Cli, user: User, fresh_bed: Bed) -> None:
     python = able(user, fresh_bed)
     put_front(user)
     fetched.offer(user, user.home / "nothing")
@@ -261,7 +244,7 @@ def test_a_kernel_of_another_user_is_started_only_by_name(cli: Cli, user: User, 
     [theirs] = [one for one in answer["kernels"] if one["name"] == "theirs"]
     assert theirs["ok"] is None
     [problem] = [one for one in answer["problems"] if one["code"] == "kernel-foreign"]
-    assert f"others may change {other.home}/env" in problem["text"]
+    assert f"others can change {other.home}/env" in problem["text"]
     assert mark.read_text() == ""
     assert checked(cli("kernel", "check", "theirs", "server1", "--json"), 25)["kernels"][0]["ok"] is False
     assert mark.read_text() != ""

@@ -1,42 +1,18 @@
-"""`jupyman kernel`: an environment becomes a kernel that runs in it, or nothing is changed."""
+"""`jupyman kernel`: an environment becomes a kernel that runs in it, or nothing changes."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import shutil
-import zipfile
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from tests.bed import Bed, Cli, Ran, User
+from tests.bed.aftermath import says
 from tests.bed.interpreter import VERSION
+from tests.bed.kernels import SITE, SPECS, own, wheel
 from tests.bed.packages import closure, install
-from tests.integration.aftermath import says
-from tests.integration.terminal import Terminal
-
-SITE = Path("lib") / f"python{VERSION}" / "site-packages"
-SPECS = Path(".local/share/jupyter/kernels")
-
-
-def own(user: User, bed: Bed, *without: str) -> Path:
-    """Fill the environment in the user's home with the packages of `pytorch`.
-
-    Args:
-        user: who may write there.
-        bed: has the packages; they are linked.
-        without: names in site-packages to leave out.
-
-    Returns:
-        Its site-packages.
-    """
-    site = user.home / "work" / "env" / SITE
-    for entry in (bed.conda.pytorch / SITE).iterdir():
-        if entry.name.split("-")[0] not in without:
-            (site / entry.name).symlink_to(entry)
-    return site
+from tests.bed.terminal import Terminal
 
 
 def spec(user: User, name: str) -> dict[str, Any]:
@@ -147,27 +123,6 @@ def test_a_missing_ipykernel_is_installed(cli: Cli, user: User, fresh_bed: Bed) 
     assert added(ran)["executable"] == f"{user.home}/work/env/bin/python"
     assert (site / "ipykernel_launcher.py").exists()
     assert cell(fresh_bed, "env", "import ipykernel; print(ipykernel.__file__)") == [f"{site}/ipykernel/__init__.py"]
-
-
-def wheel(dist: metadata.Distribution, folder: Path) -> None:
-    """Make a wheel of an installed distribution, as PEP 427 has it."""
-    name = f"{dist.name}-{dist.version}"
-    rows = []
-    with zipfile.ZipFile(folder / f"{name}-py3-none-any.whl", "w") as archive:
-        for file in dist.files or ():
-            inside = file.parts[0] in {dist.name, f"{dist.name}_launcher.py", f"{name}.dist-info"}
-            if (
-                not inside
-                or file.suffix == ".pyc"
-                or file.name in {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
-            ):
-                continue
-            content = file.read_binary()
-            digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
-            rows.append(f"{file.as_posix()},sha256={digest},{len(content)}")
-            archive.writestr(file.as_posix(), content)
-        record = f"{name}.dist-info/RECORD"
-        archive.writestr(record, "\n".join([*rows, f"{record},,", ""]))
 
 
 def test_a_kernel_that_does_not_start_is_taken_back(cli: Cli, user: User, fresh_bed: Bed) -> None:

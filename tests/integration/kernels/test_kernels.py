@@ -13,19 +13,15 @@ import msgspec
 import pytest
 
 from jupyman import errors
-from jupyman.api.results import KernelAdded
 from jupyman.host.kernels import repair
 from jupyman.host.kernels import specs as kernels
 from jupyman.host.kernels.check import MissingPackage
+from jupyman.host.kernels.specs import AddedKernel
 from jupyman.model import Environment
+from tests.bed import wait_until
+from tests.bed.launches import build_environment
+from tests.bed.local_account import Account, processes, public_folder
 from tests.bed.packages import closure, install
-from tests.integration.account import Account, build_environment, new_account, processes, public_folder, until
-
-
-@pytest.fixture
-def account() -> Iterator[Account]:
-    with new_account() as fresh:
-        yield fresh
 
 
 @pytest.fixture
@@ -48,7 +44,7 @@ def add(
     replace: bool = False,
     proof: bool = True,
     lines: list[str] | None = None,
-) -> KernelAdded:
+) -> AddedKernel:
     return kernels.add(
         account,
         env,
@@ -65,7 +61,7 @@ def hook(folder: Path, env: Environment, text: str) -> None:
     (folder / env.name / "etc/conda/activate.d/hook.sh").write_text(text)
 
 
-def printed(account: Account, added: KernelAdded, code: str) -> str:
+def printed(account: Account, added: AddedKernel, code: str) -> str:
     """Run the spec's own wrapper with another program for the kernel's Python."""
     argv = [*added.kernel.argv[:4], "-c", code]
     result = subprocess.run(
@@ -198,7 +194,7 @@ def test_a_kernel_that_hangs_ends_with_the_channel(account: Account, folder: Pat
     with pytest.raises(errors.LinkLost):
         add(account, env)
     # Long before the proof's own limit. (With a link and a kernel that has begun: test_interrupt_others.py.)
-    until(lambda: processes(account.uid) == [])
+    wait_until(lambda: processes(account.uid) == [])
     assert list(specs(account).iterdir()) == []
 
 
@@ -252,7 +248,7 @@ def test_what_is_not_the_accounts_to_change(account: Account, folder: Path) -> N
     env = build_environment(folder / "env", kind="venv")
     assert command(account, env) == (
         [],
-        f"you may not change {env.prefix}, which belongs to root: have ipywidgets>=8,<9 installed there",
+        f"you cannot change {env.prefix}, which belongs to root: ask its owner to install ipywidgets>=8,<9 there",
     )
     # A Python that also looks in ~/.local, as conda's do.
     (folder / "env/pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = true\n")
@@ -265,7 +261,7 @@ def test_what_is_not_the_accounts_to_change(account: Account, folder: Path) -> N
         done = subprocess.run([system, "-c", managed], check=True, capture_output=True, text=True)
         if Path(done.stdout.strip(), "EXTERNALLY-MANAGED").exists():
             whole = msgspec.structs.replace(env, prefix="/usr", kind="system", executable=str(system))
-            assert command(account, whole)[1].startswith("you may not change /usr")
+            assert command(account, whole)[1].startswith("you cannot change /usr")
 
 
 def test_only_the_command_that_was_shown_is_run(account: Account, folder: Path) -> None:
@@ -280,7 +276,7 @@ def test_only_the_command_that_was_shown_is_run(account: Account, folder: Path) 
         repair.run(account, plan, on_line=lambda line: None)
 
 
-def test_a_kernel_starts_where_there_is_no_timeout_program(account: Account, folder: Path) -> None:
+def test_a_kernel_starts_without_the_program_timeout(account: Account, folder: Path) -> None:
     programs = folder / "bin"
     programs.mkdir()
     for name in {path.name for place in ("/usr/bin", "/bin") for path in Path(place).iterdir()} - {"timeout"}:

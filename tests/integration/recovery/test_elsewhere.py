@@ -1,4 +1,4 @@
-"""The computer sleeps and wakes in another network; the host's name leads elsewhere once the VPN is there."""
+"""The computer wakes in another network; the host's name resolves differently once the VPN is up."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import pytest
 
 from jupyman.local import daemon_file
 from tests.bed import Bed, Cli, Network, Sshd, private_home, wait_until
-from tests.integration.aftermath import no_traceback
-from tests.integration.notebooks import Kernel, now
+from tests.bed.aftermath import no_traceback
+from tests.bed.notebooks import Kernel, now
 
 NAME = "gpu.lab.jupyman.invalid"  # RFC 6761: no name server knows it
 # In a mount namespace of its own, so that this computer's files stay as they are.

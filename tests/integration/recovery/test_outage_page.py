@@ -1,14 +1,14 @@
-"""While the link is away: the port stays, a page gets our page, an API call hears 503, anything else waits."""
+"""During an outage the port stays bound: a page gets our page, an API call gets 503, anything else waits."""
 
 from __future__ import annotations
 
-import http.client
 import socket
 from collections.abc import Iterator
 
 import pytest
 
 from tests.bed import Bed, Cli, Sshd, User, private_home, wait_until
+from tests.bed.http import get_page
 
 
 @pytest.fixture
@@ -27,16 +27,6 @@ def up(sshd: Sshd) -> Iterator[tuple[Cli, int]]:
         yield cli, int(made.json["forwards"][0]["local"].rsplit(":", 1)[1])
 
 
-def get(port: int, path: str, accept: str) -> tuple[int, dict[str, str], str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=15)
-    try:
-        connection.request("GET", path, headers={"Accept": accept})
-        answer = connection.getresponse()
-        return answer.status, dict(answer.getheaders()), answer.read().decode()
-    finally:
-        connection.close()
-
-
 def link_state(cli: Cli) -> str:
     state: str = cli("ps", "--json").json["sessions"][0]["link"]["state"]
     return state
@@ -47,12 +37,12 @@ def test_the_port_answers_while_the_host_cannot(up: tuple[Cli, int], sshd: Sshd,
     cli, port = up
     sshd.stop()
     wait_until(lambda: link_state(cli) == "reconnecting", what="the loss of the link")
-    status, fields, body = get(port, "/lab", "text/html")
+    status, fields, body = get_page(port, "/lab", "text/html")
     assert (status, fields["Retry-After"]) == (503, "2")
     assert "server1" in body
     assert "Server last seen alive" in body
     assert 'http-equiv="refresh"' in body
-    status, _, body = get(port, "/api/kernels", "application/json")
+    status, _, body = get_page(port, "/api/kernels", "application/json")
     assert status == 503
     assert "message" in body
     with socket.create_connection(("127.0.0.1", port), 5) as waits:
@@ -63,10 +53,10 @@ def test_the_port_answers_while_the_host_cannot(up: tuple[Cli, int], sshd: Sshd,
         wait_until(lambda: link_state(cli) == "up", what="the return of the link")
         waits.sendall(b"Connection: close\r\n\r\n")
         assert waits.recv(1024).startswith(b"HTTP/1.1 200")
-    assert get(port, "/api", "*/*")[0] == 200
+    assert get_page(port, "/api", "*/*")[0] == 200
 
 
-def test_a_server_that_ended_is_said_in_the_browser(up: tuple[Cli, int], user: User) -> None:
+def test_the_browser_shows_that_the_server_has_ended(up: tuple[Cli, int], user: User) -> None:
     cli, port = up
     [session] = cli("ps", "--json").json["sessions"]
     user.run("kill", "-9", str(session["server"]["pid"]))
@@ -75,7 +65,7 @@ def test_a_server_that_ended_is_said_in_the_browser(up: tuple[Cli, int], user: U
         return bool(cli("ps", "--json").json["sessions"][0]["state"] == "exited")
 
     wait_until(ended, what="the notice of the server's end", timeout=30)
-    status, _, body = get(port, "/lab", "text/html")
+    status, _, body = get_page(port, "/lab", "text/html")
     assert status == 503
     assert "the server has ended" in body
     assert "jupyman up server1" in body

@@ -1,4 +1,4 @@
-"""One daemon with many links, forwards and connections; and with more files than a process may have by default."""
+"""One daemon with many links, forwards and connections, and with more files than the default limit."""
 
 from __future__ import annotations
 

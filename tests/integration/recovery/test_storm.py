@@ -29,8 +29,9 @@ from jupyman.client import Client
 from jupyman.demo.cell import CellKernel
 from jupyman.local import daemon_file
 from tests.bed import Bed, Cli, Network, Sshd, User, private_home, wait_until
-from tests.integration.aftermath import no_traceback
-from tests.integration.notebooks import quiet_ports, up
+from tests.bed.aftermath import no_traceback
+from tests.bed.notebooks import up
+from tests.bed.ports import free_ports
 
 ROUNDS = int(os.environ.get("JUPYMAN_STORM_ROUNDS", "7"))
 SEED = int(os.environ.get("JUPYMAN_STORM_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
@@ -209,7 +210,7 @@ def storm(fresh_bed: Bed) -> Iterator[Storm]:
     with Network() as network, fresh_bed.start_sshd(network=network) as sshd, private_home() as home:
         cli = Cli(home, sshd.ssh_config)
         # A port that nobody takes while the daemon is dead.
-        up(cli, "server1", "--no-browser", "--local-port", str(quiet_ports(1)[0]))
+        up(cli, "server1", "--no-browser", "--local-port", str(free_ports(1)[0]))
         with Watch(cli) as watch:
             yield Storm(cli, sshd, network, fresh_bed.user("bash"), watch)
 

@@ -1,4 +1,4 @@
-"""What a session outlives: the end of the daemon, the link, the host's sshd, a reboot here, a broken state file."""
+"""A session outlives the daemon, the link, the host's sshd, a reboot here, and a broken state file."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 
 from jupyman.local import daemon_file
 from tests.bed import Bed, Cli, Sshd, User, wait_until
-from tests.integration.aftermath import no_traceback, servers
-from tests.integration.notebooks import Kernel, a_session, answers, local_port, now, up
+from tests.bed.aftermath import no_traceback, servers
+from tests.bed.notebooks import Kernel, a_session, answers, local_port, now, up
 
 Session = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""A host that asks for a code: after a lost link one attempt, one notice, and nothing more until its user is there."""
+"""A host that requests a code: after a lost link one attempt and one notice, and no more until its user is there."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from tests.bed import Bed, Cli, Ran, Sshd, User, private_home, wait_until
+from tests.bed.aftermath import no_traceback, says
 from tests.bed.codes import OPTIONS, Codes, one_time_codes
-from tests.integration.aftermath import no_traceback, says
-from tests.integration.notebooks import Kernel, local_port, now, quiet_ports
-from tests.integration.recovery.test_outage_page import get
-from tests.integration.terminal import Terminal
+from tests.bed.http import get_page
+from tests.bed.notebooks import Kernel, local_port, now
+from tests.bed.ports import free_ports
+from tests.bed.terminal import Terminal
 
 
 @dataclass
@@ -67,10 +68,10 @@ def needs_auth(cli: Cli) -> bool:
     return bool(now(cli)["link"]["state"] == "needs-auth")
 
 
-def test_a_lost_link_asks_its_user_once_and_goes_on(gate: Gate, user: User) -> None:
+def test_after_a_lost_link_the_user_is_asked_once(gate: Gate, user: User) -> None:
     cli = gate.cli
     up = ("up", "server1", "--no-browser")
-    tunnel = ("tunnel", f"{quiet_ports(1)[0]}:1", "--host", "server1")
+    tunnel = ("tunnel", f"{free_ports(1)[0]}:1", "--host", "server1")
     first = gate.codes.new()
     ran = gate.run(*up, answers=[first])
     assert ran.rc == 0, ran
@@ -122,7 +123,7 @@ def a_night(gate: Gate, made: dict[str, Any]) -> None:
         assert len(told) == 1, listed
         assert told[0].startswith("server1: "), listed
         assert told[0].endswith("(jupyman up server1)"), listed
-    status, _, page = get(local_port(made), "/lab", "text/html")
+    status, _, page = get_page(local_port(made), "/lab", "text/html")
     assert status == 503
     assert "the host asks for a login" in page
     assert "jupyman up server1" in page

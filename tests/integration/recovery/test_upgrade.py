@@ -1,4 +1,4 @@
-"""A new version of jupyman beside a daemon of the old one: it takes over, and no server notices."""
+"""A new version of jupyman beside a daemon of the old one replaces it, and the servers go on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def other_version(folder: Path, version: str) -> dict[str, str]:
     return {"PYTHONPATH": str(folder)}
 
 
-def test_a_new_version_takes_over_from_the_old_daemon(cli: Cli, tmp_path: Path) -> None:
+def test_a_new_version_replaces_the_old_daemon(cli: Cli, tmp_path: Path) -> None:
     old = other_version(tmp_path, OLD)
     made = cli("up", "server1", "--no-browser", "--json", env=old)
     assert made.rc == 0, made

@@ -1,4 +1,4 @@
-"""Attacks by another account of the host or of this computer, and by a hostile host, that once went through."""
+"""Attacks that once succeeded: by another account of the host or of this computer, and by a hostile host."""
 
 from __future__ import annotations
 
@@ -6,20 +6,18 @@ import contextlib
 import http.client
 import json
 import os
-import random
 import shutil
 import socket
 import stat
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from jupyman import __version__, api, config, errors, paths, remote
+from jupyman import __version__, api, config, errors, paths
 from jupyman.cli.options import offer
 from jupyman.client import Client
 from jupyman.core.runtime.progress import step
@@ -31,63 +29,13 @@ from jupyman.ssh.config.ssh_g import HostConfig
 from jupyman.ssh.exec import command
 from jupyman.ssh.login import auth
 from tests import fakes
-from tests.integration.account import (
-    Account,
-    build_environment,
-    new_account,
-    processes,
-    public_folder,
-    session_dir,
-    wish,
-)
+from tests.bed.launches import build_environment, launch_spec, session_dir
+from tests.bed.local_account import Account, processes, public_folder
+from tests.integration.security.neighbour import PLAIN, Neighbour, functions
 
-PLAIN = {"PATH": "/usr/bin:/bin"}  # other accounts may not be able to run the Python of these tests
 NOWHERE = Environment(
     name="x", prefix="/nonexistent", kind="venv", python=None, jupyter=None, ipykernel=None, torch=None
 )
-
-
-class Neighbour:
-    """Another account; what it starts is ended with the test."""
-
-    def __init__(self, uid: int, stack: contextlib.ExitStack) -> None:
-        self.uid = uid
-        self._stack = stack
-
-    def start(self, code: str) -> Callable[[], str]:
-        """Run Python as the neighbour until it says a line; return what reads its next one."""
-        words = ["setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups", "python3", "-c", code]
-        process = self._stack.enter_context(
-            subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd="/", env=PLAIN)
-        )
-        self._stack.callback(process.kill)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        return process.stdout.readline
-
-    def owns(self, *places: Path) -> None:
-        for path in places:
-            os.lchown(path, self.uid, self.uid)
-
-
-@pytest.fixture
-def neighbour() -> Iterator[Neighbour]:
-    if os.getuid() != 0:
-        pytest.skip("only root can be two users")
-    with contextlib.ExitStack() as stack:
-        yield Neighbour(random.randrange(3_000_000, 4_000_000), stack)
-
-
-@pytest.fixture
-def account() -> Iterator[Account]:
-    with new_account() as fresh:
-        yield fresh
-
-
-def functions(account: Account, text: str, name: str = "lib/server") -> list[str]:
-    """Run sh text behind the functions of lib/common.sh and one more script; return its lines."""
-    script = f"{{\nJM_MARK=jm\n{remote.script('lib/common')}\n{remote.script(name)}\n{text}\n}}\n"
-    return account.run(script, timeout=30).stdout.decode().splitlines()
 
 
 # --- on the host: the private socket ------------------------------------------------------------------------------
@@ -95,7 +43,7 @@ def functions(account: Account, text: str, name: str = "lib/server") -> list[str
 
 def test_what_a_neighbour_does_about_the_socket(account: Account, neighbour: Neighbour) -> None:
     with public_folder() as folder:
-        running = nohup.launch(account, wish(build_environment(folder / "stack"), sock=True))
+        running = nohup.launch(account, launch_spec(build_environment(folder / "stack"), sock=True))
     assert running.sock is not None
     path = Path(running.sock)
     # Names of sockets may hold line breaks, and /proc/net/unix prints them. He knows the inodes that are seen there.
@@ -163,7 +111,7 @@ def test_state_in_a_directory_of_a_neighbour_is_refused(account: Account, neighb
     state.chmod(0o777)
     neighbour.owns(state)
     with pytest.raises(errors.NotOurs, match="another user can change"):
-        nohup.launch(account, wish(NOWHERE))
+        nohup.launch(account, launch_spec(NOWHERE))
     assert list(state.iterdir()) == []
 
 
@@ -178,7 +126,7 @@ def test_a_file_system_that_keeps_no_modes_is_refused(account: Account) -> None:
     for path in (folder, *list(folder.parents)[:4]):
         os.chown(path, account.uid, -1)
     with pytest.raises(errors.NotOurs, match="stays open"):
-        nohup.launch(account, wish(NOWHERE))
+        nohup.launch(account, launch_spec(NOWHERE))
 
 
 def test_only_what_mktemp_made_is_a_runtime_directory(account: Account) -> None:
@@ -207,7 +155,7 @@ def test_a_lock_is_never_computed_with(account: Account, shell: str) -> None:
         for path in (lock, *list(lock.parents)[:5], lock / "owner"):
             os.chown(path, account.uid, -1)
         with pytest.raises(errors.EnvironmentMissing):
-            nohup.launch(account, wish(NOWHERE))
+            nohup.launch(account, launch_spec(NOWHERE))
         living.kill()
     assert not pwned.exists()
 
@@ -246,7 +194,7 @@ def go(port: int, code: str) -> int:
         return connection.getresponse().status
 
 
-def test_who_reads_the_browsers_command_line_gets_nothing(tmp_path: Path, neighbour: Neighbour) -> None:
+def test_the_browsers_command_line_is_useless_to_another_user(tmp_path: Path, neighbour: Neighbour) -> None:
     with fakes.serving(tmp_path) as daemon:
         daemon.backend.codes["seen"] = fakes.SECRET_URL
         read = neighbour.start(
@@ -273,7 +221,7 @@ def impostor(neighbour: Neighbour, path: Path) -> int:
 
 
 @pytest.mark.parametrize("whose", ["ours", "his"])
-def test_who_stands_in_for_the_daemon_gets_no_word(tmp_path: Path, neighbour: Neighbour, whose: str) -> None:
+def test_an_impostor_of_the_daemon_receives_no_request(tmp_path: Path, neighbour: Neighbour, whose: str) -> None:
     with public_folder() as folder:
         heard = folder / "heard"
         heard.touch()
@@ -366,7 +314,7 @@ def test_a_line_without_end_is_cut() -> None:
     assert [len(line) for line in told] == [command.LINE, 5]
 
 
-def test_a_hosts_question_says_whose_it_is() -> None:
+def test_a_hosts_question_names_the_host() -> None:
     asked: list[str] = []
 
     def ask(kind: str, text: str) -> str:

@@ -1,4 +1,4 @@
-"""What a third look as an attacker found: another account of the host, and a host that is hostile."""
+"""Further attacks that once succeeded: by another account of the host, and by a hostile host."""
 
 from __future__ import annotations
 
@@ -32,10 +32,9 @@ from jupyman.ssh.config.ssh_g import HostConfig
 from jupyman.ssh.exec import command
 from jupyman.ssh.login import route
 from jupyman.tools.host import sockets
-from tests.integration.account import Account, alive, build_environment, public_folder
-from tests.integration.security.test_attacks import Neighbour, functions
-from tests.integration.security.test_attacks import account as account  # noqa: PLC0414 - a fixture
-from tests.integration.security.test_attacks import neighbour as neighbour  # noqa: PLC0414 - a fixture
+from tests.bed.launches import build_environment
+from tests.bed.local_account import Account, alive, public_folder
+from tests.integration.security.neighbour import Neighbour, functions
 
 RUNTIME = "/tmp/jm-abcdef"
 
@@ -82,7 +81,7 @@ def test_an_environment_that_a_neighbour_made_in_a_shared_conda_is_chosen_by_nam
         os.chown(shared / "envs", 0, 0)
         shutil.rmtree(own.prefix)
         look = probe.probe(account, "host", depth="launch")
-        with pytest.raises(errors.JupyterMissing, match="made by another user"):
+        with pytest.raises(errors.JupyterMissing, match="which another user made"):
             probe.choose(look, None, None, "lab")
 
 
@@ -215,7 +214,7 @@ def test_no_answer_takes_hours_to_read() -> None:
     assert len(probe.read(Facts([*environments, *[("on_path", "/y")] * 40_000]), "host").environments) == 2000
 
 
-def test_what_a_host_says_in_the_daemons_log_drives_no_terminal() -> None:
+def test_a_hosts_text_in_the_daemons_log_has_no_control_characters() -> None:
     # Its reason for refusing a forward is in our error, and that in the log.
     said = "forwarding-refused: sshd: \x1b]0;pwned\x07\x9b2J\u202e größe"
     record = logging.LogRecord("n", logging.INFO, "f", 1, "%s", (said,), None)

@@ -1,88 +1,29 @@
-"""Another account of this computer and what is ours on it: forwards, the daemon's port, ports of the host."""
+"""Connections of another account: to our forwards and cookies, and of ours to its ports on the host."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jupyman import __version__, api, errors, paths
-from jupyman.client import Client
-from jupyman.local import daemon_file, peer
-from tests import fakes
 from tests.bed import Bed, Cli, User, wait_until
-from tests.integration.notebooks import answers, local_port, quiet_ports, token
-from tests.integration.ssh.test_tunnel import kill_daemon, local, reader, spoken
-from tests.integration.terminal import Terminal
+from tests.bed.notebooks import answers, local_port, token
+from tests.bed.ports import free_ports
+from tests.bed.terminal import Terminal
+from tests.bed.tunnels import kill_daemon, local, reader, spoken
+from tests.integration.security.other_user import hit, said_by
 
 pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or os.getuid() != 0, reason="whose a connection is: Linux tells; only root can be two users"
+    sys.platform != "linux" or os.getuid() != 0, reason="the owner of a connection is known on Linux only; needs root"
 )
-
-PASSWORD = "correct horse"
-# Run as the neighbour: say something to a port, read what comes; "end" is an end or a reset.
-SPEAK = """
-import socket, sys
-c = socket.socket()
-c.settimeout(20)
-c.connect(("127.0.0.1", int(sys.argv[1])))
-try:
-    c.sendall(sys.argv[2].encode())
-    c.shutdown(socket.SHUT_WR)
-    print(c.recv(9999).decode())
-except OSError:
-    print()
-"""
-# Likewise: connect, send and be gone, so that nobody can tell any more whose it was.
-HIT = """
-import socket, sys
-for _ in range(200):
-    c = socket.socket()
-    c.connect(("127.0.0.1", int(sys.argv[1])))
-    try:
-        c.send(sys.argv[2].encode())
-    except OSError:
-        pass
-    c.close()
-"""
-# Likewise: have this very port as soon as it is free, write all that is heard to a file, and answer each with a text.
-STAND_IN = """
-import socket, sys, time
-while True:
-    try:
-        s = socket.create_server(("127.0.0.1", int(sys.argv[1])))
-        break
-    except OSError:
-        time.sleep(0.01)
-print("ready", flush=True)
-while True:
-    c, _ = s.accept()
-    c.settimeout(10)
-    try:
-        heard = c.recv(9999)
-        with open(sys.argv[2], "ab") as file:
-            file.write(heard)
-        c.sendall(sys.argv[3].encode())
-        c.shutdown(socket.SHUT_WR)
-        with open(sys.argv[2], "ab") as file:
-            while heard:
-                heard = c.recv(9999)
-                file.write(heard)
-    except OSError:
-        pass
-    c.close()
-"""
 
 
 @pytest.fixture
@@ -95,36 +36,12 @@ def neighbour(bed: Bed) -> User:
     return bed.user("other")
 
 
-def said_by(user: User, port: int, text: str = "hello") -> str:
-    return user.run("python3", "-c", SPEAK, str(port), text).stdout.strip()
-
-
-def hit(user: User, port: int, text: str) -> None:
-    done = user.run("python3", "-c", HIT, str(port), text)
-    assert done.returncode == 0, done.stderr
-
-
-@contextlib.contextmanager
-def standing_in(user: User, port: int, reply: str, then: Callable[[], None]) -> Iterator[Path]:
-    """Let the neighbour have a port as soon as `then` has freed it; yield the file of what he hears."""
-    heard = user.put("heard", "")
-    words = ("python3", "-c", STAND_IN, str(port), str(heard), reply)
-    with user.start(*words, stdout=subprocess.PIPE) as process:
-        try:
-            then()
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-            yield heard
-        finally:
-            process.kill()
-
-
 # --- forwards -----------------------------------------------------------------------------------------------------
 
 
 def test_a_forward_is_for_this_user_only_unless_it_is_shared(cli: Cli, neighbour: User) -> None:
     with reader() as remote:
-        [here] = quiet_ports(1)
+        [here] = free_ports(1)
         assert cli("tunnel", f"{here}:{remote}", "server1").rc == 0
         assert said_by(neighbour, here) == ""
         assert spoken(here) == b"HELLO"  # as root, who is this user
@@ -147,7 +64,7 @@ def test_a_forward_is_for_this_user_only_unless_it_is_shared(cli: Cli, neighbour
         assert said_by(neighbour, here) == ""
 
 
-def test_who_connects_sends_and_is_gone_is_not_heard(cli: Cli, neighbour: User) -> None:
+def test_data_of_another_user_that_closes_at_once_is_dropped(cli: Cli, neighbour: User) -> None:
     heard: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -162,7 +79,7 @@ def test_who_connects_sends_and_is_gone_is_not_heard(cli: Cli, neighbour: User) 
 
         thread = threading.Thread(target=listen)
         thread.start()
-        [here] = quiet_ports(1)
+        [here] = free_ports(1)
         assert cli("tunnel", f"{here}:{server.getsockname()[1]}", "server1").rc == 0
         hit(neighbour, here, "x")
         assert spoken(here, b"end") == b""
@@ -170,7 +87,9 @@ def test_who_connects_sends_and_is_gone_is_not_heard(cli: Cli, neighbour: User) 
     assert heard == [b"end"]
 
 
-def test_a_sessions_cookie_is_of_no_use_to_another_user_and_share_lets_him_in(cli: Cli, bed: Bed, user: User) -> None:
+def test_a_sessions_cookie_is_useless_to_another_user_unless_the_forward_is_shared(
+    cli: Cli, bed: Bed, user: User
+) -> None:
     del user  # a home to start in
     neighbour = bed.user("other")
     made = cli("up", "server1", "--no-browser", "--json", timeout=120)
@@ -210,124 +129,11 @@ def test_a_sessions_cookie_is_of_no_use_to_another_user_and_share_lets_him_in(cl
         assert cli("ps", "--json").json["sessions"][0]["forwards"][0]["share"] is (status == "200\n")
 
 
-# --- the daemon's port --------------------------------------------------------------------------------------------
-
-
-def test_the_daemon_hears_nobody_else(tmp_path: Path, neighbour: User) -> None:
-    with fakes.serving(tmp_path) as daemon:
-        daemon.backend.codes["seen"] = fakes.SECRET_URL
-        bearer = f"Authorization: Bearer {fakes.TOKEN}\r\n"
-        for path in ("/go?code=seen", f"/v1/prove?nonce={'0' * 32}", "/v1/hello"):
-            head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{daemon.port}\r\n{bearer}\r\n"
-            assert said_by(neighbour, daemon.port, head) == ""
-        hit(neighbour, daemon.port, f"GET /go?code=seen HTTP/1.1\r\nHost: 127.0.0.1:{daemon.port}\r\n\r\n")
-        run = json.dumps({"request": {"op": "url"}})
-        head = f"POST /v1/run HTTP/1.1\r\nHost: 127.0.0.1:{daemon.port}\r\n{bearer}Content-Length: {len(run)}\r\n\r\n"
-        hit(neighbour, daemon.port, head + run)
-        assert daemon.run("ps").status == 0
-        assert [type(one) for one in daemon.backend.requests] == [api.PsRequest]
-        assert "seen" in daemon.backend.codes
-
-
-def reply(status: str, body: str) -> str:
-    return f"HTTP/1.1 {status}\r\nX-Jupyman-Version: {__version__}\r\nContent-Length: {len(body)}\r\n\r\n{body}"
-
-
-HELLO = json.dumps({"version": __version__, "pid": os.getpid(), "busy": 0})
-AS_OLD = reply("401 Unauthorized", "{}") + reply("200 OK", HELLO)
-
-
-@pytest.mark.parametrize("answer", [reply("200 OK", HELLO), AS_OLD], ids=["as ours", "as one of 0.1.0"])
-@pytest.mark.parametrize("known", [True, False], ids=["Linux", "nobody knows whose"])
-def test_who_takes_the_daemons_port_at_a_question_hears_no_answer(
-    tmp_path: Path, neighbour: User, monkeypatch: pytest.MonkeyPatch, known: bool, answer: str
-) -> None:
-    if not known:
-        monkeypatch.setattr(peer, "stranger", lambda *_: None)
-        monkeypatch.setattr("jupyman.client.foreign_listener", lambda *_: False)
-    with contextlib.ExitStack() as stack:
-        serving = contextlib.ExitStack()
-        daemon = serving.enter_context(fakes.serving(tmp_path))
-        stack.callback(serving.close)
-
-        def work(request: api.Up, operation: api.Operation) -> Any:
-            del request
-            return operation.ask(api.Prompt(id="", kind="secret", text="Password:"))
-
-        daemon.backend.scripts[api.Up] = work
-        heard: list[Path] = []
-
-        def type_it(event: api.AnyEvent) -> str:
-            assert isinstance(event, api.Prompt)
-            heard.append(stack.enter_context(standing_in(neighbour, daemon.port, answer, serving.close)))
-            return PASSWORD
-
-        client = Client(paths.find({"JUPYMAN_HOME": str(tmp_path)}), api.ClientContext(interactive=True))
-        with pytest.raises(errors.DaemonUnavailable):
-            client.run(api.Up(), type_it, start=False)
-        text = heard[0].read_text()
-    assert PASSWORD not in text
-    assert fakes.TOKEN not in text
-    assert text == "" if known else text.startswith("GET /v1/prove?nonce=")
-
-
-def test_a_password_typed_after_the_daemons_death_reaches_nobody(bed: Bed, user: User, cli: Cli) -> None:
-    neighbour = bed.user("other")
-    user.set_password(PASSWORD)
-    options = ("UsePAM yes", "KbdInteractiveAuthentication yes", "PubkeyAuthentication no")
-    with bed.start_sshd(*options) as sshd:
-        cli.ssh_config = sshd.ssh_config
-        with Terminal(cli, "up", "server1", "--no-browser") as terminal:
-            terminal.expect("Password: ")
-            found = daemon_file.read(cli.home / "run" / "daemon.json")
-            assert found is not None
-            # The pid is another process of ours by now, so that the file looks as good as before.
-            (cli.home / "run" / "daemon.json").write_text(
-                (cli.home / "run" / "daemon.json").read_text().replace(str(found.pid), str(os.getpid()), 1)
-            )
-
-            def die() -> None:
-                os.kill(found.pid, signal.SIGKILL)
-
-            body = json.dumps({"version": __version__, "pid": found.pid, "busy": 0})
-            with standing_in(neighbour, found.port, reply("200 OK", body), die) as heard:
-                terminal.type(f"{PASSWORD}\n")
-                ran = terminal.end()
-                assert heard.read_bytes() == b""
-    assert ran.rc == 40, ran
-    (cli.home / "run" / "daemon.json").unlink(missing_ok=True)
-
-
-def test_the_browser_is_not_sent_to_who_has_the_daemons_port_by_now(tmp_path: Path, neighbour: User) -> None:
-    with contextlib.ExitStack() as stack:
-        serving = contextlib.ExitStack()
-        daemon = serving.enter_context(fakes.serving(tmp_path))
-        stack.callback(serving.close)
-
-        def work(request: api.OpenCode, operation: api.Operation) -> Any:
-            operation.emit(api.Step(key="x", text="x", state="run"))
-            operation.emit(api.OpenBrowser(url="/go?code=once"))
-            return {"name": request.session}
-
-        daemon.backend.scripts[api.OpenCode] = work
-        seen: list[api.AnyEvent] = []
-
-        def see(event: api.AnyEvent) -> None:
-            seen.append(event)
-            if isinstance(event, api.Step):
-                stack.enter_context(standing_in(neighbour, daemon.port, "", serving.close))
-
-        client = Client(paths.find({"JUPYMAN_HOME": str(tmp_path)}), api.ClientContext())
-        with pytest.raises(errors.DaemonUnavailable):
-            client.run(api.OpenCode(), see, start=False)
-    assert [type(one) for one in seen] == [api.Step]
-
-
 # --- a port of another person's on the host -----------------------------------------------------------------------
 
 
 def test_a_forward_to_another_persons_port_is_asked_about(cli: Cli, neighbour: User) -> None:
-    [here] = quiet_ports(1)
+    [here] = free_ports(1)
     with neighbour.hold_port() as held:
         whose = f"port {held.port} on server1 is held by {neighbour.name} (uid {neighbour.uid})"
         refused = cli("tunnel", f"{here}:{held.port}", "server1", "--json")
@@ -344,7 +150,7 @@ def test_a_forward_to_another_persons_port_is_asked_about(cli: Cli, neighbour: U
             assert terminal.end().rc == 26
         # One that is refused keeps none of the others.
         with reader() as remote:
-            [other] = quiet_ports(1)
+            [other] = free_ports(1)
             assert cli("tunnel", f"{here}:{held.port}", f"{other}:{remote}", "server1").rc == 26
             assert [local(one) for one in cli("ps", "--json").json["forwards"]] == [other]
         with Terminal(cli, "tunnel", f"{here}:{held.port}", "server1") as terminal:
@@ -356,14 +162,14 @@ def test_a_forward_to_another_persons_port_is_asked_about(cli: Cli, neighbour: U
         kill_daemon(cli, here, other)
         assert len(cli("ps", "--json").json["forwards"]) == 2
         wait_until(lambda: answers(here), what="the forward's return")
-        said = cli("tunnel", f"{quiet_ports(1)[0]}:{held.port}", "-y", "server1")
+        said = cli("tunnel", f"{free_ports(1)[0]}:{held.port}", "-y", "server1")
         assert said.rc == 0, said
         assert whose in said.stderr
 
 
 @pytest.mark.parametrize("where", ["::1", "127.0.0.2"])
 def test_all_loopback_addresses_are_looked_at(cli: Cli, neighbour: User, where: str) -> None:
-    [here] = quiet_ports(1)
+    [here] = free_ports(1)
     held = neighbour.start(
         "python3",
         "-c",
@@ -382,8 +188,8 @@ def test_all_loopback_addresses_are_looked_at(cli: Cli, neighbour: User, where: 
         held.kill()
 
 
-def test_services_and_ports_of_nobody_are_not_asked_about(cli: Cli) -> None:
-    first, second, free = quiet_ports(3)
+def test_no_question_for_ports_of_services_and_free_ports(cli: Cli) -> None:
+    first, second, free = free_ports(3)
     # uid 1: a service's account, as a database has one.
     words = ["setpriv", "--reuid=1", "--regid=1", "--clear-groups", "python3", "-c"]
     code = "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); input()"
@@ -398,10 +204,10 @@ def test_services_and_ports_of_nobody_are_not_asked_about(cli: Cli) -> None:
     assert "nothing listens on" in ran.stderr
 
 
-def test_an_account_without_a_shell_forwards_and_hears_that_nobody_can_be_seen(bed: Bed, cli: Cli) -> None:
+def test_an_account_without_a_shell_can_forward_and_owners_are_unknown(bed: Bed, cli: Cli) -> None:
     with bed.start_sshd("ForceCommand /bin/false") as sshd, reader() as remote:
         cli.ssh_config = sshd.ssh_config
-        [here] = quiet_ports(1)
+        [here] = free_ports(1)
         ran = cli("tunnel", f"{here}:{remote}", "server1")
         assert ran.rc == 0, ran
         assert f"whose the program on port {remote} on server1 is cannot be seen" in ran.stderr

@@ -1,4 +1,4 @@
-"""Another user of this computer and the port that an open tab talks to: after `down`, and after the daemon's death."""
+"""The port of an open tab and another user of this computer: after `down`, and after the daemon's death."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ import pytest
 
 from jupyman.local import daemon_file
 from tests.bed import Bed, Cli, User, impostor, private_home, wait_until
+from tests.bed.aftermath import no_traceback
+from tests.bed.by_hand import by_hand
+from tests.bed.http import get
+from tests.bed.notebooks import Kernel, answers, local_port, now, quietly, served, token, up
 from tests.bed.old_stack import old_stack
-from tests.integration.account import get
-from tests.integration.aftermath import no_traceback
-from tests.integration.notebooks import Kernel, answers, local_port, now, quiet_ports, quietly, served, token, up
-from tests.integration.up.test_adopt import by_hand
+from tests.bed.ports import free_ports
 
 Session = dict[str, Any]
 # As a server binds: with SO_REUSEADDR.
@@ -115,7 +116,7 @@ def codes(session: Session) -> list[str]:
 # --- down -----------------------------------------------------------------------------------------------------------
 
 
-def test_after_down_nobody_else_gets_the_port_and_open_tabs_hear_from_us(cli: Cli, neighbour: User) -> None:
+def test_after_down_the_port_stays_ours_and_open_tabs_get_our_page(cli: Cli, neighbour: User) -> None:
     session = quietly(cli, "server1")
     port, kernel = local_port(session), Kernel(session)
     import websocket
@@ -174,7 +175,7 @@ def test_a_session_that_is_down_keeps_its_port_over_the_daemons_end_until_it_is_
 def test_an_up_that_fails_leaves_a_session_down_as_it_was(cli: Cli) -> None:
     session = quietly(cli, "server1")
     port = local_port(session)
-    [other] = quiet_ports(1)
+    [other] = free_ports(1)
     assert cli("down", "server1").rc == 0
     os.kill(session["server"]["pid"], signal.SIGSTOP)  # it does not answer, and the identity cannot be proven
     try:
@@ -194,7 +195,7 @@ def test_an_up_that_fails_leaves_a_session_down_as_it_was(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("finder", ["the next daemon", "up"])
-def test_what_a_neighbour_heard_on_the_port_of_a_dead_daemon_opens_nothing(
+def test_a_request_sent_to_the_port_of_a_dead_daemon_is_of_no_use_to_another_user(
     cli: Cli, neighbour: User, finder: str
 ) -> None:
     session = quietly(cli, "server1")
@@ -279,9 +280,9 @@ def test_a_port_that_another_program_of_ours_has_changes_no_token(cli: Cli) -> N
     assert codes(moved) == []
 
 
-def test_a_second_computer_learns_the_new_token(cli: Cli, second: Cli, neighbour: User) -> None:
+def test_a_second_computer_reads_the_new_token(cli: Cli, second: Cli, neighbour: User) -> None:
     session = quietly(cli, "server1")
-    there = up(second, "server1", "--local-port", str(quiet_ports(1)[0]))
+    there = up(second, "server1", "--local-port", str(free_ports(1)[0]))
     assert token(there) == token(session)
     go_on = neighbour.home / "go on"
     waits = f"import os, time\nwhile not os.path.exists({str(go_on)!r}): time.sleep(0.05)\nprint(6 * 7)"
@@ -307,7 +308,7 @@ def test_a_second_computer_learns_the_new_token(cli: Cli, second: Cli, neighbour
 
 def test_a_server_that_cannot_change_its_token_is_named(cli: Cli, neighbour: User, user: User) -> None:
     with by_hand(user) as mine:
-        [here] = quiet_ports(1)
+        [here] = free_ports(1)
         taken = up(cli, "server1", "--name", "mine", "--local-port", str(here))
         kill_daemon(cli)
         with listening(neighbour, here):

@@ -1,4 +1,4 @@
-"""A neighbour on the host wants to be taken for the user's Jupyter, where it listens on a port: he gets no byte."""
+"""Another account of the host listens in place of the user's Jupyter: it receives no byte."""
 
 from __future__ import annotations
 
@@ -12,27 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.bed import Bed, Cli, Network, Sshd, User, impostor, private_home, wait_until
+from tests.bed import Bed, Cli, Network, Sshd, User, impostor, wait_until
 
 PORT = 8888  # the host has a network of its own in these tests
-
-
-@pytest.fixture
-def network() -> Iterator[Network]:
-    with Network() as made:
-        yield made
-
-
-@pytest.fixture
-def sshd(fresh_bed: Bed, network: Network) -> Iterator[Sshd]:
-    with fresh_bed.start_sshd(network=network) as made:
-        yield made
-
-
-@pytest.fixture
-def cli(sshd: Sshd) -> Iterator[Cli]:
-    with private_home() as home:
-        yield Cli(home, sshd.ssh_config)
 
 
 class Impostor:
@@ -74,15 +56,15 @@ def play(users: Callable[[str], User], network: Network) -> Play:
     return start
 
 
-def up(cli: Cli, *options: str) -> dict[str, Any]:
-    made = cli("up", "server1", "--no-browser", "--json", *options)
+def up(far_cli: Cli, *options: str) -> dict[str, Any]:
+    made = far_cli("up", "server1", "--no-browser", "--json", *options)
     assert made.rc == 0, made
     found: dict[str, Any] = made.json
     return found
 
 
-def session(cli: Cli) -> dict[str, Any]:
-    found: dict[str, Any] = cli("ps", "--json").json["sessions"][0]
+def session(far_cli: Cli) -> dict[str, Any]:
+    found: dict[str, Any] = far_cli("ps", "--json").json["sessions"][0]
     return found
 
 
@@ -104,18 +86,18 @@ def local_port(one: dict[str, Any]) -> int:
     return int(one["forwards"][0]["local"].rsplit(":", 1)[1])
 
 
-def test_who_listens_first_is_passed_over(cli: Cli, play: Play) -> None:
+def test_another_users_listener_is_skipped(far_cli: Cli, play: Play) -> None:
     with play() as there:
         there.ready()
-        made = cli("up", "server1", "--no-browser", "--json", "--port", str(PORT))
+        made = far_cli("up", "server1", "--no-browser", "--json", "--port", str(PORT))
         assert made.rc == 0, made
         assert made.json["server"]["port"] != PORT
         assert "not yours" in made.stderr
         assert there.heard == b""
 
 
-def test_who_takes_the_port_between_look_and_start_is_passed_over(
-    cli: Cli, play: Play, user: User, fresh_bed: Bed
+def test_a_port_that_another_user_takes_before_the_start_is_skipped(
+    far_cli: Cli, play: Play, user: User, fresh_bed: Bed
 ) -> None:
     # The first look finds the port free; before the launch looks again, the neighbour has it. The launch runs mktemp
     # in between: a program in its place waits for him.
@@ -125,7 +107,7 @@ def test_who_takes_the_port_between_look_and_start_is_passed_over(
         "mktemp",
         f'#!/bin/sh\n: >{user.home}/reached\nwhile [ ! -e {held} ]; do sleep 0.02; done\nexec /usr/bin/mktemp "$@"\n',
     )
-    with cli.start("up", "server1", "--no-browser", "--json", "--port", str(PORT)) as started:
+    with far_cli.start("up", "server1", "--no-browser", "--json", "--port", str(PORT)) as started:
         wait_until((user.home / "reached").exists, what="the launch")
         with play() as there:
             there.ready()
@@ -136,47 +118,47 @@ def test_who_takes_the_port_between_look_and_start_is_passed_over(
             assert there.heard == b""
 
 
-def test_who_takes_the_port_of_a_dead_server_while_the_link_is_away(
-    cli: Cli, play: Play, sshd: Sshd, user: User
+def test_another_users_listener_on_the_port_of_a_dead_server_during_an_outage(
+    far_cli: Cli, play: Play, far_sshd: Sshd, user: User
 ) -> None:
-    made = up(cli, "--port", str(PORT))
+    made = up(far_cli, "--port", str(PORT))
     assert made["server"]["port"] == PORT
-    sshd.stop()
-    wait_until(lambda: session(cli)["link"]["state"] == "reconnecting", what="the loss of the link")
+    far_sshd.stop()
+    wait_until(lambda: session(far_cli)["link"]["state"] == "reconnecting", what="the loss of the link")
     user.run("kill", "-9", str(made["server"]["pid"]))
     with play() as there:
         there.ready()
-        sshd.start()
-        wait_until(lambda: session(cli)["state"] == "exited", what="word of the end", timeout=40)
+        far_sshd.start()
+        wait_until(lambda: session(far_cli)["state"] == "exited", what="word of the end", timeout=40)
         status, body = browse(local_port(made))
         assert status == 503
         assert "has ended" in body
         assert there.heard == b""
         # Nor does starting it again lead anybody there.
-        assert up(cli)["server"]["port"] != PORT
+        assert up(far_cli)["server"]["port"] != PORT
         assert there.heard == b""
 
 
-def test_a_server_whose_port_was_taken_is_not_called_running(cli: Cli, play: Play, user: User) -> None:
-    made = up(cli, "--port", str(PORT))
+def test_a_server_whose_port_was_taken_is_not_called_running(far_cli: Cli, play: Play, user: User) -> None:
+    made = up(far_cli, "--port", str(PORT))
     with play() as there:
         # He waits for his chance, and gets the port in the moment in which the server dies.
         user.run("kill", "-9", str(made["server"]["pid"]))
         there.ready()
-        wait_until(lambda: session(cli)["state"] == "exited", what="word of the end", timeout=40)
+        wait_until(lambda: session(far_cli)["state"] == "exited", what="word of the end", timeout=40)
         heard = there.heard
         assert browse(local_port(made))[0] == 503
         assert there.heard == heard == b""
 
 
-def test_on_a_private_socket_there_is_nothing_to_take(cli: Cli, play: Play, user: User) -> None:
-    made = up(cli)
+def test_on_a_private_socket_there_is_nothing_to_take(far_cli: Cli, play: Play, user: User) -> None:
+    made = up(far_cli)
     assert made["server"]["port"] is None
     assert made["forwards"][0]["remote"].startswith("unix:/tmp/jm-")
     with play() as there:
         there.ready()
         user.run("kill", "-9", str(made["server"]["pid"]))
         assert browse(local_port(made))[0] in {0, 503}
-        wait_until(lambda: session(cli)["state"] == "exited", what="word of the end", timeout=40)
+        wait_until(lambda: session(far_cli)["state"] == "exited", what="word of the end", timeout=40)
         assert browse(local_port(made))[0] == 503
         assert there.heard == b""

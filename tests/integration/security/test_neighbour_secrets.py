@@ -1,4 +1,4 @@
-"""A neighbour with an account on the host looks for the token wherever he may look; the user looks through the logs."""
+"""The token is in no place that another account of the host can read, and in none of the user's logs."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_only_private_files_and_folders_were_made(whole: tuple[Cli, dict[str, An
             assert path.stat().st_mode & 0o077 == 0, path
 
 
-def test_the_shell_history_knows_nothing(whole: tuple[Cli, dict[str, Any], str], bed: Bed) -> None:
+def test_nothing_gets_into_the_shell_history(whole: tuple[Cli, dict[str, Any], str], bed: Bed) -> None:
     _, _, token = whole
     user = bed.user("bash")
     found = subprocess.run(

@@ -1,4 +1,4 @@
-"""JupyterLab's debugger lets in whoever connects to its port: off where others have accounts, named where it is on."""
+"""JupyterLab's debugger accepts every connection: off if others have accounts, reported while it is on."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import pytest
 
 from jupyman.demo.cell import CellKernel
 from tests.bed import Bed, Cli, User, wait_until
+from tests.bed.by_hand import by_hand
+from tests.bed.http import get
+from tests.bed.notebooks import local_port, now, token, up
 from tests.bed.old_stack import old_stack
-from tests.integration.account import get
-from tests.integration.notebooks import local_port, now, token, up
-from tests.integration.up.test_adopt import by_hand
 
 # Run as the neighbour: speak the Debug Adapter Protocol to each port, attach, and evaluate an expression.
 ATTACK = r"""
@@ -126,9 +126,7 @@ def problems(answer: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize(("stack", "app"), [("new", "lab"), ("old", "lab"), ("old", "notebook")])
-def test_no_debugger_opens_a_port_where_others_have_accounts(
-    cli: Cli, bed: Bed, user: User, stack: str, app: str
-) -> None:
+def test_no_debugger_opens_a_port_if_others_have_accounts(cli: Cli, bed: Bed, user: User, stack: str, app: str) -> None:
     bed.user("other")
     env = str(old_stack()) if stack == "old" else "lab"
     session = up(cli, "server1", "--env", env, "--app", app)
@@ -154,7 +152,7 @@ def test_no_debugger_opens_a_port_where_others_have_accounts(
         assert [one for one in problems if one["code"] != "stranger-refused"] == []
 
 
-def test_a_debugger_that_the_user_asks_for_is_named_while_its_port_is_open(cli: Cli, bed: Bed, user: User) -> None:
+def test_a_requested_debugger_is_reported_while_its_port_is_open(cli: Cli, bed: Bed, user: User) -> None:
     cli.home.mkdir(exist_ok=True)
     (cli.home / "config.toml").write_text("[defaults]\ndebugger = false\n[hosts.server1]\ndebugger = true\n")
     session = up(cli, "server1", "--env", "lab")

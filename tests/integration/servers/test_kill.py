@@ -1,4 +1,4 @@
-"""`jupyman kill`: it ends what is meant, after a question, and never anything else."""
+"""`jupyman kill`: ends its targets after a question, and nothing else."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import psutil
 import pytest
 
 from tests.bed import Bed, Cli, User, wait_until
-from tests.integration.account import get
-from tests.integration.aftermath import nothing_left
-from tests.integration.notebooks import quiet_ports
-from tests.integration.terminal import Terminal
+from tests.bed.aftermath import nothing_left
+from tests.bed.http import get
+from tests.bed.ports import free_ports
+from tests.bed.terminal import Terminal
 
 # Listens on a free port, says which, and takes no notice of SIGTERM.
 STUBBORN = """
@@ -76,7 +76,7 @@ def test_enter_alone_and_ctrl_c_end_nothing(cli: Cli, bed: Bed) -> None:
         assert alive(held.pid)
 
 
-def test_without_a_terminal_it_must_be_told_yes(cli: Cli, bed: Bed) -> None:
+def test_without_a_terminal_yes_is_required(cli: Cli, bed: Bed) -> None:
     with bed.user().hold_port() as held:
         ran = cli("kill", f"server1:{held.port}", input="y\n")
         assert ran.rc == 2, ran
@@ -180,7 +180,7 @@ def test_what_is_no_target_is_refused_before_anything_is_touched(cli: Cli, targe
 
 def up(cli: Cli, *words: str) -> tuple[int, int, str]:
     """Start a session on a bare Jupyter Server; return its port, its pid and its address here."""
-    [port] = quiet_ports(1)
+    [port] = free_ports(1)
     ran = cli("up", "server1", "--app", "server", "--port", str(port), "--json", *words)
     assert ran.rc == 0, ran
     session = ran.json

@@ -1,4 +1,4 @@
-"""`kill` asks before it ends kernels at work; of several targets or hosts one failure hides no other."""
+"""`kill` asks before it ends busy kernels; the failure of one target or host hides no other."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ import psutil
 import pytest
 
 from tests.bed import Bed, Cli, User, wait_until
-from tests.integration.account import free_ports, get
-from tests.integration.notebooks import Kernel, local_port, quietly, served, token
-from tests.integration.terminal import Terminal
+from tests.bed.http import get
+from tests.bed.notebooks import Kernel, local_port, quietly, served, token
+from tests.bed.ports import free_ports
+from tests.bed.terminal import Terminal
 
 NOTEBOOK = "deep/analysis of $(x).ipynb"
 
@@ -125,7 +126,7 @@ def test_force_and_idle_kernels_are_not_asked_about(cli: Cli, session: dict[str,
         assert not alive(again["server"]["pid"])
 
 
-def test_a_server_that_does_not_answer_is_said_and_stopped(cli: Cli, session: dict[str, Any]) -> None:
+def test_a_server_that_does_not_answer_is_reported_and_stopped(cli: Cli, session: dict[str, Any]) -> None:
     pid = session["server"]["pid"]
     os.kill(pid, signal.SIGSTOP)
     ran = cli("kill", "server1")
@@ -140,7 +141,7 @@ def test_a_dead_server_is_not_asked(cli: Cli, session: dict[str, Any], user: Use
     ran = cli("kill", "server1")
     assert ran.rc == 0, ran
     assert "does not say" not in ran.stderr
-    assert ran.stdout == "stopped session server1: no server was left\n"
+    assert ran.stdout == "stopped session server1: its server had already ended\n"
 
 
 def test_of_several_only_the_one_at_work_stays(cli: Cli, session: dict[str, Any]) -> None:
@@ -164,7 +165,7 @@ def test_of_several_only_the_one_at_work_stays(cli: Cli, session: dict[str, Any]
 def test_down_of_several_closes_those_that_are_there(cli: Cli, session: dict[str, Any]) -> None:
     ran = cli("down", "nobody", "server1")
     assert ran.rc == 2, ran
-    assert ran.stdout.startswith("server1: forwards closed, the server on server1 runs on; ")
+    assert ran.stdout.startswith("server1: forwards closed, the server on server1 keeps running; ")
     assert "error: no session is called 'nobody'" in ran.stderr
     assert alive(session["server"]["pid"])
     told = cli("down", "nobody", "server1", "--json")

@@ -1,4 +1,4 @@
-"""A server's life on a host, with a real JupyterLab and as an account of its own: launch, find, verify."""
+"""Launch, find and verify: a real JupyterLab in an account of its own."""
 
 from __future__ import annotations
 
@@ -14,31 +14,11 @@ import pytest
 from jupyman import errors
 from jupyman.host.servers import nohup
 from jupyman.model import Environment, Running
-from tests.integration.account import (
-    Account,
-    build_environment,
-    execute,
-    free_ports,
-    get,
-    new_account,
-    processes,
-    public_folder,
-    runtime_dir,
-    until,
-    wish,
-)
-
-
-@pytest.fixture(scope="module")
-def environment() -> Iterator[Environment]:
-    with public_folder() as folder:
-        yield build_environment(folder / "stack")
-
-
-@pytest.fixture
-def account() -> Iterator[Account]:
-    with new_account() as fresh:
-        yield fresh
+from tests.bed import wait_until
+from tests.bed.http import get
+from tests.bed.launches import execute, launch_spec, runtime_dir
+from tests.bed.local_account import Account, new_account, processes
+from tests.bed.ports import free_ports
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +27,11 @@ def lab(environment: Environment) -> Iterator[tuple[Account, Running, list[str]]
         steps: list[str] = []
         account.environ = {"JUPYTER_TOKEN": "evil", "JUPYTER_PORT": "1", "XDG_RUNTIME_DIR": "/nowhere"}
         account.environ["LC_ALL"] = "C.UTF-8"
-        spec = wish(environment, app="lab", cuda_visible_devices="1,2", gpus=[1, 2])
+        spec = launch_spec(environment, app="lab", cuda_visible_devices="1,2", gpus=[1, 2])
         yield account, nohup.launch(account, spec, progress=steps.append), steps
 
 
-def test_it_answers_with_the_token_and_to_nobody_else(lab: tuple[Account, Running, list[str]]) -> None:
+def test_it_answers_only_with_the_token(lab: tuple[Account, Running, list[str]]) -> None:
     account, running, steps = lab
     assert running.server.port is not None
     assert get(running.server.port, "/api/status")[0] == 403
@@ -78,7 +58,7 @@ def test_find_and_verify_see_it(lab: tuple[Account, Running, list[str]]) -> None
     assert running.token not in repr(row)
 
 
-def test_the_token_is_in_no_place_that_others_see(lab: tuple[Account, Running, list[str]]) -> None:
+def test_the_token_is_in_no_place_that_others_can_read(lab: tuple[Account, Running, list[str]]) -> None:
     account, running, _ = lab
     secret = running.token.encode()
     execute(running, "print(1)")
@@ -165,14 +145,14 @@ def test_a_followed_log_ends_with_its_channel(lab: tuple[Account, Running, list[
         nohup.logs(account, "s1", None, lines=1, follow=True, on_line=line, cancelled=cancelled)
     writer.join()
     assert seen[-1] == "the last line"
-    until(lambda: set(processes(account.uid)) <= before)
+    wait_until(lambda: set(processes(account.uid)) <= before)
 
 
 def test_a_second_launch_returns_the_running_server(
     lab: tuple[Account, Running, list[str]], environment: Environment
 ) -> None:
     account, running, _ = lab
-    again = nohup.launch(account, wish(environment))
+    again = nohup.launch(account, launch_spec(environment))
     assert again.server.pid == running.server.pid
     assert again.token == running.token
     assert again.server.adopted

@@ -1,4 +1,4 @@
-"""A server on a private UNIX socket: nobody else can listen there, connect there, or take it over."""
+"""A server on a private UNIX socket, on which no other account can listen or connect."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ import pytest
 
 from jupyman.host.servers import nohup
 from jupyman.model import Environment, LaunchSpec, Running
-from tests.integration.account import Account, build_environment, new_account, public_folder, until, wish
+from tests.bed import wait_until
+from tests.bed.launches import launch_spec
+from tests.bed.local_account import Account, new_account
 
 
 class Local(http.client.HTTPConnection):
@@ -40,15 +42,9 @@ def status(path: str, token: str | None = None) -> int:
 
 
 @pytest.fixture(scope="module")
-def environment() -> Iterator[Environment]:
-    with public_folder() as folder:
-        yield build_environment(folder / "stack")
-
-
-@pytest.fixture(scope="module")
 def lab(environment: Environment) -> Iterator[tuple[Account, Running]]:
     with new_account() as account:
-        yield account, nohup.launch(account, wish(environment, app="lab", sock=True))
+        yield account, nohup.launch(account, launch_spec(environment, app="lab", sock=True))
 
 
 def test_it_answers_on_the_socket_with_the_token_only(lab: tuple[Account, Running]) -> None:
@@ -73,7 +69,7 @@ def wish_again(running: Running) -> LaunchSpec:
     environment = Environment(
         name="x", prefix="/nowhere", kind="venv", python=None, jupyter=None, ipykernel=None, torch=None, apps=["lab"]
     )
-    return wish(environment, name=running.name, app="lab", sock=True)
+    return launch_spec(environment, name=running.name, app="lab", sock=True)
 
 
 def test_no_other_account_reaches_it(lab: tuple[Account, Running]) -> None:
@@ -100,7 +96,7 @@ def test_no_other_account_reaches_it(lab: tuple[Account, Running]) -> None:
 
 def test_another_process_on_the_path_is_not_the_server(environment: Environment) -> None:
     with new_account() as account:
-        running = nohup.launch(account, wish(environment, app="lab", sock=True))
+        running = nohup.launch(account, launch_spec(environment, app="lab", sock=True))
         assert running.sock is not None
         path = Path(running.sock)
         path.rename(path.with_name("moved"))
@@ -130,7 +126,7 @@ def test_a_server_that_is_too_old_gets_a_port(environment: Environment) -> None:
     try:
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: jupyter_server\nVersion: 1.24.0\n")
         with new_account() as account:
-            running = nohup.launch(account, wish(environment, app="lab", sock=True))
+            running = nohup.launch(account, launch_spec(environment, app="lab", sock=True))
             assert running.sock is None
             assert running.server.port is not None
             assert nohup.verify(account, running).ok
@@ -156,7 +152,7 @@ def memory_group() -> Iterator[Path]:
         try:
             yield group
         finally:
-            until(partial(empty, procs))
+            wait_until(partial(empty, procs))
             group.rmdir()
         return
     pytest.skip("no memory cgroup can be made here")
@@ -164,7 +160,7 @@ def memory_group() -> Iterator[Path]:
 
 def test_the_oom_killer_is_named(environment: Environment, memory_group: Path) -> None:
     with new_account() as account:
-        running = nohup.launch(account, wish(environment, app="lab", sock=True))
+        running = nohup.launch(account, launch_spec(environment, app="lab", sock=True))
         pid = running.server.pid
         record = Path(running.directory, "record")
         name = "memory.oom_control" if (memory_group / "memory.oom_control").exists() else "memory.events"
@@ -182,7 +178,7 @@ def test_the_oom_killer_is_named(environment: Environment, memory_group: Path) -
             eater.stdin.close()
             assert eater.wait(30) == -9
         subprocess.run(["kill", "-9", str(pid)], check=True)
-        until(lambda: nohup.verify(account, running).state == "exited")
+        wait_until(lambda: nohup.verify(account, running).state == "exited")
         seen = nohup.verify(account, running)
         assert seen.code == "server-killed"
         assert "out of memory" in seen.text

@@ -111,7 +111,7 @@ def test_with_linger_the_server_outlives_the_last_login(cli: Cli, sshd: Sshd, us
     assert session(cli)["server"]["pid"] == made.json["server"]["pid"]
 
 
-def test_without_linger_up_says_that_it_will_end(cli: Cli, sshd: Sshd, user: User) -> None:
+def test_without_linger_up_reports_that_the_server_will_end(cli: Cli, sshd: Sshd, user: User) -> None:
     install(user, linger=False)
     made = cli("up", "server1", "--no-browser", "--json")
     assert made.rc == 0, made

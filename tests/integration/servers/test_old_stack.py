@@ -1,4 +1,4 @@
-"""The Jupyter of years ago (notebook 6, JupyterLab 3, jupyter_server 1), and kernels that talk over TCP ports."""
+"""An old Jupyter (notebook 6, JupyterLab 3, jupyter_server 1), and kernels on TCP ports."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 
 from jupyman.demo.cell import CellKernel
 from tests.bed import Bed, Cli, User, wait_until
+from tests.bed.aftermath import nothing_left
+from tests.bed.by_hand import by_hand
+from tests.bed.notebooks import now, served, up
 from tests.bed.old_stack import old_stack
-from tests.integration.aftermath import nothing_left
-from tests.integration.notebooks import now, served, up
-from tests.integration.up.test_adopt import by_hand
 
 OPEN_CONFIG = "c.{app}.token = ''\nc.{app}.password = ''\nc.{app}.ip = '0.0.0.0'\n"
 # Run as the neighbour: subscribe to every TCP port on which the user's processes listen, and tell what is heard.

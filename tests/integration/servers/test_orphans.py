@@ -1,4 +1,4 @@
-"""`jupyman kill --orphans`: kernels that outlived their server, and never a kernel that somebody still has."""
+"""`jupyman kill --orphans`: kernels that outlived their server, and no kernel in use."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 
 from tests.bed import Bed, Cli, User, private_home, wait_until
-from tests.integration.account import get
-from tests.integration.notebooks import Kernel, local_port, token, up
-from tests.integration.terminal import Terminal
-from tests.integration.up.test_adopt import by_hand
+from tests.bed.by_hand import by_hand
+from tests.bed.http import get
+from tests.bed.notebooks import Kernel, local_port, token, up
+from tests.bed.terminal import Terminal
 
 GPU = "GPU-5b1c7d2e-0a4f-4c1b-9d37-2f6a8e4b1c01"
 # Holds the GIL in a call into C, as a hanging CUDA call may: the thread that watches for the parent's end never runs.
@@ -157,7 +157,7 @@ def test_what_is_left_of_a_dead_server_is_shown_and_ended(cli: Cli, bed: Bed) ->
     assert orphaned(cli) == []
 
 
-def test_a_kernel_that_somebody_has_is_no_orphan(cli: Cli, bed: Bed, tmp_path: Path) -> None:
+def test_a_kernel_in_use_is_no_orphan(cli: Cli, bed: Bed, tmp_path: Path) -> None:
     user, other = bed.user(), bed.user("other")
     wrapped_spec(user)
     python = str(user.conda / "envs" / "lab" / "bin" / "python")
@@ -210,8 +210,8 @@ def test_a_kernel_that_somebody_has_is_no_orphan(cli: Cli, bed: Bed, tmp_path: P
         assert [pid for pid in pids if not alive(pid)] == []
 
 
-def test_orphans_stand_alone(cli: Cli) -> None:
+def test_orphans_excludes_other_targets(cli: Cli) -> None:
     ran = cli("kill", "--orphans", "server1", "8888")
     assert ran.rc == 2, ran
-    assert "--orphans HOST stands alone" in ran.stderr
+    assert "--orphans HOST cannot be combined" in ran.stderr
     assert cli.processes() == []

@@ -1,4 +1,4 @@
-"""What cells print arrives, however fast it comes; what Jupyter cuts is said; the server stays small."""
+"""The output of cells arrives, however fast it comes; gaps are marked; the server stays small."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import websocket
 
 from jupyman.demo.cell import CellKernel
 from tests.bed import Bed, Cli, User, wait_until
+from tests.bed.http import get
+from tests.bed.notebooks import local_port, token, up
 from tests.bed.old_stack import old_stack
-from tests.integration.account import get
-from tests.integration.notebooks import local_port, token, up
 
 MANY = 15_000
 # Jupyter's own limits, switched off as its messages say; older ones have them in the application's section.
@@ -166,7 +166,7 @@ def test_pages_that_open_while_a_cell_prints_see_its_end(cli: Cli, user: User) -
             assert "".join(found.stdout).endswith("".join(seen.stdout)), "from some moment on, all of it"
 
 
-def test_what_jupyter_cuts_is_said_and_the_end_comes(cli: Cli, user: User) -> None:
+def test_output_that_jupyter_drops_is_marked_and_the_end_arrives(cli: Cli, user: User) -> None:
     tab = a_tab(up(cli, "server1", "--env", "lab"))
     with tab.open():
         found = tab.run("for i in range(300): print('x' * 100_000, flush=True)")
@@ -196,7 +196,7 @@ def test_an_endless_print_is_interrupted_and_the_server_stays_small(cli: Cli, us
         assert "".join(found.stdout).split() == [str(number) for number in range(last + 1)]
 
 
-def test_what_waits_for_a_page_that_is_away_is_bounded_and_the_gap_is_said(cli: Cli, user: User) -> None:
+def test_output_for_a_disconnected_page_is_bounded_and_the_gap_is_marked(cli: Cli, user: User) -> None:
     no_limits(user)
     session = up(cli, "server1", "--env", "lab")
     server = psutil.Process(session["server"]["pid"])

@@ -1,4 +1,4 @@
-"""`--restart always`: the server that died comes back on the same address; one that was stopped does not."""
+"""`--restart always`: a server that died is restarted at the same address; one that was stopped is not."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def knock(session: dict[str, Any]) -> None:
         pass
 
 
-def test_a_killed_server_comes_back_on_the_same_address(cli: Cli, session: dict[str, Any], user: User) -> None:
+def test_a_killed_server_is_restarted_at_the_same_address(cli: Cli, session: dict[str, Any], user: User) -> None:
     pid = session["server"]["pid"]
     user.run("kill", "-9", str(pid))
 

@@ -1,4 +1,4 @@
-"""A server's end: `ps` says what became of it, `up` starts its successor at the same address, `kill` leaves nothing."""
+"""After a server's end `ps` shows the reason, `up` starts its successor at the same address, `kill` leaves nothing."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from tests.bed import Cli, User, wait_until
-from tests.integration.aftermath import leftovers, nothing_left
-from tests.integration.notebooks import Kernel, answers, local_port, now, quietly, served, token, up
+from tests.bed.aftermath import leftovers, nothing_left
+from tests.bed.notebooks import Kernel, answers, local_port, now, quietly, served, token, up
 
 Session = dict[str, Any]
 
@@ -33,7 +33,7 @@ def kill_9(session: Session, user: User) -> None:
 
 
 @pytest.mark.parametrize("watched", [True, False], ids=["while the daemon watches", "while none runs"])
-def test_a_killed_server_is_told_of_and_has_a_successor(cli: Cli, user: User, watched: bool) -> None:
+def test_a_killed_server_is_reported_and_has_a_successor(cli: Cli, user: User, watched: bool) -> None:
     session = quietly(cli, "server1", "--app", "server")
     if not watched:
         assert cli("daemon", "stop").rc == 0
@@ -59,7 +59,7 @@ def test_a_killed_server_is_told_of_and_has_a_successor(cli: Cli, user: User, wa
     assert now(cli)["state"] == "running"
     kill_9(after, user)
     killed = cli("kill", "server1")
-    assert (killed.rc, killed.stdout) == (0, "stopped session server1: no server was left\n"), killed
+    assert (killed.rc, killed.stdout) == (0, "stopped session server1: its server had already ended\n"), killed
     nothing_left(cli, user)
 
 

@@ -10,42 +10,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 from jupyman.host.servers import nohup
 from jupyman.model import Environment
-from tests.integration.account import (
-    Account,
-    alive,
-    build_environment,
-    execute,
-    free_ports,
-    new_account,
-    processes,
-    public_folder,
-    runtime_dir,
-    until,
-    wish,
-)
-
-
-@pytest.fixture(scope="module")
-def environment() -> Iterator[Environment]:
-    with public_folder() as folder:
-        yield build_environment(folder / "stack")
-
-
-@pytest.fixture
-def account() -> Iterator[Account]:
-    with new_account() as fresh:
-        yield fresh
-
+from tests.bed import wait_until
+from tests.bed.launches import execute, launch_spec, runtime_dir
+from tests.bed.local_account import Account, alive, processes
+from tests.bed.ports import free_ports
 
 # --- the end of a server ----------------------------------------------------------------------------------------------
 
 
 def test_stop_takes_kernels_and_their_children_along(account: Account, environment: Environment) -> None:
-    running = nohup.launch(account, wish(environment))
+    running = nohup.launch(account, launch_spec(environment))
     code = """
 import subprocess
 child = subprocess.Popen(["sleep", "1000"])
@@ -74,21 +50,21 @@ subprocess.Popen(["sh", "-c", "trap '' TERM HUP; sleep 1000 & wait; wait"])
 def test_a_killed_server_is_seen_and_its_successor_has_the_same_token(
     account: Account, environment: Environment
 ) -> None:
-    running = nohup.launch(account, wish(environment))
+    running = nohup.launch(account, launch_spec(environment))
     child = int(execute(running, "import subprocess; print(subprocess.Popen(['sleep', '1000']).pid)"))
     runtime = runtime_dir(running)
     os.kill(running.server.pid, signal.SIGKILL)
-    until(lambda: not alive(running.server.pid))
+    wait_until(lambda: not alive(running.server.pid))
     liveness = nohup.verify(account, running)
     assert liveness.state == "exited"
     assert liveness.stopped_by is None
     assert liveness.log
     assert running.token not in "".join(liveness.log)
-    after = nohup.launch(account, wish(environment))
+    after = nohup.launch(account, launch_spec(environment))
     assert after.server.pid != running.server.pid
     assert after.token == running.token
     # What the dead server's kernels left is gone, with its runtime directory.
-    until(lambda: not alive(child))
+    wait_until(lambda: not alive(child))
     assert not runtime.exists()
 
 
@@ -97,7 +73,7 @@ def test_a_server_that_ignores_sigterm_needs_force(account: Account, environment
     (account.home / ".jupyter/jupyter_server_config.py").write_text(
         "import signal, jupyter_server.serverapp as s\ns.ServerApp._signal_stop = lambda self, *a: None\n"
     )
-    running = nohup.launch(account, wish(environment))
+    running = nohup.launch(account, launch_spec(environment))
     assert not nohup.stop(account, running, grace=1)
     assert nohup.verify(account, running).ok
     assert nohup.find(account).records[0].stopped_by is None
@@ -120,7 +96,7 @@ def by_hand(account: Account, env: Environment, *options: str) -> Iterator[int]:
     )
     try:
         runtime = account.home / ".local/share/jupyter/runtime" / f"jpserver-{process.pid}.json"
-        until(lambda: runtime.exists() and runtime.stat().st_size)
+        wait_until(lambda: runtime.exists() and runtime.stat().st_size)
         yield process.pid
     finally:
         process.kill()
@@ -131,7 +107,7 @@ def test_a_server_started_by_hand_is_found_adopted_and_stopped(account: Account,
     port = free_ports(1)[0]
     options = (f"--ServerApp.port={port}", "--IdentityProvider.token=mine", "--ServerApp.base_url=/x", "--allow-root")
     with by_hand(account, environment, *options) as pid:
-        found = until(lambda: nohup.find(account).servers)[0]
+        found = wait_until(lambda: nohup.find(account).servers)[0]
         assert (found.pid, found.port, found.token, found.base_url) == (pid, port, "mine", "/x/")
         assert found.app == "server"
         assert not found.exposed
@@ -158,7 +134,7 @@ def test_an_open_server_and_stale_files_are_named(account: Account, environment:
         stale = {"pid": pid, "port": 1, "token": "t", "base_url": "/", "root_dir": "/"}
         (runtime / "jpserver-999999.json").write_text(json.dumps(stale, indent=1))
         (runtime / "nbserver-1.json").write_text(json.dumps({**stale, "pid": 1}))
-        found = until(lambda: nohup.find(account).servers)
+        found = wait_until(lambda: nohup.find(account).servers)
         assert [server.pid for server in found] == [pid]
         row = nohup.rows("h", nohup.find(account))[0]
         assert {problem.code for problem in row.problems} == {"server-exposed", "server-open"}

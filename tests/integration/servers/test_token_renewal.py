@@ -1,4 +1,4 @@
-"""Another token for a server that runs on: on a host without SSH in between, as an account of its own."""
+"""Another token for a running server: without SSH, in an account of its own."""
 
 from __future__ import annotations
 
@@ -18,28 +18,16 @@ import pytest
 from jupyman import errors
 from jupyman.host.servers import nohup, token_renewal
 from jupyman.model import Environment, Running
-from tests.integration.account import (
-    Account,
-    build_environment,
-    get,
-    new_account,
-    public_folder,
-    runtime_dir,
-    until,
-    wish,
-)
-
-
-@pytest.fixture(scope="module")
-def environment() -> Iterator[Environment]:
-    with public_folder() as folder:
-        yield build_environment(folder / "stack")
+from tests.bed import wait_until
+from tests.bed.http import get
+from tests.bed.launches import launch_spec, runtime_dir
+from tests.bed.local_account import Account, new_account
 
 
 @pytest.fixture(scope="module")
 def made(environment: Environment) -> Iterator[tuple[Account, Running]]:
     with new_account() as account:
-        yield account, nohup.launch(account, wish(environment, app="lab"))
+        yield account, nohup.launch(account, launch_spec(environment, app="lab"))
 
 
 @pytest.fixture
@@ -178,7 +166,7 @@ def test_nothing_is_changed_for_another_server(account: Account, running: Runnin
     assert tidy(running)
 
 
-def test_a_server_that_reads_its_token_once_is_told_apart(account: Account, running: Running) -> None:
+def test_a_server_that_reads_its_token_once_is_recognised(account: Account, running: Running) -> None:
     with record(running, "rereads", None):
         seen, token = token_renewal.renew(account, running)
     assert (seen.ok, token) == (True, None)
@@ -191,9 +179,7 @@ def test_a_server_that_reads_its_token_once_is_told_apart(account: Account, runn
 
 
 @pytest.mark.parametrize("answer", ["200 200", "500 500", ""])
-def test_where_the_change_is_not_proven_the_old_token_comes_back(
-    account: Account, running: Running, answer: str
-) -> None:
+def test_if_the_change_is_not_proven_the_old_token_is_restored(account: Account, running: Running, answer: str) -> None:
     with (
         record(running, "python", program(account, f"echo {answer}")),
         pytest.raises(errors.RemoteFailed, match="did not take another token"),
@@ -216,7 +202,7 @@ def test_a_link_that_is_lost_in_the_middle_leaves_a_token_that_works(account: Ac
 
     with record(running, "python", stuck):
         threading.Thread(target=change, daemon=True).start()
-        until(reached.exists)
+        wait_until(reached.exists)
         [script] = [
             int(path.parent.name)
             for path in Path("/proc").glob("[0-9]*/comm")
@@ -224,7 +210,7 @@ def test_a_link_that_is_lost_in_the_middle_leaves_a_token_that_works(account: Ac
         ]
         os.killpg(script, signal.SIGHUP)
         assert ended.wait(60)  # it hears of it when the program that it waits for has ended
-    until(lambda: tidy(running))
+    wait_until(lambda: tidy(running))
     now = nohup.verify(account, running).token
     assert now is not None
     assert now != running.token
@@ -303,7 +289,7 @@ def test_the_users_own_configuration_keeps_no_cookie_alive(environment: Environm
         os.chown(own, account.uid, -1)
         for name in ("jupyter_server_config", "jupyter_lab_config"):
             (own / f"{name}.py").write_text(CONFIG)
-        spec = wish(environment, app="lab")
+        spec = launch_spec(environment, app="lab")
         running = nohup.launch(account, spec)
         crumb = cookie(running)
         assert enters_by_cookie(running, crumb) == 200
@@ -312,7 +298,7 @@ def test_the_users_own_configuration_keeps_no_cookie_alive(environment: Environm
         young = cookie(after)
         # A server that is started again knows the browser's cookie, and not the one of before.
         os.kill(running.server.pid, signal.SIGKILL)
-        until(lambda: nohup.verify(account, running).dead)
+        wait_until(lambda: nohup.verify(account, running).dead)
         again = nohup.launch(account, msgspec.structs.replace(spec, ports=[port(running)]))
         assert again.token == after.token
         assert (enters_by_cookie(again, young), enters_by_cookie(again, crumb)) == (200, 403)

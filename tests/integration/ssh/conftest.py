@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,8 @@ from jupyman.ssh.forward.forwarder import Forwarder
 from jupyman.ssh.link import Link
 from jupyman.ssh.wire.packetizer import Packetizer
 from jupyman.ssh.wire.paramiko_packets import ParamikoPacketizer
-from tests.bed.sshd import Sshd, private_sshd, public
+from tests.bed.hostile import Gateway, gateway
+from tests.bed.sshd import Sshd, keygen, private_sshd, public
 
 
 @pytest.fixture(scope="session")
@@ -53,4 +55,17 @@ def forwarder(link: Link) -> Iterator[Forwarder]:
     made = Forwarder("test")
     made.attach(link)
     with contextlib.closing(made):
+        yield made
+
+
+@pytest.fixture(scope="session")
+def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the key of the odd host, which its user has as well."""
+    return keygen(tmp_path_factory.mktemp("odd") / "key")
+
+
+@pytest.fixture
+def odd(key: Path) -> Iterator[Gateway]:
+    """Yield a host that sends odd messages when it is told to."""
+    with gateway(key) as made:
         yield made

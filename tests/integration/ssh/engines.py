@@ -1,4 +1,4 @@
-"""The forwarders that answer to the same contract, each on a link of ours; and which clause which one breaks."""
+"""The forwarders that are tested against the same contract, each on a link of ours, and their known failures."""
 
 from __future__ import annotations
 

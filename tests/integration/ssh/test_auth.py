@@ -1,4 +1,4 @@
-"""Logging in, against a real sshd: keys, agents, passwords, codes, and several of them."""
+"""Logins to a real sshd: keys, agents, passwords, codes, and several of them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def works(sshd: Sshd, ask: Answers | None = None, *, agent: str | None = None, k
 # --- keys ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_wrong_key_is_refused_and_said(sshd: Sshd, tmp_path: Path) -> None:
+def test_a_wrong_key_is_refused_and_named(sshd: Sshd, tmp_path: Path) -> None:
     wrong = keygen(tmp_path / "wrong")
     sshd.configure(f"IdentityFile {wrong}")
     sshd.authorized.write_text("")
@@ -53,7 +53,7 @@ def test_every_kind_of_key(sshd: Sshd, tmp_path: Path, kind: str) -> None:
     assert works(sshd)
 
 
-def test_an_encrypted_key_asks_once_and_is_remembered(sshd: Sshd, tmp_path: Path) -> None:
+def test_the_passphrase_of_a_key_is_requested_once(sshd: Sshd, tmp_path: Path) -> None:
     key = keygen(tmp_path / "key", passphrase="open sesame")
     sshd.authorized.write_text(public(key) + "\n")
     sshd.configure(f"IdentityFile {key}")
@@ -209,7 +209,7 @@ def account_bed(folder: Path, account: tuple[str, str], *options: str) -> Iterat
 
 
 @needs_root
-def test_a_password_is_asked_for_and_kept_only_after_a_yes(tmp_path: Path, account: tuple[str, str]) -> None:
+def test_a_password_is_requested_and_kept_only_after_a_yes(tmp_path: Path, account: tuple[str, str]) -> None:
     with account_bed(tmp_path, account, "PasswordAuthentication yes") as sshd:
         sshd.authorized.write_text("")
         keyring = Keyring()
@@ -266,7 +266,7 @@ def test_two_factors(tmp_path: Path, account: tuple[str, str], methods: str, ans
 
 
 @needs_root
-def test_who_gives_up_at_the_prompt_ends_the_login(tmp_path: Path, account: tuple[str, str]) -> None:
+def test_an_interrupt_at_the_prompt_ends_the_login(tmp_path: Path, account: tuple[str, str]) -> None:
     def gives_up(kind: str, text: str) -> str:
         raise errors.Interrupted("gave up")
 
@@ -298,7 +298,7 @@ def test_a_cancelled_login_ends_at_once(tmp_path: Path, account: tuple[str, str]
 
 
 @needs_root
-def test_a_host_that_falls_silent_during_the_login_is_no_refusal(
+def test_silence_during_the_login_is_no_refusal(
     tmp_path: Path, account: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A network that is lost in the middle: what was not answered was not refused, and is tried again later."""

@@ -1,4 +1,4 @@
-"""Every kind of cipher that an sshd offers, and new keys in the middle of full load both ways."""
+"""Every kind of cipher of an sshd, and new keys under full load both ways."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_each_cipher_carries_forwards_and_commands(tmp_path: Path, cipher: str, 
 
 
 @pytest.mark.usefixtures("packets")
-def test_compression_where_it_was_agreed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compression_if_both_ends_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("paramiko.Transport._preferred_compression", ("zlib@openssh.com", "none"))
     with (
         private_sshd(tmp_path / "bed", "Compression yes", "RekeyLimit 500K") as sshd,
@@ -152,7 +152,7 @@ def test_new_keys_under_load_both_ways(wearing: tuple[Link, list[int]]) -> None:
     assert link.alive
 
 
-def test_new_keys_while_nobody_reads(wearing: tuple[Link, list[int]]) -> None:
+def test_new_keys_while_no_one_reads(wearing: tuple[Link, list[int]]) -> None:
     """A window that is used up when the keys change is opened right afterwards, without more data."""
     link, asked = wearing
     size = 6_000_000

@@ -1,4 +1,4 @@
-"""The bound of the connections of one forward: above it they are refused, and everything else goes on."""
+"""The limit of a forward's connections: beyond it they are refused, and all others go on."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_a_forward_to_itself_leaves_this_process_its_files(many_files: None, tmp
         assert answers(other)
 
 
-def test_clients_that_come_again_and_again_hold_up_nobody(forwarder: Engine, small: int) -> None:
+def test_clients_that_reconnect_all_the_time_delay_no_other(forwarder: Engine, small: int) -> None:
     over = threading.Event()
 
     def knock() -> None:

@@ -134,7 +134,7 @@ def test_a_storm_of_connections(forwarder: Forwarder) -> None:
 
 
 @pytest.mark.parametrize("direction", ["down", "up"])
-def test_bulk_starves_nobody(forwarder: Forwarder, direction: str) -> None:
+def test_bulk_does_not_starve_other_connections(forwarder: Forwarder, direction: str) -> None:
     with target("bulk") as bulk, target("echo") as small:
         large, quick = (forwarder.listen(0, ("127.0.0.1", port)) for port in (bulk, small))
         with Beside("load", port=large.local_port, direction=direction), ThreadPoolExecutor(4) as pool:
@@ -145,7 +145,7 @@ def test_bulk_starves_nobody(forwarder: Forwarder, direction: str) -> None:
             wait_until(lambda: large.stats()[1:] != moved)
 
 
-def test_a_slow_reader_costs_bounded_memory_and_holds_up_nobody(forwarder: Forwarder) -> None:
+def test_a_slow_reader_costs_bounded_memory_and_delays_no_other_connection(forwarder: Forwarder) -> None:
     sent = [0]
 
     def flood(connection: socket.socket) -> None:
@@ -170,7 +170,7 @@ def test_a_slow_reader_costs_bounded_memory_and_holds_up_nobody(forwarder: Forwa
         wait_until(lambda: slow.open == 0)
 
 
-def test_a_slow_target_holds_up_nobody(forwarder: Forwarder) -> None:
+def test_a_slow_target_delays_no_other_connection(forwarder: Forwarder) -> None:
     def deaf(connection: socket.socket) -> None:
         release.wait(20)
 

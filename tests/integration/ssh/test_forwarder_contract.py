@@ -1,4 +1,4 @@
-"""What every forwarder owes, ours and others: one text for all; engines.py lists which of it which one breaks."""
+"""The contract of all forwarders, ours and others; engines.py lists the known failures of each."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_sizes_around_the_packets(listen: Listen) -> None:
             assert ask(local, data) == data, size
 
 
-def test_a_connection_that_says_nothing(listen: Listen) -> None:
+def test_a_connection_without_data(listen: Listen) -> None:
     said: list[bytes] = []
     over = threading.Event()
 
@@ -271,7 +271,7 @@ def test_from_several_at_once(listen: Listen) -> None:
         assert list(pool.map(lambda word: ask(local, word), words)) == words
 
 
-def test_a_slow_reader_holds_up_nobody(listen: Listen) -> None:
+def test_a_slow_reader_delays_no_other_connection(listen: Listen) -> None:
     def flood(connection: socket.socket) -> None:
         with contextlib.suppress(OSError):
             for _ in range(100):

@@ -1,4 +1,4 @@
-"""The link against a real sshd: commands, uploads, its end, its price."""
+"""The link to a real sshd: commands, uploads, its end, its cost."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def test_a_killed_sshd_is_noticed_at_once(sshd: Sshd) -> None:
     link.close()
 
 
-def test_a_heartbeat_under_way_ends_with_the_link(sshd: Sshd) -> None:
+def test_a_pending_heartbeat_ends_with_the_link(sshd: Sshd) -> None:
     link = sshd.open()
     sshd.signal_children(signal.SIGSTOP)
     with ThreadPoolExecutor(1) as pool:
@@ -226,7 +226,7 @@ def test_a_stopped_sshd_is_noticed_by_the_heartbeats_deadline(sshd: Sshd) -> Non
         sshd.signal_children(signal.SIGCONT)
 
 
-def test_close_is_told_once_even_to_late_listeners_and_from_the_callback(sshd: Sshd) -> None:
+def test_close_is_reported_once_also_to_late_listeners_and_from_the_callback(sshd: Sshd) -> None:
     link = sshd.open()
     lost, reasons = waiter(link)
     start = time.monotonic()
@@ -247,7 +247,7 @@ def test_close_is_told_once_even_to_late_listeners_and_from_the_callback(sshd: S
 # --- streams ------------------------------------------------------------------------------------------------------
 
 
-def test_a_target_that_nobody_listens_on_is_told_from_a_refusal(
+def test_a_target_without_a_listener_is_distinguished_from_a_refusal(
     link: Link, tmp_path: Path, unused_port: Callable[[], int]
 ) -> None:
     with pytest.raises(TargetRefused) as caught:

@@ -1,4 +1,4 @@
-"""A link that is used for long: thousands of heartbeats and hundreds of channels leave nothing behind here."""
+"""A link in long use: thousands of heartbeats and hundreds of channels leave nothing in this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accounts and ways that only look strange until one works in a large lab: all at once, and the session is as any."""
+"""Login scripts, accounts, routes and aliases as in large labs: a session works as any other."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 
 from jupyman.demo import cell
 from tests.bed import Bed, Cli, Sshd, User, private_home, wait_until
-from tests.integration.aftermath import no_traceback, says
-from tests.integration.notebooks import Kernel, local_port, now, quiet_ports, up
+from tests.bed.aftermath import no_traceback, says
+from tests.bed.notebooks import Kernel, local_port, now, up
+from tests.bed.ports import free_ports
 
 # --- login scripts ------------------------------------------------------------------------------------------------
 
@@ -76,7 +77,7 @@ def test_few_files_a_wrong_clock_and_a_runtime_folder_that_vanishes(
     listed = cli("ps")
     assert "running" in listed.stdout, listed
     with private_home() as other:  # another computer: its own clock, and no memory of this session
-        adopted = up(Cli(other, bed.ssh_config), "server1", "--no-browser", "--local-port", str(quiet_ports(1)[0]))
+        adopted = up(Cli(other, bed.ssh_config), "server1", "--no-browser", "--local-port", str(free_ports(1)[0]))
         assert adopted["server"]["pid"] == made["server"]["pid"]
     assert cli("kill", "-y", "server1").rc == 0
     assert [one for one in user.processes() if "jupyter" in " ".join(one.cmdline())] == []
@@ -157,10 +158,10 @@ def small() -> Iterator[Path]:
             wait_until(unmounted, what="the end of all that uses the file system")
 
 
-def test_a_full_disk_here_is_said_and_stops_nothing(fresh_bed: Bed, small: Path) -> None:
+def test_a_full_local_disk_is_reported_and_stops_nothing(fresh_bed: Bed, small: Path) -> None:
     with fresh_bed.start_sshd() as sshd:
         cli = Cli(small, sshd.ssh_config)
-        made = up(cli, "server1", "--no-browser", "--local-port", str(quiet_ports(1)[0]))
+        made = up(cli, "server1", "--no-browser", "--local-port", str(free_ports(1)[0]))
         before = (small / "state" / "state.json").read_bytes()
         filling = small / "filling"
         subprocess.run(["sh", "-c", 'cat /dev/zero >"$0" 2>/dev/null', filling], check=False)

@@ -1,4 +1,4 @@
-"""Reaching a host, and knowing that it is the one: faults of the network and of host keys, against a real sshd."""
+"""Reaching a host and verifying it: faults of the network and of host keys, against a real sshd."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_a_changed_key_is_refused_even_with_checking_off(sshd: Sshd, other: Path
 
 
 @pytest.mark.parametrize("mode", ["accept-new", "no"])
-def test_an_unknown_key_is_accepted_where_the_user_says_so(sshd: Sshd, mode: str) -> None:
+def test_an_unknown_key_is_accepted_if_configured_so(sshd: Sshd, mode: str) -> None:
     sshd.configure(f"StrictHostKeyChecking {mode}")
     sshd.trust("")
     assert works(sshd)

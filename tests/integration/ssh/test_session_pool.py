@@ -1,4 +1,4 @@
-"""Session channels: a few are opened ahead, so that a command waits less; a server that allows few still serves all."""
+"""Session channels that are opened ahead, so that commands start sooner; a server that allows few serves all."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_shell_ahead_serves_one_script_and_then_as_the_link_does(link: Link) -
         assert shell.run("exit 7\n", timeout=10).status == 7
 
 
-def test_a_shell_ahead_that_nobody_uses_ends(sshd: Sshd, link: Link) -> None:
+def test_an_unused_shell_that_was_started_ahead_ends(sshd: Sshd, link: Link) -> None:
     wait_until(lambda: ahead(link) == AHEAD)
 
     with link.shell_ahead():

@@ -1,4 +1,4 @@
-"""A message that takes long to send over a slow line arrives all the same, as it does behind `ssh -L`."""
+"""A message that takes long to send over a slow line arrives, as it does behind `ssh -L`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.bed import Bed, Cli, private_home
+from tests.bed.notebooks import local_port, now, up
+from tests.bed.tab import Tab
 from tests.bed.throttle import Throttle
-from tests.integration.notebooks import local_port, now, up
-from tests.integration.tab import Tab
 
 # Bytes and bytes a second: as in reports of people at home, made smaller for the suite.
 MEGABYTES = float(os.environ.get("JUPYMAN_SLOW_MB", "1.5"))

@@ -1,4 +1,4 @@
-"""A link whose line is slow, or ends at an odd moment: alive is what still speaks, and nobody waits for nothing."""
+"""A link with a slow line, or that ends at an odd moment: a host that sends is alive, and no request waits in vain."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def valve(sshd: Sshd) -> Iterator[Valve]:
         yield made
 
 
-def test_a_host_that_speaks_is_alive_although_our_question_waits_behind_an_upload(sshd: Sshd, valve: Valve) -> None:
+def test_a_host_that_sends_is_alive_while_our_request_waits_behind_an_upload(sshd: Sshd, valve: Valve) -> None:
     with contextlib.closing(sshd.open()) as link:
         ended, lines = threading.Event(), threading.Semaphore(0)
         script = "while :; do echo on; sleep 0.1; done\n"
@@ -145,7 +145,7 @@ def _flood(channel: paramiko.Channel) -> None:
     channel.close()
 
 
-def test_whoever_asks_while_the_connection_ends_is_told_at_once(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_while_the_connection_ends_fail_at_once(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
     with contextlib.closing(sshd.open()) as link:
         transport = link.transport
         number = transport._next_channel
@@ -167,7 +167,7 @@ def test_whoever_asks_while_the_connection_ends_is_told_at_once(sshd: Sshd, monk
         assert time.monotonic() - start < 5
 
 
-def test_jump_hosts_are_left_when_the_host_behind_them_is_gone(tmp_path: Path) -> None:
+def test_links_to_jump_hosts_end_with_the_link_to_the_host(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         first, last = [stack.enter_context(private_sshd(tmp_path / name, host=name)) for name in ("first", "last")]
         chain = tmp_path / "chain"

@@ -1,4 +1,4 @@
-"""The engine sshtunnel by the forwarder's protocol: what it does, and where it fails the contract."""
+"""The engine sshtunnel by the forwarder's protocol, and its known failures."""
 
 from __future__ import annotations
 

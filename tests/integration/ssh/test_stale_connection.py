@@ -1,4 +1,4 @@
-"""What a lost connection left on the host is ended at the return; and nothing else is."""
+"""After a reconnection the processes of the lost connection on the host are ended, and no others."""
 
 from __future__ import annotations
 

@@ -1,82 +1,25 @@
-"""`jupyman tunnel`: forwards that belong to no session, through a real sshd to real listeners."""
+"""`jupyman tunnel`: forwards without a session, through a real sshd to real listeners."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
-import signal
 import socket
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jupyman.local import daemon_file
 from tests.bed import Bed, Cli, wait_until
-from tests.integration.aftermath import listeners, nothing_left, refused
-from tests.integration.notebooks import answers, quiet_ports
+from tests.bed.aftermath import listeners, nothing_left, refused
+from tests.bed.notebooks import answers
+from tests.bed.ports import free_ports
+from tests.bed.tunnels import kill_daemon, local, reader, spoken
 
 
 @pytest.fixture
 def cli(bed: Bed, jupyman_home: Path) -> Cli:
     """The command line with a home of its own; forwards leave nothing in the users' homes to clean up."""
     return Cli(jupyman_home, bed.ssh_config)
-
-
-@contextlib.contextmanager
-def reader(port: int = 0, host: str = "127.0.0.1") -> Iterator[int]:
-    """Listen; answer each connection with what it said, in capitals, once it has said all (its half is closed)."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, port), family=family) as server:
-        ended = threading.Event()
-
-        def serve() -> None:
-            while True:
-                connection, _ = server.accept()
-                if ended.is_set():
-                    connection.close()
-                    return
-                with connection, contextlib.suppress(OSError):
-                    connection.sendall(said(connection).upper())
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield server.getsockname()[1]
-        finally:
-            ended.set()
-            socket.create_connection(server.getsockname()[:2]).close()
-            thread.join()
-
-
-def said(connection: socket.socket) -> bytes:
-    """Read until the other end has said all."""
-    text = b""
-    while chunk := connection.recv(65536):
-        text += chunk
-    return text
-
-
-def spoken(port: int, text: bytes = b"hello") -> bytes:
-    """Say something to a local port, close our half, and read the answer to its end."""
-    try:
-        with socket.create_connection(("127.0.0.1", port), 10) as connection:
-            connection.settimeout(20)
-            connection.sendall(text)
-            connection.shutdown(socket.SHUT_WR)
-            return said(connection)
-    except OSError as error:
-        # A reset between our text and our end makes macOS and Linux say "not connected", which is no ConnectionError.
-        if isinstance(error, ConnectionError) or error.errno == errno.ENOTCONN:
-            return b""
-        raise
-
-
-def local(forward: dict[str, Any]) -> int:
-    return int(forward["local"].rpartition(":")[2])
 
 
 def forwards(cli: Cli) -> list[dict[str, Any]]:
@@ -86,7 +29,7 @@ def forwards(cli: Cli) -> list[dict[str, Any]]:
 
 def test_a_forward_carries_connections_and_their_half_closes(cli: Cli) -> None:
     with reader() as remote:
-        [here] = quiet_ports(1)
+        [here] = free_ports(1)
         ran = cli("tunnel", f"{here}:{remote}", "--host", "server1", "--json")
         assert ran.rc == 0, ran
         [forward] = ran.json["forwards"]
@@ -109,7 +52,7 @@ def test_a_forward_carries_connections_and_their_half_closes(cli: Cli) -> None:
         assert len(forwards(cli)) == 1
 
 
-def test_a_taken_local_port_is_named_and_the_next_one_stands_for_it(cli: Cli) -> None:
+def test_a_taken_local_port_is_reported_and_the_next_one_is_used(cli: Cli) -> None:
     # Host and client are one machine here: what listens there has the local port, too.
     with reader() as port:
         ran = cli("tunnel", str(port), "server1", "--json")
@@ -131,7 +74,7 @@ def test_a_taken_local_port_is_named_and_the_next_one_stands_for_it(cli: Cli) ->
 
 def test_several_at_once_also_to_other_addresses(cli: Cli) -> None:
     with reader() as one, reader(host="127.0.0.2") as two, reader(host="::1") as three:
-        ports = quiet_ports(3)
+        ports = free_ports(3)
         specs = [f"{ports[0]}:{one}", f"{ports[1]}:127.0.0.2:{two}", f"{ports[2]}:[::1]:{three}"]
         ran = cli("tunnel", *specs, "server1")
         assert ran.rc == 0, ran
@@ -156,7 +99,7 @@ def test_several_at_once_also_to_other_addresses(cli: Cli) -> None:
 
 
 def test_a_forward_may_come_before_what_it_leads_to(cli: Cli) -> None:
-    here, there = quiet_ports(2)
+    here, there = free_ports(2)
     ran = cli("tunnel", f"{here}:{there}", "server1")
     assert ran.rc == 0, ran
     assert f"nothing listens on 127.0.0.1:{there} on server1 yet" in ran.stderr
@@ -170,7 +113,7 @@ def test_a_forward_to_itself_is_refused(cli: Cli, engine: str) -> None:
     """The host is this computer, and nothing but the forward's own listener has the port there."""
     cli.home.mkdir(exist_ok=True)
     (cli.home / "config.toml").write_text(f'[hosts.server1]\nengine = "{engine}"\n')
-    loop, here, there = quiet_ports(3)
+    loop, here, there = free_ports(3)
     said = refused(cli, "tunnel", str(loop), "--host", "server1", status=2, code="usage")
     assert f"127.0.0.1:{loop} on server1 is this forward itself: server1 is this computer" in said.stderr
     assert not answers(loop), "the port is free again"
@@ -186,7 +129,7 @@ def test_a_forward_to_itself_is_refused(cli: Cli, engine: str) -> None:
 
 def test_forwards_that_lead_to_each_other_end_at_the_bound_and_ps_names_it(cli: Cli) -> None:
     with reader() as remote:
-        one, two, other = quiet_ports(3)
+        one, two, other = free_ports(3)
         # The account there is another one than ours here, as a rule.
         assert cli("tunnel", "--share", f"{one}:{two}", "server1").rc == 0
         assert cli("tunnel", "--share", f"{two}:{one}", f"{other}:{remote}", "server1").rc == 0
@@ -205,7 +148,7 @@ def test_forwards_that_lead_to_each_other_end_at_the_bound_and_ps_names_it(cli: 
 
 
 def test_after_the_last_close_nothing_is_left(cli: Cli, bed: Bed) -> None:
-    here, there = quiet_ports(2)
+    here, there = free_ports(2)
     assert cli("tunnel", f"{here}:{there}", "server1").rc == 0
     assert listeners(cli) == 2
     refused(cli, "tunnel", str(there), "--close", status=2, code="usage")
@@ -226,7 +169,7 @@ def link(cli: Cli, host: str) -> dict[str, Any]:
 
 def test_forwards_outlive_the_daemon_on_the_same_local_ports(cli: Cli) -> None:
     with reader() as remote:
-        first, second = quiet_ports(2)
+        first, second = free_ports(2)
         opened = cli("tunnel", f"{first}:{remote}", f"{second}:{remote}", "server1", "--json")
         assert opened.rc == 0, opened
         kill_daemon(cli, first, second)
@@ -237,7 +180,7 @@ def test_forwards_outlive_the_daemon_on_the_same_local_ports(cli: Cli) -> None:
 
 def test_a_local_port_that_was_lost_meanwhile_can_be_replaced(cli: Cli) -> None:
     with reader() as remote:
-        [here] = quiet_ports(1)
+        [here] = free_ports(1)
         assert cli("tunnel", f"{here}:{remote}", "server1").rc == 0
         kill_daemon(cli, here)
         with reader(here):
@@ -248,14 +191,6 @@ def test_a_local_port_that_was_lost_meanwhile_can_be_replaced(cli: Cli) -> None:
             assert local(replaced) > here
             assert spoken(local(replaced)) == b"HELLO"
         assert [local(one) for one in forwards(cli)] == [local(replaced)]
-
-
-def kill_daemon(cli: Cli, *ports: int) -> None:
-    """End it as a crash would, and wait until these ports of its are free."""
-    found = daemon_file.read(cli.home / "run" / "daemon.json")
-    assert found is not None
-    os.kill(found.pid, signal.SIGKILL)
-    wait_until(lambda: not any(answers(port) for port in ports), what="the daemon's end")
 
 
 @pytest.mark.parametrize("spec", ["0", "70000", "6006:0", "6006:x:", "6006:[::g]:1", "a:b:c:d"])

@@ -1,11 +1,9 @@
-"""Servers that this computer did not start: seen by `ps -a`, taken over by `up`, and stopped from either side."""
+"""Servers that this computer did not start: listed by `ps -a`, adopted by `up`, stopped from either side."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,46 +12,13 @@ import psutil
 import pytest
 
 from tests.bed import Cli, User, private_home, wait_until
-from tests.integration.account import get
-from tests.integration.aftermath import no_traceback, nothing_left, servers
-from tests.integration.notebooks import Kernel, answers, local_port, now, quiet_ports, quietly, served, token, up
+from tests.bed.aftermath import no_traceback, nothing_left, servers
+from tests.bed.by_hand import RUNTIME, by_hand
+from tests.bed.http import get
+from tests.bed.notebooks import Kernel, answers, local_port, now, quietly, served, token, up
+from tests.bed.ports import free_ports
 
 Session = dict[str, Any]
-RUNTIME = ".local/share/jupyter/runtime"
-
-
-@contextlib.contextmanager
-def by_hand(user: User, *options: str, runtime: str = RUNTIME, env: dict[str, str] | None = None) -> Iterator[Session]:
-    """Run JupyterLab as the user would in a terminal of theirs.
-
-    Args:
-        user: whose.
-        options: of ``jupyter-lab``.
-        runtime: where it writes its runtime file, below the home.
-        env: further variables.
-
-    Yields:
-        What its runtime file says.
-    """
-    program = str(user.conda / "envs" / "lab" / "bin" / "jupyter-lab")
-    [port] = quiet_ports(1)
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    words = (program, "--no-browser", f"--ServerApp.port={port}", *options)
-    with user.start(*words, env=env, **quiet) as process:
-        try:
-            file = user.home / runtime / f"jpserver-{process.pid}.json"
-
-            def written() -> Session:
-                with contextlib.suppress(OSError, ValueError):
-                    found: Session = json.loads(file.read_text())
-                    return found
-                return {}
-
-            said = wait_until(written, what="the server's runtime file")
-            wait_until(lambda: answers(port), what="the server's port")
-            yield said
-        finally:
-            process.kill()
 
 
 def listed(cli: Cli, *words: str) -> list[dict[str, Any]]:
@@ -90,7 +55,7 @@ def test_a_server_started_by_hand_is_listed_taken_over_and_stopped(cli: Cli, use
         assert cli("ps", "--json").json["sessions"] == [], "listed, not taken"
 
         # Its port can be forwarded as any other.
-        [there] = quiet_ports(1)
+        [there] = free_ports(1)
         tunnel = cli("tunnel", f"{there}:{port}", "server1", "--json")
         assert tunnel.rc == 0, tunnel
         assert get(there, "/mine/api/status", mine["token"])[0] == 200
@@ -117,7 +82,7 @@ def test_a_server_started_by_hand_is_listed_taken_over_and_stopped(cli: Cli, use
         nothing_left(cli, user)
 
 
-def test_a_server_of_the_older_kind_is_found_and_taken_over_where_its_token_can_be_had(cli: Cli, user: User) -> None:
+def test_an_older_server_is_found_and_adopted_if_its_token_is_readable(cli: Cli, user: User) -> None:
     """Notebook 6 calls the file nbserver-PID.json, and the directory notebook_dir."""
     elsewhere = {"JUPYTER_RUNTIME_DIR": str(user.home / "elsewhere")}
     (user.home / "work").mkdir(exist_ok=True)
@@ -181,7 +146,7 @@ def test_a_session_is_taken_over_from_another_computer(cli: Cli, other: Cli, use
     [row] = listed(other, "server1")
     assert (row["pid"], row["session"]) == (session["server"]["pid"], "server1")
     assert token(session) not in json.dumps(row)
-    [here] = quiet_ports(1)
+    [here] = free_ports(1)
     taken = up(other, "server1", "--local-port", str(here))
     assert taken["server"] == {**session["server"], "adopted": True}
     assert token(taken) == token(session)

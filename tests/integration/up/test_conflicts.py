@@ -1,4 +1,4 @@
-"""`up --port P` where somebody has P: who it is, what the user wants, and nothing else is touched."""
+"""`up --port P` when P is taken: by whom, what --on-conflict does, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import psutil
 import pytest
 
 from tests.bed import Cli, Ran, User, wait_until
-from tests.integration.aftermath import leftovers, nothing_left, servers
-from tests.integration.notebooks import Kernel, local_port, now, quiet_ports, served
-from tests.integration.terminal import Terminal
-from tests.integration.up.test_adopt import by_hand
+from tests.bed.aftermath import leftovers, nothing_left, servers
+from tests.bed.by_hand import by_hand
+from tests.bed.notebooks import Kernel, local_port, now, served
+from tests.bed.ports import free_ports
+from tests.bed.terminal import Terminal
 
 # A Jupyter Server without the lab: it starts faster, and its port is the same matter.
 UP = ("up", "server1", "--app", "server", "--no-browser", "--port")
@@ -47,7 +48,7 @@ def nothing_started(cli: Cli, user: User, *but: int) -> None:
 
 
 def test_a_neighbours_port_is_left_alone_and_the_next_one_used(cli: Cli, user: User, users: Any) -> None:
-    port, here = quiet_ports(2)
+    port, here = free_ports(2)
     other = users("other")
     with other.hold_port(port) as held, socket.create_server(("127.0.0.1", here)):
         # What may be ended is the user's own, whatever the policy says.
@@ -93,7 +94,7 @@ def test_the_holder_is_named_by_whatever_tool_there_is(
 
 
 def test_without_a_terminal_the_next_port_is_used(cli: Cli, user: User) -> None:
-    [port] = quiet_ports(1)
+    [port] = free_ports(1)
     # What listens on every address has it on 127.0.0.1 as well.
     with user.hold_port(port, "0.0.0.0") as held:
         ran = cli(*UP, str(port), "--json")
@@ -104,7 +105,7 @@ def test_without_a_terminal_the_next_port_is_used(cli: Cli, user: User) -> None:
 
 
 def test_a_question_with_choices_is_asked_on_a_terminal(cli: Cli, user: User) -> None:
-    [port] = quiet_ports(1)
+    [port] = free_ports(1)
     with user.hold_port(port) as held:
         for keys in ("cancel\n", "\x03"):
             with Terminal(cli, *UP, str(port)) as terminal:
@@ -149,7 +150,7 @@ def test_the_users_own_jupyter_can_be_taken_over(cli: Cli, user: User) -> None:
 
 
 def test_the_port_of_another_session(cli: Cli, user: User) -> None:
-    [port] = quiet_ports(1)
+    [port] = free_ports(1)
     first = started(cli(*UP, str(port), "--json"))
     assert first["server"]["port"] == port
     kernel = Kernel(first)
@@ -180,7 +181,7 @@ def connected(*, reuse: bool) -> Iterator[tuple[int, socket.socket, socket.socke
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as near:
         if reuse:
             near.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            near.bind(("127.0.0.1", *quiet_ports(1)))
+            near.bind(("127.0.0.1", *free_ports(1)))
         near.connect(server.getsockname())
         with server.accept()[0] as far:
             far.settimeout(20)
@@ -209,7 +210,7 @@ def test_a_port_that_cannot_be_bound_all_the_same_is_taken(cli: Cli, user: User)
 
 
 def test_a_listener_on_ipv6_only_is_no_conflict(cli: Cli, user: User) -> None:
-    [port] = quiet_ports(1)
+    [port] = free_ports(1)
     with user.hold_port(port, "::1") as held:
         ran = cli(*UP, str(port), "--on-conflict", "kill", "--json")
         assert started(ran)["server"]["port"] == port

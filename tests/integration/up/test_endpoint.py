@@ -1,4 +1,4 @@
-"""Where the server listens: a private socket as a rule, a port where one is asked for or nothing else works."""
+"""The server listens on a private socket, or on a port if one is requested or nothing else works."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.bed import Bed, Cli, User, private_home
-from tests.integration.notebooks import quiet_ports, served
+from tests.bed.notebooks import served
+from tests.bed.ports import free_ports
 
 UP = ("up", "server1", "--no-browser", "--json")
 
@@ -21,7 +22,7 @@ def session(cli: Cli, *options: str) -> dict[str, Any]:
 
 
 def test_a_private_socket_and_the_usual_port_here(cli: Cli, user: User) -> None:
-    [local] = quiet_ports(1)
+    [local] = free_ports(1)
     made = session(cli, "--local-port", str(local))
     assert made["server"]["port"] is None
     [forward] = made["forwards"]
@@ -33,9 +34,9 @@ def test_a_private_socket_and_the_usual_port_here(cli: Cli, user: User) -> None:
 
 
 @pytest.mark.parametrize("options", [("--port",), ("--on-conflict", "next", "--port")])
-def test_who_names_a_port_gets_a_port(cli: Cli, options: tuple[str, ...], user: User) -> None:
+def test_an_explicit_port_selects_a_tcp_port(cli: Cli, options: tuple[str, ...], user: User) -> None:
     del user
-    [port] = quiet_ports(1)
+    [port] = free_ports(1)
     made = session(cli, *options, str(port))
     assert made["server"]["port"] == port
     assert made["forwards"][0]["remote"] == f"127.0.0.1:{port}"
@@ -58,7 +59,7 @@ def test_an_sshd_that_forwards_no_sockets_costs_one_more_start(fresh_bed: Bed, u
         assert again.json["server"]["port"] is not None
 
 
-def test_an_admin_who_forbids_forwarding_is_obeyed(fresh_bed: Bed, users: Callable[[str], User]) -> None:
+def test_forbidden_forwarding_is_reported(fresh_bed: Bed, users: Callable[[str], User]) -> None:
     user = users("bash")
     with fresh_bed.start_sshd("AllowTcpForwarding no") as sshd, private_home() as home:
         refused = Cli(home, sshd.ssh_config)(*UP)

@@ -9,8 +9,9 @@ import pytest
 
 from jupyman.core.verbs.open import SETTLE
 from tests.bed import Bed, Cli, User, wait_until
-from tests.integration.aftermath import NOTHING, free_port, nothing_left, servers, stuck
-from tests.integration.terminal import PROMPTLY, Terminal, interrupted
+from tests.bed.aftermath import NOTHING, nothing_left, servers, stuck
+from tests.bed.ports import free_port
+from tests.bed.terminal import PROMPTLY, Terminal, interrupted
 
 SLOW_STATUS = """\
 import asyncio, pathlib
@@ -96,7 +97,7 @@ def test_while_jupyter_hangs_and_without_a_terminal(cli: Cli, user: User) -> Non
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=PROMPTLY)
     assert (process.returncode, out) == (130, "")
-    assert err.splitlines()[-2:] == ["error: interrupted", "hint: nothing half-made was left behind"]
+    assert err.splitlines()[-2:] == ["error: interrupted", "hint: nothing was left half done"]
     nothing_left(cli, user)
 
 
@@ -128,7 +129,7 @@ def test_of_several_that_wait_each_is_interrupted_alone(cli: Cli, user: User) ->
     nothing_left(cli, user)
 
 
-def test_an_up_with_other_wishes_takes_its_turn_when_the_first_is_interrupted(cli: Cli, user: User) -> None:
+def test_an_up_with_other_options_proceeds_when_the_first_is_interrupted(cli: Cli, user: User) -> None:
     with Terminal(cli, *up(free_port())) as first:
         first.expect("waiting for Jupyter to answer")
         with Terminal(cli, *up(free_port(), "--dir", "work")) as second:
@@ -164,5 +165,5 @@ def test_before_anything_has_begun(cli: Cli) -> None:
         assert process.stdout.readline() == "importing\n"
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=PROMPTLY)
-    assert (process.returncode, err) == (130, "error: interrupted\nhint: nothing was begun\n")
+    assert (process.returncode, err) == (130, "error: interrupted\nhint: nothing was started\n")
     assert not cli.home.exists()

@@ -1,4 +1,4 @@
-"""Ctrl-C on a session that runs, during other commands, and at every question: nothing is undone, nothing is left."""
+"""Ctrl-C on a running session, during other commands, and at every question: nothing is undone or left."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.bed import Bed, Cli, User, private_home, wait_until
-from tests.integration.aftermath import free_port, no_traceback, nothing_left, programs, servers, stuck
-from tests.integration.kernels.test_kernel_verbs import own
-from tests.integration.terminal import PROMPTLY, Terminal, interrupted
+from tests.bed.aftermath import no_traceback, nothing_left, programs, servers, stuck
+from tests.bed.kernels import own
+from tests.bed.ports import free_port
+from tests.bed.terminal import PROMPTLY, Terminal, interrupted
 
 SLOWLY = 'sleep 1\nexec /usr/bin/awk "$@"'
 

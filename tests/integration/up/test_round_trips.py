@@ -1,4 +1,4 @@
-"""How often a command has to wait for the far end: counted, for a link of 50 ms makes each of them felt."""
+"""The number of round trips of each command, because on a line of 50 ms each of them is felt."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from jupyman.core.runtime.background import Background
 from jupyman.core.sessions import monitor
 from jupyman.core.verbs import check
 from jupyman.host.report import probe
+from jupyman.host.servers.nohup import NohupLauncher
 from jupyman.paths import Paths
 from jupyman.ssh.config import ssh_g
 from jupyman.ssh.exec.session_pool import AHEAD
@@ -103,7 +104,7 @@ def test_check_of_a_host_with_twenty_environments(link: Link, line: Line, user: 
     wait_until(lambda: len(link._sessions._ahead) == AHEAD, what="the channels that are opened ahead")
     line.restart()
     start = time.monotonic()
-    report = check.look(link, "server1")
+    report = check.look(link, "server1", NohupLauncher(link))
     took = time.monotonic() - start
     assert line.trips <= 2, "one command, however much it asks"
     names = {one.name for one in report.environments if one.prefix.startswith(f"{user.home}/.conda/envs/")}

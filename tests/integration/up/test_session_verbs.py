@@ -1,4 +1,4 @@
-"""`ps`, `down`, `url`, `open`, `logs` of a session that runs."""
+"""`ps`, `down`, `url`, `open`, `logs` of a running session."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 import signal
 import stat
 import subprocess
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,27 +14,16 @@ import psutil
 import pytest
 
 from tests.bed import Bed, Cli, User, wait_until
-from tests.integration.account import get
-from tests.integration.aftermath import no_traceback, says, servers, tells
-from tests.integration.notebooks import a_session, local_port, now, served, token, up
+from tests.bed.aftermath import no_traceback, says, servers, tells
+from tests.bed.http import get
+from tests.bed.notebooks import local_port, now, served, token, up
 
 Session = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def made(bed: Bed) -> Iterator[tuple[Cli, Session]]:
-    with a_session(bed) as pair:
-        yield pair
-
-
 @pytest.fixture
-def cli(made: tuple[Cli, Session]) -> Cli:
-    return made[0]
-
-
-@pytest.fixture
-def session(made: tuple[Cli, Session]) -> Session:
-    return made[1]
+def cli(shared: tuple[Cli, Session]) -> Cli:
+    return shared[0]
 
 
 @pytest.fixture
@@ -109,7 +97,7 @@ def test_without_a_browser_the_address_is_a_command_away(cli: Cli) -> None:
     before = cli.browsed
     ran = cli("open", env={"BROWSER": ""})
     assert (ran.rc, ran.stdout) == (0, ""), ran
-    assert ran.stderr.splitlines() == ["no browser could be opened here", "jupyman url server1 prints the address"]
+    assert ran.stderr.splitlines() == ["no browser could be opened here", "jupyman url server1 prints the URL"]
     assert cli.browsed == before
 
 
@@ -172,7 +160,7 @@ def test_down_closes_the_forward_and_leaves_the_server(cli: Cli, session: Sessio
     ran = cli("down", "server1")
     assert (ran.rc, ran.stderr) == (0, ""), ran
     held = f"127.0.0.1:{port} stays reserved (--release frees it)"
-    assert ran.stdout == f"server1: forwards closed, the server on server1 runs on; {held}\n"
+    assert ran.stdout == f"server1: forwards closed, the server on server1 keeps running; {held}\n"
     assert served(session, "/api/status")[0] == 503
     seen = now(cli)
     assert (seen["link"]["state"], seen["forwards"], seen["url"]) == ("idle", [], None)

@@ -1,11 +1,10 @@
-"""`jupyman up` by its user's measure: the address works, `--json` says what is promised, and again is the same."""
+"""`jupyman up`: the address works, `--json` is complete, and a second `up` returns the same session."""
 
 from __future__ import annotations
 
 import os
 import re
 import stat
-from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
@@ -13,8 +12,8 @@ import psutil
 import pytest
 
 from tests.bed import Bed, Cli, User
-from tests.integration.aftermath import servers, tells
-from tests.integration.notebooks import a_session, answers, local_port, now, quietly, served, token, up
+from tests.bed.aftermath import servers, tells
+from tests.bed.notebooks import answers, local_port, now, quietly, served, token, up
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 STEP = re.compile(r"[✓!-] \S.*? +\d+\.\d s")
@@ -22,20 +21,9 @@ STEP = re.compile(r"[✓!-] \S.*? +\d+\.\d s")
 Session = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def made(bed: Bed) -> Iterator[tuple[Cli, Session]]:
-    with a_session(bed) as pair:
-        yield pair
-
-
 @pytest.fixture
-def cli(made: tuple[Cli, Session]) -> Cli:
-    return made[0]
-
-
-@pytest.fixture
-def session(made: tuple[Cli, Session]) -> Session:
-    return made[1]
+def cli(shared: tuple[Cli, Session]) -> Cli:
+    return shared[0]
 
 
 @pytest.fixture
@@ -162,7 +150,7 @@ def test_a_second_name_is_a_second_server_and_names_it_afterwards(cli: Cli, sess
         ("--gpu", "none", "none set", "fresh"),
     ],
 )
-def test_another_wish_than_what_runs_is_refused(
+def test_other_settings_than_those_of_the_running_session_are_refused(
     cli: Cli, session: Session, option: str, asked: str, runs: str, daemon: str
 ) -> None:
     before = now(cli)
@@ -183,5 +171,5 @@ def test_another_wish_than_what_runs_is_refused(
 
 
 @pytest.mark.parametrize("same", [("--env", "lab"), ("--dir", "~"), ("--dir", "."), ("--app", "lab")], ids=" ".join)
-def test_the_wish_for_what_runs_is_granted(cli: Cli, session: Session, same: tuple[str, str]) -> None:
+def test_the_settings_of_the_running_session_are_accepted(cli: Cli, session: Session, same: tuple[str, str]) -> None:
     assert up(cli, "server1", *same)["server"] == session["server"]

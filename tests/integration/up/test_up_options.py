@@ -1,4 +1,4 @@
-"""What `up` is asked for is what runs: directory, app, environment, GPUs; and two that ask at once get one server."""
+"""The options of `up`: directory, app, environment, GPUs; two calls at once get one server."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 
 from jupyman.demo import cell
 from tests.bed import Cli, Ran, User
-from tests.integration.aftermath import no_traceback, nothing_left, refused, servers
-from tests.integration.notebooks import now, quiet_ports, quietly, served, token, up
+from tests.bed.aftermath import no_traceback, nothing_left, refused, servers
+from tests.bed.notebooks import now, quietly, served, token, up
+from tests.bed.ports import free_ports
 
 STRANGE = "a b/'single' \"double\" $(touch executed) `touch executed` ; touch executed; & 中文 \\n * é"
 GPUS = ["GPU-5b1c7d2e-0a4f-4c1b-9d37-2f6a8e4b1c01", "GPU-c2d94e7f-71b3-4f0e-8a55-90b7d3e6aa02"]
@@ -66,7 +67,7 @@ def test_the_app_is_chosen_and_its_page_is_the_address(cli: Cli, user: User) -> 
 
 def test_a_port_is_chosen_when_a_server_starts(cli: Cli, user: User) -> None:
     session = quietly(cli, "server1", "--app", "server")
-    port, [other] = session["server"]["port"], quiet_ports(1)
+    port, [other] = session["server"]["port"], free_ports(1)
     ran = cli("up", "server1", "--port", str(other), "--json")
     assert (ran.rc, ran.json["server"]) == (0, session["server"]), ran
     assert f"on port {port}: --port counts for the next one" in ran.stderr
@@ -102,7 +103,7 @@ def test_an_environment_without_jupyter_is_worked_in_by_its_kernel(cli: Cli, use
 
 
 def test_an_environment_without_ipykernel_is_a_problem_and_no_failure(cli: Cli, user: User) -> None:
-    there, here = (str(port) for port in quiet_ports(2))
+    there, here = (str(port) for port in free_ports(2))
     words = ("up", "server1", "--env", "tf", "--app", "server", "--port", there, "--local-port", here)
     ran = cli(*words, "--no-browser")
     assert ran.rc == 0, ran
@@ -141,7 +142,7 @@ def test_the_gpus_that_were_asked_for_are_what_a_kernel_sees(
 
 def test_two_that_ask_at_once_get_one_server(cli: Cli, user: User) -> None:
     """Not even a daemon runs before."""
-    words = [str(port) for port in quiet_ports(2)]
+    words = [str(port) for port in free_ports(2)]
     command = ("up", "server1", "--app", "server", "--port", words[0], "--local-port", words[1], "--json")
     both = [cli.start(*command, stdin=subprocess.DEVNULL) for _ in range(2)]
     ran = [ended(process) for process in both]

@@ -18,7 +18,7 @@ from jupyman import api, errors
 from jupyman.api import schema
 from jupyman.cli.main import cli
 from tests import fakes
-from tests.schemas import SCHEMAS, check_output
+from tests.schemas import SCHEMAS, check_output, check_words
 
 # The words that a command needs beside --json.
 ARGUMENTS = {
@@ -98,6 +98,14 @@ def test_other_output_does_not_fit(daemon: fakes.Served, change: dict[str, Any])
     daemon.reset()
     with pytest.raises(jsonschema.ValidationError):
         check_output("ps", {**daemon.run("ps", "--json").json, **change})
+
+
+def test_a_command_line_finds_its_schema() -> None:
+    check_words(["env", "mirror", "ls", "--json", "server1"], {"mirrors": [], "used": [], "fastest": None})
+    check_words(["logs", "server1"], None)
+    for words in (["ps", "--json"], ["env", "ls", "server1", "--json"], ["host", "rm", "x", "--json"]):
+        with pytest.raises(jsonschema.ValidationError):
+            check_words(words, {"other": 1})
 
 
 def test_requests_and_events_fit_their_schemas() -> None:

@@ -26,7 +26,7 @@ class Looks:
     """Stands for the looking: each look lasts until its host is let go."""
 
     def __init__(self) -> None:
-        self.patrol = PerHostPool(self, MOST)
+        self.pool = PerHostPool(self, MOST)
         self.begun: Counter[str] = Counter()
         self.ended: Counter[str] = Counter()
         self.most = 0
@@ -56,15 +56,15 @@ def looks() -> Iterator[Looks]:
     yield made
     for event in made.slow.values():
         event.set()
-    made.patrol.close()
+    made.pool.close()
 
 
 def test_slow_hosts_hold_up_nobody(looks: Looks) -> None:
     for number in range(MOST - 1):
         looks.slow[f"slow{number}"] = threading.Event()
-        looks.patrol.ask(f"slow{number}")
+        looks.pool.ask(f"slow{number}")
     for number in range(100):
-        looks.patrol.ask(f"host{number}")
+        looks.pool.ask(f"host{number}")
     wait_until(lambda: sum(looks.ended.values()) == 100, what="the looks at all other hosts")
     assert looks.most == MOST
     assert not looks.twice
@@ -73,7 +73,7 @@ def test_slow_hosts_hold_up_nobody(looks: Looks) -> None:
 def test_no_more_than_so_many_at_once(looks: Looks) -> None:
     for number in range(3 * MOST):
         looks.slow[f"slow{number}"] = threading.Event()
-        looks.patrol.ask(f"slow{number}")
+        looks.pool.ask(f"slow{number}")
     wait_until(lambda: sum(looks.begun.values()) == MOST, what="the first looks")
     looks.slow["slow0"].set()
     wait_until(lambda: sum(looks.begun.values()) == MOST + 1, what="the next look")
@@ -83,30 +83,30 @@ def test_no_more_than_so_many_at_once(looks: Looks) -> None:
 @pytest.mark.parametrize(("again", "times"), [(True, 2), (False, 1)])
 def test_a_host_that_is_being_looked_at(looks: Looks, again: bool, times: int) -> None:
     looks.slow["host"] = threading.Event()
-    looks.patrol.ask("host")
+    looks.pool.ask("host")
     wait_until(lambda: looks.begun["host"] == 1, what="the look")
     for _ in range(5):
-        looks.patrol.ask("host", again=again)
+        looks.pool.ask("host", again=again)
     looks.slow["host"].set()
-    looks.patrol.ask("other")
+    looks.pool.ask("other")
     wait_until(lambda: looks.ended["host"] == times and looks.ended["other"] == 1, what="the looks that were asked for")
     assert not looks.twice
 
 
 def test_a_bug_ends_one_look_only(looks: Looks) -> None:
-    looks.patrol.ask("broken")
-    looks.patrol.ask("host")
-    looks.patrol.ask("broken")
+    looks.pool.ask("broken")
+    looks.pool.ask("host")
+    looks.pool.ask("broken")
     wait_until(lambda: looks.ended["broken"] >= 1 and looks.ended["host"] == 1, what="the looks")
     before = looks.ended["broken"]
-    looks.patrol.ask("broken")
+    looks.pool.ask("broken")
     wait_until(lambda: looks.ended["broken"] > before, what="another look")
 
 
 def test_nothing_begins_after_the_end(looks: Looks) -> None:
-    looks.patrol.close()
-    looks.patrol.ask("host")
-    assert looks.patrol._threads == 0
+    looks.pool.close()
+    looks.pool.ask("host")
+    assert looks.pool._threads == 0
     assert looks.begun["host"] == 0
 
 

@@ -37,16 +37,16 @@ class Stepped(Clock):
 def running(*duties: tuple[float, Callable[[Stepped], None]], until: float) -> Iterator[tuple[Stepped, Scheduler]]:
     clock = Stepped()
     clock.end = until
-    ticker = Scheduler(clock)
+    scheduler = Scheduler(clock)
     for seconds, call in duties:
-        ticker.every(seconds, lambda call=call: call(clock))  # type: ignore[misc]  # a default binds the loop's value
-    ticker.start()
+        scheduler.every(seconds, lambda call=call: call(clock))  # type: ignore[misc]  # a default binds the loop's value
+    scheduler.start()
     try:
         wait_until(lambda: bool(clock.waits), what="its rest")
-        yield clock, ticker
+        yield clock, scheduler
     finally:
-        ticker.close()
-        wait_until(lambda: not ticker.alive, what="its end")
+        scheduler.close()
+        wait_until(lambda: not scheduler.alive, what="its end")
 
 
 def test_each_has_its_own_times() -> None:
@@ -68,14 +68,14 @@ def test_what_breaks_is_done_again_and_holds_up_nobody(caplog: pytest.LogCapture
         running((1.0, broken), (1.0, lambda clock: seen.append(clock.now)), until=3.0),
     ):
         assert seen == [1.0, 2.0, 3.0]
-    assert [record.message for record in caplog.records] == ["what is done every 1 s broke"] * 3
+    assert [record.message for record in caplog.records] == ["a task that runs every 1 s failed"] * 3
 
 
 def test_what_is_wanted_soon_is_done_at_once_and_counts_from_there() -> None:
     seen: list[float] = []
-    with running(until=0.0) as (clock, ticker):
+    with running(until=0.0) as (clock, scheduler):
         assert clock.waits == [None], "nothing to do: no tick"
-        soon = ticker.every(60.0, lambda: seen.append(clock.now))
+        soon = scheduler.every(60.0, lambda: seen.append(clock.now))
         wait_until(lambda: len(clock.waits) == 2, what="its rest")
         clock.now = clock.end = 10.0
         soon()

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import random
-import re
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -19,47 +16,16 @@ from jupyman.core.verbs.host_call import HostCall
 from jupyman.host.envs import facilities
 from jupyman.host.shell import jobs
 from jupyman.host.shell.jobs import Ended, Job
-from jupyman.host.shell.script import ANSWER_LIMIT, Facts
+from jupyman.host.shell.script import Facts
 from jupyman.model import Environment, HostReport
+from tests.fake_shell import FakeShell
 from tests.unit.core.offline import Quiet
 from tests.unit.tools.test_fuzz import mutate
 
 
-@dataclass(frozen=True)
-class Completed:
-    stdout: bytes
-    stderr: bytes = b""
-    status: int | None = 0
-
-
-@dataclass(frozen=True)
-class Host:
-    """A host that answers every script with the same facts."""
-
-    answer: str
-
-    def run(
-        self,
-        script: str,
-        *,
-        timeout: float,
-        limit: int = ANSWER_LIMIT,
-        on_line: Callable[[str], None] | None = None,
-        cancelled: threading.Event | None = None,
-    ) -> Completed:
-        del timeout, limit, cancelled
-        found = re.search(r"^JM_MARK=(jm-[0-9a-f]{32})$", script, re.MULTILINE)
-        assert found is not None
-        text = f"{found[1]} begin\n{self.answer}{found[1]} end 0\n"
-        if on_line is not None:
-            for line in text.split("\n"):
-                on_line(line)
-        return Completed(text.encode("utf-8", "surrogateescape") if "\ud800" not in text else b"")
-
-
-def mirror_files(host: Host) -> Any:
+def mirror_files(shell: FakeShell) -> Any:
     nothing: Any = None
-    link: Any = host
+    link: Any = shell
     return env_mirror._read(HostCall("h", Quiet(), nothing, nothing, link))
 
 
@@ -129,7 +95,7 @@ file.path /home/alice/.config/pip/pip.conf
 file.state absent
 """
 REPORT = HostReport(host="h", os=None, user="alice", shell=None)
-READERS: dict[str, tuple[str, Callable[[Host], Any]]] = {
+READERS: dict[str, tuple[str, Callable[[FakeShell], Any]]] = {
     "jobs": (JOBS, jobs.find),
     "follow": (FOLLOWED, lambda host: jobs.follow(host, "long", on_begin=_two, on_end=_three, on_last=_one)),
     "look": (LOOK, lambda host: facilities.look(host, REPORT)),
@@ -155,7 +121,7 @@ def test_hostile_answers(reader: str) -> None:
     for seed in range(1000):
         spoilt = mutate(answer, random.Random(seed))
         try:
-            read(Host(spoilt))
+            read(FakeShell(spoilt))
         except errors.JupymanError:
             continue
         except Exception as error:
@@ -163,7 +129,7 @@ def test_hostile_answers(reader: str) -> None:
 
 
 def test_jobs_are_read() -> None:
-    first, second = jobs.find(Host(JOBS))
+    first, second = jobs.find(FakeShell(JOBS))
     assert first == Job(
         name="long",
         state="running",
@@ -176,17 +142,17 @@ def test_jobs_are_read() -> None:
     assert (second.state, second.node) == ("elsewhere", "gpu2")
 
 
-def test_means_are_read() -> None:
-    means = facilities.look(Host(LOOK), REPORT)
-    assert [(tool.kind, tool.root, tool.writable) for tool in means.tools] == [
+def test_installers_are_read() -> None:
+    installers = facilities.look(FakeShell(LOOK), REPORT)
+    assert [(tool.kind, tool.root, tool.writable) for tool in installers.tools] == [
         ("conda", "/opt/conda", False),
         ("uv", None, True),
     ]
-    assert [(one.minor, one.venv) for one in means.pythons] == [((3, 11), True)]
+    assert [(one.minor, one.venv) for one in installers.pythons] == [((3, 11), True)]
 
 
 def test_mirror_files_are_read() -> None:
-    condarc, pip = mirror_files(Host(MIRRORS))
+    condarc, pip = mirror_files(FakeShell(MIRRORS))
     assert (condarc.text, condarc.kept, condarc.changed) == ("channels:\n  - defaults\n", "# mine\n", True)
     assert (pip.text, pip.state, pip.changed) == ("", "absent", False)
 

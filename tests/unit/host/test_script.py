@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from jupyman import errors, remote
 from jupyman.host.shell import script
-from jupyman.ssh.exec.command import CompletedCommand
+from tests.fake_shell import FakeShell
 
 MARK = "jm-0123"
 
@@ -103,14 +103,9 @@ def test_libraries_come_after_those_that_they_use() -> None:
 
 
 def test_the_error_of_a_script_keeps_its_answer_to_itself() -> None:
-    class Shell:
-        def run(self, text: str, **_: object) -> CompletedCommand:
-            marker = re.findall(r"JM_MARK=(\S+)", text)[0]
-            answer = f"{marker} begin\nrecord.token secret\nerror port-in-use 8888 is taken\n{marker} end 1\n"
-            return CompletedCommand(answer.encode(), b"", 0)
-
+    shell = FakeShell({"servers/find": "record.token secret\nerror port-in-use 8888 is taken"})
     with pytest.raises(errors.PortInUse, match="8888 is taken") as caught:
-        script.run(Shell(), "servers/find", {}, timeout=1)
+        script.run(shell, "servers/find", {}, timeout=1)
     assert caught.value.details == {}
     answer = script.answer_of(caught.value)
     assert answer is not None

@@ -337,7 +337,7 @@ def test_what_was_changed_under_a_link_that_is_up_is_said(desk: Desk, monkeypatc
     hosts.supervisor("h", CLIENT)
     assert made.destination == "new"
     engine, address = hosts.later("h")
-    assert 'engine = "sshtunnel" counts when the daemon starts again' in engine
+    assert 'engine = "sshtunnel" takes effect when the daemon restarts' in engine
     assert "leads to h; the next one leads to new" in address
     desk.write('[hosts.h]\nssh = "newer"')
     hosts.refresh()

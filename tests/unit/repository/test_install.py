@@ -1,4 +1,4 @@
-"""`examples/install.py`, which demo.sh and run.sh call: a real .venv and a real pip, but no network."""
+"""`examples/install.py`, which demo.sh and run.sh call, with a real .venv and a real pip, without a network."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_a_moved_folder_gets_a_new_environment(project: Path, tmp_path: Path) ->
     assert stamp(moved)["extras"] == ["demo", "test"]
 
 
-def test_without_ensurepip_and_pip_it_says_what_to_install(tmp_path: Path) -> None:
+def test_without_ensurepip_and_pip_the_hint_names_the_package(tmp_path: Path) -> None:
     folder = make_project(tmp_path / "here")
     script = folder / "examples" / "install.py"
     code = f"import runpy, sys; sys.modules['ensurepip'] = None; runpy.run_path({str(script)!r}, run_name='__main__')"

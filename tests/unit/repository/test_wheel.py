@@ -1,4 +1,4 @@
-"""The wheel: the package, its scripts for the host, and nothing else."""
+"""The wheel has the package, its scripts for the host, and nothing else."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from jupyman.host.report import ports
 from jupyman.host.shell.script import Facts
 from jupyman.model import PortHolder
 from jupyman.tools.host import lsof, sockets
+from tests.fake_shell import FakeShell
 
 DATA = Path(__file__).parents[2] / "data" / "ports"
 # port -> address, uid: all that the kernel knows of the recorded machine
@@ -205,13 +206,6 @@ def test_holders_in_words(holder: PortHolder, words: str) -> None:
     assert ports.describe(holder) == words
 
 
-class Untouched:
-    """A host on which nothing may be run."""
-
-    def run(self, *_: object, **__: object) -> object:
-        raise AssertionError("something was run on the host")
-
-
 @pytest.mark.parametrize(
     "holder",
     [
@@ -223,5 +217,7 @@ class Untouched:
     ids=["other user", "no pid", "no start time", "no boot"],
 )
 def test_nothing_is_sent_where_the_process_is_not_proven_ours(holder: PortHolder) -> None:
+    shell = FakeShell()
     with pytest.raises(errors.NotOurs):
-        ports.stop_process(Untouched(), holder, force=True)  # type: ignore[arg-type]
+        ports.stop_process(shell, holder, force=True)
+    assert shell.ran == []

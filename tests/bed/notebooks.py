@@ -1,10 +1,8 @@
-"""Sessions as their user has them: an address, a page behind it, and a kernel that goes on."""
+"""Sessions: their addresses, their servers' answers, and their kernels."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import random
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -12,26 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from jupyman.demo import cell
 from tests.bed import Bed, Cli, Sshd, private_home
-from tests.integration.account import get
-
-# Below the ports that Linux gives to outgoing connections: nobody but a test of this kind takes one there.
-_QUIET = range(20_000, 32_000)
-
-
-def quiet_ports(count: int) -> list[int]:
-    """Choose ports that will still be free when a test wants them, also for the second time."""
-    found: list[int] = []
-    with contextlib.ExitStack() as stack:
-        while len(found) < count:
-            port = random.choice(_QUIET)
-            try:
-                stack.enter_context(socket.create_server(("127.0.0.1", port)))
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise
-            else:
-                found.append(port)
-    return found
+from tests.bed.http import get
+from tests.bed.ports import free_ports
 
 
 def up(cli: Cli, *words: str) -> dict[str, Any]:
@@ -51,14 +31,14 @@ def up(cli: Cli, *words: str) -> dict[str, Any]:
 
 
 def quietly(cli: Cli, *words: str) -> dict[str, Any]:
-    """Run `up --json` for a new session on quiet ports."""
-    there, here = quiet_ports(2)
+    """Run `up --json` for a new session on free ports."""
+    there, here = free_ports(2)
     return up(cli, *words, "--port", str(there), "--local-port", str(here))
 
 
 @contextlib.contextmanager
 def a_session(bed: Bed, *options: str, sshd: Sshd | None = None) -> Iterator[tuple[Cli, dict[str, Any]]]:
-    """Make a session on `server1`, for tests that share it; nothing of it is left afterwards.
+    """Make a session on `server1` that several tests share; it is removed afterwards.
 
     Args:
         bed: the host.
@@ -95,19 +75,19 @@ def token(session: dict[str, Any]) -> str:
 
 
 def served(session: dict[str, Any], path: str, secret: str | None = None) -> tuple[int, Any]:
-    """GET something from the server, through the forward; with the session's token where no other is given."""
+    """GET something from the server, through the forward; `secret` None: with the session's token."""
     return get(local_port(session), path, token(session) if secret is None else secret)
 
 
 def answers(port: int) -> bool:
-    """Tell whether anybody listens on a port of this computer."""
+    """Return whether a port of this computer accepts connections."""
     with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), 5):
         return True
     return False
 
 
 class Kernel:
-    """A kernel that runs on, as behind a notebook's tab: each `run` connects to it anew.
+    """A kernel that goes on running: each `run` connects anew.
 
     Args:
         session: with its address.

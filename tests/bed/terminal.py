@@ -1,4 +1,4 @@
-"""A command on a real terminal: it asks, it is answered, and Ctrl-C is a key."""
+"""A command on a pseudo-terminal: questions, answers, and Ctrl-C as a key."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Terminal:
     Args:
         cli: the command line.
         words: its arguments.
-        whole: stdout goes to the terminal too, as it does where nobody redirects it.
+        whole: stdout goes to the terminal too, as without a redirection.
     """
 
     def __init__(self, cli: Cli, *words: str, whole: bool = False) -> None:
@@ -40,7 +40,7 @@ class Terminal:
         self._out = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by __exit__
         self._master, slave = os.openpty()
         try:
-            # Made the controlling terminal: only then does Ctrl-C become a signal, and /dev/tty is this one.
+            # As the controlling terminal, which turns Ctrl-C into a signal and is /dev/tty.
             self.process = cli.start(
                 *words,
                 stdin=slave,
@@ -82,7 +82,7 @@ class Terminal:
         self.type(CTRL_C)
 
     def echoes(self) -> bool:
-        """Tell whether the terminal shows what is typed."""
+        """Return whether the terminal shows what is typed."""
         return bool(termios.tcgetattr(self._master)[3] & termios.ECHO)
 
     def end(self, timeout: float = 30.0) -> Ran:
@@ -95,13 +95,13 @@ class Terminal:
         return Ran(status, self._out.read(), self.seen)
 
     def _read(self, timeout: float) -> bool:
-        """Take what comes next; False when the command has closed the terminal."""
+        """Read what comes next; False when the command has closed the terminal."""
         ready, _, _ = select.select([self._master], [], [], timeout)
         if not ready:
             return True
         try:
             chunk = os.read(self._master, 65536)
-        except OSError:  # EIO: nobody has it open any more
+        except OSError:  # EIO: no process has it open any more
             return False
         text = chunk.decode("utf-8", "replace")
         self.raw += text
@@ -110,13 +110,13 @@ class Terminal:
 
 
 def interrupted(terminal: Terminal) -> Ran:
-    """Press Ctrl-C and see the command end, soon and in order."""
+    """Press Ctrl-C, and assert that the command ends soon and as it should."""
     pressed = time.monotonic()
     terminal.interrupt()
     ran = terminal.end()
     assert time.monotonic() - pressed < PROMPTLY
     assert ran.rc == 130, ran
-    assert ran.stderr.splitlines()[-2:] == ["error: interrupted", "hint: nothing half-made was left behind"], ran
+    assert ran.stderr.splitlines()[-2:] == ["error: interrupted", "hint: nothing was left half done"], ran
     assert "Traceback" not in ran.stderr, ran
     assert ran.stdout == "", ran
     return ran

@@ -1,4 +1,4 @@
-"""What the tests about environments share: packages without a network, and installers that the user has."""
+"""Packages without a network, and installers that the user has."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ import uv
 
 from tests.bed import Bed, Cli, User
 from tests.bed.channel import SITE, Channel
-from tests.bed.interpreter import VERSION
-from tests.bed.packages import closure, install
+from tests.bed.packages import closure
 from tests.bed.wheels import Index
 
-STATE = Path(".local/state/jupyman")
 TORCH = """\
 __version__ = "{version}"
 
@@ -100,29 +98,3 @@ def busy(conda: Path) -> Callable[[], None]:
     """Let that conda wait in the middle of its work; the answer lets it go on."""
     (conda / "mode").write_text("slow")
     return (conda / "go").touch
-
-
-def give_pip(bed: Bed, user: User) -> Path:
-    """Put a pip into the environment in the user's home; returns its site-packages."""
-    kept = bed.folder / "pip"
-    if not kept.exists():
-        install(closure("pip"), kept)
-    for path in (kept / SITE).iterdir():
-        (user.home / "work" / "env" / SITE / path.name).symlink_to(path)
-    return user.home / "work" / "env" / SITE
-
-
-def python_version() -> str:
-    """What the channel's and the bed's Python is."""
-    return VERSION
-
-
-def jobs(user: User) -> list[Path]:
-    """The directories of installations on the host."""
-    return sorted((user.home / STATE).glob("*/.environments/*"))
-
-
-def state(cli: Cli, name: str) -> str | None:
-    """What `env ls` says of an environment."""
-    found = [one for one in cli("env", "ls", "server1", "--json").json["environments"] if one["name"] == name]
-    return str(found[0]["state"]) if found else None

@@ -1,16 +1,13 @@
-"""Environments in a real account's home, made as the tools leave them; and a look at them by the probe."""
+"""Environments in an account's home, as the tools that make them leave them, and what the probe reports of them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
-from jupyman.host.report import probe
 from jupyman.model import Environment, HostReport
-from tests.local_shell import Account, LocalShell, new_account
+from tests.local_shell import Account
 
 
 class Tree:
@@ -63,22 +60,6 @@ class Tree:
         for folder, _, names in os.walk(self.home):
             for name in ["", *names]:
                 os.chown(Path(folder, name), self.account.uid, -1, follow_symlinks=False)
-
-
-@pytest.fixture(name="tree")
-def tree_fixture() -> Iterator[Tree]:
-    with new_account() as account:
-        yield Tree(account)
-
-
-@pytest.fixture(name="look")
-def look_fixture(tree: Tree) -> Callable[..., HostReport]:
-    def look(*, env: dict[str, str] | None = None, depth: str = "launch", **more: object) -> HostReport:
-        tree.own()
-        shell = LocalShell(tree.home, tree.account.name, env)
-        return probe.probe(shell, "here", depth=depth, **more)  # type: ignore[arg-type]
-
-    return look
 
 
 Look = Callable[..., HostReport]

@@ -1,12 +1,10 @@
-"""What a command must leave behind when it fails or is interrupted: two lines, an exit status, and nothing else."""
+"""What a command that fails or is interrupted must leave: two lines, an exit status, and nothing else."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import random
-import socket
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,31 +13,19 @@ import psutil
 from tests.bed import Cli, Ran, User, wait_until
 
 NOTHING: dict[str, list[object]] = {"sessions": [], "forwards": [], "servers": []}
-# Of a session's directory on the host: what only a launch under way or a running server has.
+# Files in a session's directory on the host that only a launch in progress or a running server has.
 HALF_MADE = ("lock", "cancel", "endpoint", "token", "cookie_secret", "jupyter_config.py", "kernel_config.py")
 
 
-def free_port() -> int:
-    """Return a port that is free here, and so on the bed's host.
-
-    It lies below those that the kernel gives to outgoing connections: one of these could take it meanwhile.
-    """
-    while True:
-        port = random.randrange(15000, 30000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-
-
 def stuck(user: User, program: str, then: str = "exec sleep 30") -> Path:
-    """Let a program of the host tell that it runs, and hang; returns a file that gets a line for each time."""
+    """Replace a program on the host by one that hangs; returns a file that gets a line for each start."""
     busy = user.home / "busy"
     user.program(program, f"#!/bin/sh\necho $$ >>{busy}\n{then}\n")
     return busy
 
 
 def refused(cli: Cli, *words: str, status: int, code: str, timeout: float = 30.0) -> Ran:
-    """Run a command that must fail, for people and for programs.
+    """Run a command that must fail, with and without ``--json``.
 
     Args:
         cli: the command line.
@@ -49,7 +35,7 @@ def refused(cli: Cli, *words: str, status: int, code: str, timeout: float = 30.0
         timeout: seconds for each of the two.
 
     Returns:
-        What it left without ``--json``.
+        The run without ``--json``.
     """
     said, told = cli(*words, timeout=timeout), cli(*words, "--json", timeout=timeout)
     says(said, status)
@@ -58,7 +44,7 @@ def refused(cli: Cli, *words: str, status: int, code: str, timeout: float = 30.0
 
 
 def says(ran: Ran, status: int) -> None:
-    """Assert that an error was said in two lines, the last ones."""
+    """Assert that the last two lines of stderr are an error and its hint."""
     assert ran.rc == status, ran
     lines = ran.stderr.splitlines()
     assert [line.split(": ")[0] for line in lines[-2:]] == ["error", "hint"], ran
@@ -79,12 +65,12 @@ def tells(ran: Ran, status: int, code: str) -> None:
 
 
 def nothing_left(cli: Cli, *users: User, timeout: float = 20.0) -> None:
-    """Assert that no trace of a session is left: here, in the daemon, or on the host.
+    """Assert that nothing is left of a session: here, in the daemon, or on the host.
 
     Args:
         cli: its sessions, forwards and listeners.
         users: of the host.
-        timeout: seconds for the undoing of an interrupted command, which ends before it.
+        timeout: seconds for the clean-up after an interrupted command, which goes on after the command's end.
     """
     wait_until(lambda: cli("ps", "--json").json == NOTHING, timeout, "the end of the session")
     wait_until(lambda: not leftovers(users), timeout, f"the end of {leftovers(users)}")
@@ -93,7 +79,7 @@ def nothing_left(cli: Cli, *users: User, timeout: float = 20.0) -> None:
 
 
 def leftovers(users: Iterable[User]) -> list[str]:
-    """Return what is half-made on the host: processes, locks, secrets, directories of sockets."""
+    """Return what is left on the host: processes, locks, secrets, directories of sockets."""
     found: list[str] = []
     for user in users:
         found += programs(user).values()
@@ -110,7 +96,7 @@ def leftovers(users: Iterable[User]) -> list[str]:
 
 
 def programs(user: User) -> dict[int, str]:
-    """Return what the user runs beside its connections: command lines by pid."""
+    """Return what the user runs, connections apart: command lines by pid."""
     found = {}
     for process in user.processes():
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -137,6 +123,6 @@ def listeners(cli: Cli) -> int:
 
 
 def no_traceback(cli: Cli) -> None:
-    """Assert that the daemon saw no bug."""
+    """Assert that no log of the daemon has a traceback."""
     for log in cli.home.rglob("*.log"):
         assert "Traceback" not in log.read_text(), log.read_text()

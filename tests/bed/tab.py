@@ -1,4 +1,4 @@
-"""A page with a notebook, as far as its kernel's websocket goes: connects again with the same session id."""
+"""A notebook's page as its kernel's websocket sees it: it reconnects with the same session id."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import websocket
 
 
 class Tab:
-    """A page with a notebook: runs a cell, and connects again when its websocket is closed.
+    """A notebook's page: runs a cell, and reconnects when its websocket is closed.
 
     Attributes:
         text: all that the cell printed.
         closed: how often its websocket was closed.
-        heard: when the last message came, on the monotonic clock.
+        heard: the time of the last message, on the monotonic clock.
     """
 
     def __init__(self, url: str) -> None:
@@ -97,7 +97,7 @@ class Tab:
 
     @property
     def lines(self) -> int:
-        """How many different lines came."""
+        """The number of different lines."""
         return len(set(re.findall(r"^line (\d+)$", self.text, re.MULTILINE)))
 
     def close(self) -> None:
