@@ -56,7 +56,7 @@ def daemon(cli: Cli) -> tuple[str, int]:
 # --- copies of this version that are changed a little -------------------------------------------------------------
 
 
-def test_a_new_version_takes_over_from_the_old_daemon(cli: Cli, tmp_path: Path) -> None:
+def test_a_new_version_replaces_the_old_daemon(cli: Cli, tmp_path: Path) -> None:
     old = copied(tmp_path, OLD)
     session = made(cli, env=old)
     assert daemon(cli)[0] == OLD
