@@ -308,7 +308,7 @@ def test_progress_without_end_fills_no_memory() -> None:
 
 def test_a_line_without_end_is_cut() -> None:
     told: list[str] = []
-    output = command._Output(10**9, told.append)
+    output = command._CommandOutput(10**9, told.append)
     for _ in range(100):
         output._stdout(b"x" * 10_000)
     output._stdout(b"\nshort\n")

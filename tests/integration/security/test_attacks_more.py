@@ -156,7 +156,7 @@ def test_a_host_that_sends_more_than_it_may_fills_no_memory(stderr: bool) -> Non
                 its.sendall_stderr(bytes(PACKET)) if stderr else its.sendall(bytes(PACKET))
         assert len(channel.in_buffer) + len(channel.in_stderr_buffer) <= WINDOW + PACKET
         client.join(20)
-        assert client.reason == "the server sends more than it may"
+        assert client.reason == "the server sent more than the window allows"
 
 
 def test_a_packet_without_end_is_not_waited_for() -> None:
