@@ -6,7 +6,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import paramiko
 import pytest
@@ -23,6 +23,16 @@ from tests.bed.wait import wait_until
 from tests.unit.ssh.packets import Pair, pair
 
 OPENED, REFUSED, ADJUST, DATA, EXTENDED, EOF, CLOSE, REQUEST = 91, 92, 93, 94, 95, 96, 97, 98
+
+
+T = TypeVar("T")
+
+
+def in_loop(action: Callable[[], T]) -> T:
+    """Run something in the loop's thread, as everything is that channels do."""
+    results: list[T] = []
+    shared().call(lambda: results.append(action()))
+    return results[0]
 
 
 class Local:
@@ -64,7 +74,7 @@ class Host:
     def ask(self) -> tuple[Channel, Local, int]:
         """Ask for one; returns it, its local end, and the number that it was asked for by."""
         local = Local()
-        channel = self.channels.open_stream(("127.0.0.1", 80), local)
+        channel = in_loop(lambda: self.channels.open_stream(("127.0.0.1", 80), local))
         kind, message = self.ends.other.read_message()
         assert kind == 90
         assert message.get_text() == "direct-tcpip"
@@ -104,7 +114,7 @@ def test_numbers_are_never_paramikos_nor_given_twice(host: Host) -> None:
 
 
 def test_a_unix_socket_is_asked_for(host: Host) -> None:
-    host.channels.open_stream("/run/jupyter.sock", Local())
+    in_loop(lambda: host.channels.open_stream("/run/jupyter.sock", Local()))
     _, message = host.ends.other.read_message()
     assert message.get_text() == "direct-streamlocal@openssh.com"
     number, window, packet = message.get_int(), message.get_int(), message.get_int()
@@ -115,14 +125,14 @@ def test_a_unix_socket_is_asked_for(host: Host) -> None:
 def test_a_whole_life(host: Host) -> None:
     channel, local, number = host.open()
     host.data(number, 1000)
-    channel.delivered(1000)
-    channel.send_eof()
-    channel.send_eof()
+    in_loop(lambda: channel.delivered(1000))
+    in_loop(channel.send_eof)
+    in_loop(channel.send_eof)
     assert host.hears()[:2] == (EOF, 7)
     host.say(EOF, number)
     host.say(CLOSE, number)
     assert host.hears()[:2] == (CLOSE, 7)
-    channel.close()
+    in_loop(channel.close)
     assert (local.calls, local.size) == (["opened", "eof", "closed"], 1000)
     with pytest.raises(paramiko.SSHException):
         host.say(CLOSE, number)
@@ -130,7 +140,7 @@ def test_a_whole_life(host: Host) -> None:
 
 def test_closed_here_it_is_heard_no_more_and_stays_until_the_host_closes_too(host: Host) -> None:
     channel, local, number = host.open()
-    channel.close()
+    in_loop(channel.close)
     assert host.hears()[:2] == (CLOSE, 7)
     host.data(number, 1000)
     host.say(EOF, number)
@@ -142,7 +152,7 @@ def test_closed_here_it_is_heard_no_more_and_stays_until_the_host_closes_too(hos
 
 def test_given_up_before_it_opens_it_is_closed_when_it_does(host: Host) -> None:
     channel, local, number = host.ask()
-    channel.close()
+    in_loop(channel.close)
     host.say(OPENED, number, struct.pack(">III", 7, 1 << 21, 32768))
     assert host.hears()[:2] == (CLOSE, 7)
     host.say(CLOSE, number)
@@ -175,7 +185,7 @@ def test_the_window_is_opened_as_data_is_delivered_and_not_before(host: Host) ->
     host.data(number, WINDOW // 2)
     host.say(REQUEST, number, b"\0\0\0\x01x\x01")
     assert host.hears()[0] == 100  # nothing went before
-    channel.delivered(WINDOW // 2)
+    in_loop(lambda: channel.delivered(WINDOW // 2))
     kind, _, message = host.hears()
     assert kind == ADJUST
     assert message.get_int() >= WINDOW // 2
@@ -244,7 +254,7 @@ def test_a_window_cannot_grow_beyond_32_bits(host: Host) -> None:
     channel, _, number = host.open()
     for _ in range(3):
         host.say(ADJUST, number, struct.pack(">I", (1 << 32) - 1))
-    assert channel.credit() == (1 << 32) - 1
+    assert in_loop(channel.credit) == (1 << 32) - 1
 
 
 def test_the_end_of_the_connection_is_told_to_all(host: Host) -> None:
@@ -254,9 +264,9 @@ def test_the_end_of_the_connection_is_told_to_all(host: Host) -> None:
     shared().call(lambda: None)
     assert local.calls == ["opened", "lost"]
     assert waiting.calls == ["lost"]
-    channel.close()
+    in_loop(channel.close)
     with pytest.raises(ConnectionError):
-        host.channels.open_stream(("127.0.0.1", 80), Local())
+        in_loop(lambda: host.channels.open_stream(("127.0.0.1", 80), Local()))
 
 
 def test_windows_grow_together_no_further_than_allowed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,9 +318,9 @@ def test_nothing_follows_our_close(host: Host, act: Callable[[Channel], None], t
     if theirs:
         host.say(CLOSE, number)
     else:
-        channel.close()
+        in_loop(channel.close)
     assert host.hears()[:2] == (CLOSE, 7)
-    act(channel)
+    in_loop(lambda: act(channel))
     host.ask()  # which waits for the next message: it is CHANNEL_OPEN
 
 

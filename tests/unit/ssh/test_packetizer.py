@@ -88,7 +88,7 @@ def test_small_blocks_wear_out_sooner() -> None:
 
 
 def test_nothing_but_the_exchange_is_sent_during_it_and_the_rest_follows_in_order() -> None:
-    tray = PacketBatch()
+    batch = PacketBatch()
     with pair(GCM) as ends:
         box = ends.ours.sender
         ends.ours.send_message(Message(b"\x14 KEXINIT"))
@@ -99,9 +99,9 @@ def test_nothing_but_the_exchange_is_sent_during_it_and_the_rest_follows_in_orde
         near, far = socket.socketpair()
         with near, far:
             far.sendall(b"data")
-            tray.fill(near, 100, 32768)
-        tray.address(9)
-        box.post(tray.packets)
+            batch.fill(near, 100, 32768)
+        batch.address(9)
+        box.post(batch.packets)
         ends.ours.send_message(Message(b"\x05 service"))
         ends.ours.send_message(Message(b"\x15 NEWKEYS"))
         assert [ends.other.read_message()[0] for _ in range(3)] == [20, 30, 21]
