@@ -79,7 +79,7 @@ def test_a_damaged_packet_is_raised_in_transports_thread(ends: Pair) -> None:
         ends.ours.read_message()
 
 
-def test_closing_wakes_whoever_waits(ends: Pair) -> None:
+def test_closing_wakes_a_waiting_thread(ends: Pair) -> None:
     raised: list[BaseException] = []
 
     def read() -> None:

@@ -211,7 +211,7 @@ def test_order_is_kept_between_channels_and_kinds(routed: tuple[Pair, Recorder])
     ]
 
 
-def test_nobody_speaks_in_a_channel_while_keys_are_exchanged(routed: tuple[Pair, Recorder]) -> None:
+def test_no_channel_message_is_routed_during_a_key_exchange(routed: tuple[Pair, Recorder]) -> None:
     ends, recorder = routed
     ends.other.send_message(Message(b"\x14 KEXINIT"))
     ends.other.send_message(channel_message(94, FIRST_CHANNEL, b"too late"))
