@@ -15,12 +15,7 @@ import msgspec
 from jupyman import errors
 from jupyman.model import App, OnConflict, Restart
 from jupyman.paths import own_uid
-
-# A session's name becomes a directory on the host and a word on the command line.
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}")
-# As OpenSSH 9.6 refuses them (ssh.c, valid_hostname and valid_ruser): an older ssh hands them to a shell by way of
-# the user's own `Match exec` or `ProxyCommand` with %h, %n or %r.
-_SHELL = frozenset("'`\"$;&<>|(){}")
+from jupyman.rules import check_destination, check_name, check_port
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -159,8 +154,11 @@ def _check_table(table: Any, shape: type[Table], keys: tuple[str, ...]) -> None:
             msgspec.convert({key: value}, shape)
         except msgspec.ValidationError as error:
             raise _Wrong((*keys, key), str(error).split(" - at `")[0]) from error
-        if key in {"port", "local_port"} and not 1 <= value <= 65535:
-            raise _Wrong((*keys, key), f"port {value} is not between 1 and 65535")
+        if key in {"port", "local_port"}:
+            try:
+                check_port(value)
+            except errors.UsageFault as error:
+                raise _Wrong((*keys, key), error.message) from error
 
 
 def _check_destination(text: str | None, keys: tuple[str, ...]) -> None:
@@ -199,51 +197,6 @@ def _places(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
 
 def _keys(dotted: str) -> tuple[str, ...]:
     return tuple("".join(found) for found in re.findall(r"\"([^\"]*)\"|'([^']*)'|([A-Za-z0-9_-]+)", dotted))
-
-
-def check_name(name: str, what: str = "session") -> str:
-    """Return a session's or host's name unchanged.
-
-    Args:
-        name: what the user said.
-        what: "session" or "host", for the message.
-
-    Raises:
-        UsageFault: it cannot be a name.
-    """
-    if not _NAME.fullmatch(name) or name.isdigit():
-        raise errors.UsageFault(
-            f"{name[:80]!r} cannot be a {what} name",
-            "letters, digits, dot, underscore and dash; at most 63; not only digits; not starting with a dash or a dot",
-        )
-    return name
-
-
-def check_destination(text: str) -> str:
-    """Return an SSH alias or address unchanged.
-
-    Args:
-        text: what the user said: ``server1``, ``alice@10.0.0.7:22``.
-
-    Raises:
-        UsageFault: ssh or a shell could take it for something else, or no host can be called so.
-    """
-    user, _, name = text.rpartition("@")
-    plain = text and len(text) <= 255 and not text.startswith("-") and all(ord(c) > 32 and ord(c) != 127 for c in text)
-    if not plain or "\\" in name or not _SHELL.isdisjoint(name) or not (_SHELL - {"$"}).isdisjoint(user):
-        raise errors.UsageFault(f"{text[:80]!r} is not a host", "write an alias of ~/.ssh/config or user@host[:port]")
-    return text
-
-
-def check_port(port: int) -> int:
-    """Return a port unchanged.
-
-    Raises:
-        UsageFault: it is not 1..65535.
-    """
-    if not 1 <= port <= 65535:
-        raise errors.UsageFault(f"port {port} is not between 1 and 65535", "choose another port")
-    return port
 
 
 def add_host(path: Path, name: str, values: dict[str, str | int]) -> None:

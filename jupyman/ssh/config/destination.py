@@ -1,11 +1,11 @@
-"""What `ssh` would be given as its destination: read, and refused where it cannot be one."""
+"""The destination of `ssh`: parsed, and refused if it cannot be one."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-from jupyman import config, errors
+from jupyman import rules
 
 _DESTINATION = re.compile(
     r"^(?:(?P<user>.+)@)?(?:\[(?P<six>[0-9A-Za-z:.%]+)\]|(?P<name>[^:@\[\]]+))(?::(?P<port>[0-9]{1,5}))?$"
@@ -14,7 +14,7 @@ _DESTINATION = re.compile(
 
 @dataclass(frozen=True)
 class Destination:
-    """What `ssh` would be given: an alias or address, with a user and a port where they were said."""
+    """An alias or address, with a user and a port if they were given."""
 
     name: str
     user: str | None = None
@@ -22,14 +22,12 @@ class Destination:
 
     @classmethod
     def parse(cls, text: str) -> Destination:
-        """Read ``ALIAS`` or ``[USER@]HOST[:PORT]``; an IPv6 address stands in brackets where a port follows.
+        """Read ``ALIAS`` or ``[USER@]HOST[:PORT]``; an IPv6 address needs brackets if a port follows.
 
         Raises:
-            UsageFault: it is none of these, or could be taken for an option.
+            UsageFault: it is none of these, or looks like an option.
         """
-        hint = "write an alias of ~/.ssh/config or user@host[:port]"
-        bad = errors.UsageFault(f"{text[:80]!r} is not a host", hint)
-        config.check_destination(text)
+        rules.check_destination(text)
         body = text.removeprefix("ssh://").removesuffix("/") if text.startswith("ssh://") else text
         if body.count(":") > 1 and "[" not in body:  # a bare IPv6 address
             user, _, name = body.rpartition("@")
@@ -37,11 +35,11 @@ class Destination:
         else:
             match = _DESTINATION.match(body)
             if match is None:
-                raise bad
+                raise rules.not_a_host(text)
             user, name = match["user"] or "", match["six"] or match["name"]
             port = int(match["port"]) if match["port"] else None
         if not name or name.startswith("-") or user.startswith("-") or user.endswith("\\"):
-            raise bad
-        if port is not None and not 1 <= port <= 65535:
-            raise errors.UsageFault(f"port {port} is not between 1 and 65535", "choose another port")
+            raise rules.not_a_host(text)
+        if port is not None:
+            rules.check_port(port)
         return cls(name=name, user=user or None, port=port)

@@ -315,7 +315,7 @@ def test_a_host_that_refuses_is_asked_ever_more_seldom(world: World) -> None:
 
 def test_sleep_another_network_and_a_vpn_that_comes_later(world: World) -> None:
     world.clock.sleep(40 * MINUTE)
-    world.away = lambda: errors.HostUnreachable("server1: the name gpu.lab does not resolve", unreached=True)
+    world.away = lambda: errors.HostSilent("server1: the name gpu.lab does not resolve")
     woke = world.clock.passed
     world.clock.at(woke + 20, world.heal)
     world.live(4.0)
@@ -359,7 +359,7 @@ def test_a_clock_that_is_set_breaks_nothing(world: World, jump: float) -> None:
 # --- what must not end it -----------------------------------------------------------------------------------------
 
 FAULTS: dict[str, Callable[[], errors.JupymanError]] = {
-    "a name without a network": lambda: errors.UnknownHost("no host is called 'gpu.lab'"),
+    "a name without a network": lambda: errors.UnknownHost("there is no host 'gpu.lab'"),
     "a configuration that is being edited": lambda: errors.ConfigFault("ssh cannot use its configuration"),
     "a connection that ends during the login": lambda: errors.LinkLost("server1 ended the connection"),
     "a host without a shell": lambda: errors.RemoteFailed("server1 starts no session"),
