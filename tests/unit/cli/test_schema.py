@@ -17,7 +17,7 @@ from jupyman.api import schema
 from jupyman.cli.main import cli
 from tests import fakes
 from tests.schemas import SCHEMAS, check_output
-from tests.unit.cli.test_usage import commands
+from tests.unit.cli.commands import commands
 
 # The words that a command needs beside --json.
 ARGUMENTS = {
