@@ -1,4 +1,7 @@
-"""Each verb, in process, against a fake behind the real daemon server: its request, its output, its exit status."""
+"""Each verb, in process, against a fake behind the real daemon server: its request, its output, its exit status.
+
+Over 400 lines because it has one short test for each verb.
+"""
 
 from __future__ import annotations
 
