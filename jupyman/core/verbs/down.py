@@ -33,7 +33,7 @@ def down(request: api.Down, call: VerbCall) -> Downed:
     for session in found:
         call.sessions.take_down(session, release=request.release)
     call.sessions.save()
-    for session in found:
-        call.release_link(session.current.spec.host)
+    for host in dict.fromkeys(session.current.spec.host for session in found):
+        call.release_link(host)
     failed = first.info() if first is not None else msgspec.UNSET
     return Downed(sessions=[call.view(session.current) for session in found], error=failed)

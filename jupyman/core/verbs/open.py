@@ -42,9 +42,10 @@ def send_browser(session: str, call: VerbCall, codes: OneTimeCodes) -> None:
 
 def _forwarded(name: str | None, call: VerbCall) -> SessionState:
     session = call.sessions.only(name)
-    if session.spec.wanted and not session.settled:
-        call.sessions.wait(lambda: call.sessions.settled(session.name), SETTLE)
-        session = call.sessions.get(session.name)
+    if session.spec.wanted:
+        name = session.name
+        call.sessions.wait(lambda: call.sessions.settled(name), SETTLE)
+        session = call.sessions.get(name)
     if session.url is None:
         name = session.spec.name
         raise errors.LinkLost(f"session {name} is not forwarded now (state {session.state})", f"jupyman up {name}")

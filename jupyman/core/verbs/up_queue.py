@@ -95,10 +95,10 @@ class UpQueue:
             why: how it ended.
             call: nobody waits for it.
         """
-        state = session.current
-        name, last = state.name, state.running
-        port = last.server.port if last is not None else None
-        request = api.Up(host=state.spec.host, name=name, port=port, timeout=state.spec.timeout)
+        before = session.current
+        name, spec = before.name, before.spec
+        port = before.running.server.port if before.running is not None else None
+        request = api.Up(host=spec.host, name=name, port=port, timeout=spec.timeout)
 
         def work() -> None:
             try:
@@ -107,7 +107,7 @@ class UpQueue:
                 text = f"{why}; it could not be started again: {error.message}"
                 problem = new_problem("restart-failed", text, error.hint)
             else:
-                count = len(session.current.restarts)
+                count = len(before.restarts)
                 times = "once" if count == 1 else f"{count} times"
                 text = f"restarted {times}, the last time because {why}"
                 problem = new_problem("server-restarted", text, f"jupyman logs {name}")

@@ -25,7 +25,7 @@ from jupyman.tools.install import plan as recipe
 from tests.bed.wait import wait_until
 from tests.unit.core import known, offline
 from tests.unit.core.offline import CLIENT, Quiet
-from tests.unit.tools.test_install_plan import OWN, means, wish
+from tests.unit.tools.installers import OWN, means, wish
 
 
 @dataclass
