@@ -435,6 +435,10 @@ def _wanted(state: SessionState, event: Wanted) -> _Fields:
     }
 
 
+def _link_up(state: SessionState, event: LinkUp) -> _Fields:
+    return {} if event.link is state.link else {"link": event.link, "proven_over": None}
+
+
 def _link_lost(state: SessionState, event: LinkLost) -> _Fields:
     away = event.at if state.away_since is None else state.away_since
     return {"link": None, "proven_over": None, "away_since": away}
@@ -517,7 +521,7 @@ _CHANGES: dict[type[SessionEvent], Callable[[SessionState, Any], _Fields]] = {
     LaunchUndone: _always(running=None, proven_over=None),
     UpFailed: _up_failed,
     Wanted: _wanted,
-    LinkUp: lambda _, event: {"link": event.link},
+    LinkUp: _link_up,
     LinkLost: _link_lost,
     Refused: _refused,
     Doubted: _always(proven_over=None),

@@ -298,6 +298,7 @@ def test_any_order_draws_from_every_event() -> None:
 @settings(max_examples=1000)
 @given(STARTS, ORDERS)
 @example(restored(SPEC), [LinkUp(link=LINK), proven(), LinkLost(at=1.0), LinkUp(link=OTHER_LINK)])
+@example(restored(SPEC), [LinkUp(link=LINK), proven(), LinkUp(link=OTHER_LINK), LinkUp(link=LINK)])
 @example(restored(SPEC), [UpStarted(), PortExposed(port=8888), TokenRenewed(running=SERVER, token="new"), UpStarted()])
 def test_any_order_of_events_keeps_the_invariants(state: SessionState, events: list[SessionEvent]) -> None:
     link = state.link  # the one that is up, and the one over which there is a proof: by what the events say alone
@@ -306,7 +307,7 @@ def test_any_order_of_events_keeps_the_invariants(state: SessionState, events: l
         before = state
         state, effects = step(before, event)
         if isinstance(event, LinkUp):
-            link = event.link
+            link, proof = event.link, proof if event.link is link else None
         elif isinstance(event, LinkLost):
             link = None
         if isinstance(event, (Listening, Proven)) and event.over is link:
