@@ -1,4 +1,7 @@
-"""A session's state: as a table, and under any order of events."""
+"""A session's state: as a table, and under any order of events.
+
+Over 400 lines because the table, its diagram and its invariants are tested on the same events.
+"""
 
 from __future__ import annotations
 
