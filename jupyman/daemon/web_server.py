@@ -18,14 +18,14 @@ KEEP_ALIVE = 30  # seconds between two requests on one connection
 class Protocol(H11Protocol):
     """Closes a connection of another user, and one whose request head does not arrive."""
 
-    strangers = PeerGuard("the daemon's own port")  # there is one daemon in a process
+    peer_guard = PeerGuard("the daemon's own port")  # there is one daemon in a process
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """Check its owner before anything is read from it; start to wait for the first request."""
         super().connection_made(transport)
         far, near = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
-        if far and near and self.strangers.refuse(far[:2], near[:2]):
+        if far and near and self.peer_guard.refuse(far[:2], near[:2]):
             transport.abort()
         else:
             self._wait_for_head()

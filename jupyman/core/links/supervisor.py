@@ -300,8 +300,8 @@ class Supervisor:
             self._feed("abandoned")
             raise
         except errors.JupymanError as error:
-            # Also a name that nobody knows and a configuration that cannot be read: without a network no name resolves,
-            # and a file that is being edited is whole again soon.
+            # Also a name that does not resolve and a configuration that cannot be read: without a network no name
+            # resolves, and a file that is being edited is complete again soon.
             self._reached = not isinstance(error, errors.HostSilent | errors.UnknownHost)
             self._feed("unreachable", error.message)
             raise

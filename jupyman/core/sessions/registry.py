@@ -27,7 +27,7 @@ import msgspec
 
 from jupyman import errors
 from jupyman.core.sessions import outage_page, state, views
-from jupyman.core.sessions.state import AnySessionEvent, Proven, SessionState, Transition
+from jupyman.core.sessions.state import Proven, SessionEvent, SessionState, Transition
 from jupyman.core.sessions.store import Store
 from jupyman.model import HostForward, LinkStatus, Problem, Session, SessionSpec, TunnelSpec
 from jupyman.ssh.forward.engine import BoundForward
@@ -175,7 +175,7 @@ class SessionRegistry:
 
     # --- changes --------------------------------------------------------------------------------------------------
 
-    def apply(self, session: SessionRuntime, event: AnySessionEvent) -> Transition:
+    def apply(self, session: SessionRuntime, event: SessionEvent) -> Transition:
         """Apply an event to a session; whoever waits is notified.
 
         Args:

@@ -53,7 +53,7 @@ def kill(request: Kill, hosts: Hosts, sessions: SessionRegistry, operation: Oper
             killed.append(_one(target, request, hosts, sessions, operation))
         except errors.JupymanError as error:
             if isinstance(error, errors.Interrupted) and not isinstance(error, errors.Declined):
-                raise  # Ctrl-C ends all, a "no" only what was asked about
+                raise  # Ctrl-C ends all, a "no" only the target in question
             if len(targets) > 1:
                 with step(operation, f"kill {target}", target) as progress:
                     progress.warn(f"{target}: {error.message}")

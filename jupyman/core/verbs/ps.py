@@ -29,7 +29,7 @@ def ps(request: api.PsRequest, call: VerbCall, snapshot: Callable[[], Snapshot],
     Args:
         request: the verb's arguments.
         call: the request under way.
-        snapshot: returns everything as it is now.
+        snapshot: returns what is shown, as the event stream sends it.
         settled_by: until then (monotonic) it waits for wanted sessions to be looked up after the daemon's start.
 
     Raises:
@@ -37,10 +37,10 @@ def ps(request: api.PsRequest, call: VerbCall, snapshot: Callable[[], Snapshot],
         UsageFault: with `all`, no host is named and none is known.
         Interrupted: the client left.
     """
-    # The answer comes from memory: only a daemon that was just started waits, and not for long if a host is away.
-    # A session that is down waits for its port only.
+    # The answer comes from memory: only a daemon that was just started waits, and not for long if a host is away. A
+    # session that is down waits for its port only.
     call.sessions.wait(call.sessions.settled, settled_by - time.monotonic())
-    in_use = set(call.sessions.hosts())
+    in_use = {session.spec.host for session in call.sessions.all()}
     missing: list[Unreachable] = []
     for host in [] if request.all else request.hosts:  # with --all each host is asked, and need not be known
         if host not in in_use and call.hosts.known(host) is None and not request_host.configured(host, call):
@@ -50,7 +50,7 @@ def ps(request: api.PsRequest, call: VerbCall, snapshot: Callable[[], Snapshot],
             missing.append(Unreachable(host=host, error=unknown.info()))
     servers: list[FoundServer] = []
     if request.all:
-        hosts = request.hosts or sorted(in_use)
+        hosts = request.hosts or sorted(set(call.sessions.hosts()))
         servers, missing = _unowned(hosts or [request_host.only(None, call)], call)
     seen = snapshot()
     return Ps(
