@@ -2,6 +2,8 @@
 
 Threads: `start` runs in one of its own; `_tour` in the scheduler's; the looks in those of the pool, one for each host.
 A look reports what it saw as an event that says what it began with, so an `up` that began meanwhile is not disturbed.
+
+Over 300 lines because restoring and looking work on the same sessions, for the same client.
 """
 
 from __future__ import annotations

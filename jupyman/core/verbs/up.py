@@ -65,7 +65,7 @@ class UpFlow:
         self._request = request
         self._spec = spec
         self._suspect = suspect
-        self._fresh = False  # a new session may take over a server; a known one gets its own back, or a new one
+        self._fresh = False  # a new session may adopt a server; a known one gets its own back, or a new one
         self._explicit_name = request.name is not None
         self._problems: list[Problem] = []
         self._port_problems: list[Problem] = []
@@ -191,11 +191,11 @@ class UpFlow:
         return None
 
     def _unchanged(self, running: Running, stored: SessionSpec | None) -> None:
-        """Refuse options that the running server does not have.
+        """Refuse options that differ from the running server's.
 
         Args:
             running: the server.
-            stored: what this computer asked for when it was made; None: another one made it.
+            stored: what this computer asked for when it was made; None: another computer made it.
         """
         server, asked = running.server, self._request
         works_in = server.kernel_env or server.env
@@ -211,7 +211,7 @@ class UpFlow:
         if differs:
             name = self._spec.name
             raise errors.UsageFault(
-                f"session {name} already runs otherwise: {'; '.join(differs)}",
+                f"session {name} is already running with other settings: {'; '.join(differs)}",
                 f"leave the option out, use another --name, or jupyman kill {name} first",
             )
 
@@ -231,9 +231,9 @@ class UpFlow:
         shell = CancellableShell(link, operation.cancelled)
         with step(operation, "probe", "looking at the host") as progress:
             named = [spec.env] if spec.env is not None and spec.env.startswith(("/", "~/")) else []
-            # All at once: each is a round trip, two of them some 100 ms of shell.
+            # At the same time: each is a round trip, two of them some 100 ms of shell.
             with ThreadPoolExecutor(3) as pool:
-                # Before anything is started: does sshd let us forward at all?
+                # Before anything is started: does sshd allow forwarding at all?
                 allowed = pool.submit(link.may_forward, ("127.0.0.1", spec.port or DEFAULT_PORT))
                 finding = pool.submit(nohup.find, shell)
                 probing = pool.submit(probe.probe, shell, spec.host, depth="launch", directory=spec.dir, extra=named)
@@ -245,13 +245,15 @@ class UpFlow:
             progress.text = f"{report.os or 'unknown system'}, {report.user}, {environments}"
         with step(operation, "cuda", "CUDA") as progress:
             progress.text = _cuda_text(report)
-        # What other environments' torch lacks is for `check`; that of the chosen one is told when it is chosen.
-        told = (problem for problem in report.problems if problem.severity != "info" and problem.code != "torch-driver")
-        self._problems += told
+        # Problems of torch in other environments are for `check`; the chosen one's are reported when it is chosen.
+        reported = (
+            problem for problem in report.problems if problem.severity != "info" and problem.code != "torch-driver"
+        )
+        self._problems += reported
         return report, found
 
     def _adopt(self, link: Link, state: SessionState, found: nohup.Found, operation: Operation) -> Running | None:
-        """Take over a server that already runs: this session's from another computer, or one that is asked for."""
+        """Adopt a server that already runs: this session's from another computer, or one that is asked for."""
         spec = self._spec
         taken = {
             other.running.server.pid
@@ -285,7 +287,7 @@ class UpFlow:
         if len(ports) > 1:
             with step(operation, "adopt", "looking for your running server") as progress:
                 there = ", ".join(map(str, ports))
-                progress.warn(f"{len(ports)} servers of yours run there: --port takes one of them over ({there})")
+                progress.warn(f"{len(ports)} servers of yours run there: --port adopts one of them ({there})")
         return None
 
     def _launch(
@@ -315,7 +317,7 @@ class UpFlow:
         return self._start(shell, forward, operation)
 
     def _start(self, shell: Shell, forward: SessionForward, operation: Operation) -> Running:
-        """Launch what is ready; the second time on a port, because no connection came through to its socket."""
+        """Launch what is ready; the second time on a port, because no connection reached its socket."""
         ready = self._ready
         assert ready is not None  # noqa: S101 - set by `_launch`
         self._ready = msgspec.structs.replace(ready, sock=False)
@@ -323,13 +325,13 @@ class UpFlow:
             running = nohup.launch(
                 shell, ready, progress=progress.now, listening=forward.listening, cancelled=operation.cancelled
             )
-            # What another launch had started is looked at as any server that was found.
+            # A server that another launch had started is verified as any server that was found.
             self._proven = not running.server.adopted
             self._launched = running if self._proven else None
             where = f"port {running.server.port}" if running.sock is None else "a private socket"
             progress.text = f"Jupyter runs on {self._spec.host}, {where} (pid {running.server.pid})"
             if not ready.sock and not running.server.adopted and running.server.port != ready.ports[0]:
-                # Nobody was seen to listen there: an outgoing connection may have it.
+                # No listener was seen there: an outgoing connection may have it.
                 progress.warn(f"port {ready.ports[0]} could not be had: {progress.text}")
         return running
 
@@ -357,7 +359,7 @@ class UpFlow:
                 status = without_token if seen == 200 else seen
                 raise errors.LinkLost(f"the server did not answer through the forward (HTTP status {status})")
             if running.token and without_token not in {401, 403}:
-                text = "the server lets requests without a token in"
+                text = "the server accepts requests without a token"
                 fix = "look for token or password settings in ~/.jupyter on the host"
                 if self._launched is not None:
                     raise errors.ServerExited(f"{text}, so it was stopped", fix)
@@ -379,7 +381,7 @@ class UpFlow:
 
 
 def _same_env(asked: str, prefix: str | None) -> bool:
-    """Whether an environment's name or prefix means the one of that prefix."""
+    """Tell whether an environment's name or prefix means the one of that prefix."""
     if prefix is None:
         return False
     if asked == "base":
@@ -388,7 +390,7 @@ def _same_env(asked: str, prefix: str | None) -> bool:
 
 
 def _same_dir(asked: str, running: Running) -> bool:
-    """Whether a directory, as the user writes it, is the one in which the server runs."""
+    """Tell whether a directory, as the user writes it, is the one in which the server runs."""
     home = running.directory.partition("/.local/state/jupyman/")[0]
     below = asked[2:] if asked.startswith("~/") else "" if asked == "~" else asked
     return posixpath.normpath(posixpath.join(home, below)) == posixpath.normpath(running.server.root_dir or "/")
