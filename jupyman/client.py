@@ -1,8 +1,8 @@
-"""The client of the daemon's API: finds it, starts it where needed, runs one request.
+"""The client of the daemon's API: finds the daemon, starts it if necessary, and runs one request.
 
-Nothing secret (the token, an answer to a question) leaves on a connection before the daemon has proven on this very
-connection that it is the one of daemon.json, and no connection is ever made anew in between: a daemon may end at any
-moment, and another user's program have its port in the next. docs/adr/0007-strangers.md says how, and why.
+No secret (the token, an answer to a question) is sent on a connection before the daemon has proven on that connection
+that it is the one of daemon.json. A connection is never reopened in between: the daemon may end at any moment, and
+another user's program may then take its port. See docs/adr/0007-strangers.md.
 """
 
 from __future__ import annotations
@@ -14,63 +14,78 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TypeVar, cast
 
 import msgspec
 
 from jupyman import errors
-from jupyman.api import Answer, AnyEvent, AnyRequest, Call, ClientContext, DaemonStop, Done, Failed, OpenBrowser, Prompt
+from jupyman.api import (
+    Answer,
+    AnyEvent,
+    AnyRequest,
+    Call,
+    ClientContext,
+    DaemonStop,
+    Done,
+    Failed,
+    OpenBrowser,
+    Prompt,
+    R,
+    Request,
+    result_of,
+)
 from jupyman.local import daemon_file as address
 from jupyman.local.hello import Hello
 from jupyman.local.peer import foreign_caller, foreign_listener
 from jupyman.paths import Paths
 
 START_TIMEOUT = 15.0  # seconds for a daemon to answer; a cold disk can be slow
-HELLO_TIMEOUT = 5.0  # seconds for one that runs
-SILENCE = 60.0  # seconds; the daemon sends an empty line every ten
+HELLO_TIMEOUT = 5.0  # seconds for a running daemon to answer
+SILENCE = 60.0  # seconds; the daemon sends an empty line every ten seconds
 _STEP = 0.02
-_AGAIN = 0.3  # seconds after which a daemon that found the lock held is started again
+_AGAIN = 0.3  # seconds until the next start after one that found the lock held
 _LOCKED = errors.DaemonUnavailable.status
 
 _EVENT = msgspec.json.Decoder(AnyEvent)
+T = TypeVar("T")
 
 
 class Client:
-    """Speaks with the daemon.
+    """Runs requests in the daemon.
 
     Args:
         paths: where daemon.json is.
-        context: what the daemon must know of this caller.
+        context: the environment of this caller.
     """
 
     def __init__(self, paths: Paths, context: ClientContext) -> None:
         self._paths = paths
         self._context = context
-        self.base = ""  # http://127.0.0.1:PORT of the daemon, once it was reached
+        self.base = ""  # http://127.0.0.1:PORT of the daemon after it was reached
 
     def run(
         self,
-        request: AnyRequest,
+        request: Request[R],
         on_event: Callable[[AnyEvent], str | None],
         *,
         start: bool = True,
         any_version: bool = False,
-    ) -> Any:
+    ) -> R:
         """Run one request to its end.
 
         Args:
             request: what to do.
-            on_event: told each event; its answer to a `Prompt` is sent to the daemon (None: the user gives up).
-            start: start the daemon where none runs.
+            on_event: called with each event; its answer to a `Prompt` is sent to the daemon (None: the user gives up).
+            start: start the daemon if none is running.
             any_version: accept a daemon of another version.
 
         Returns:
-            The result as plain JSON values.
+            The result, of the type that the request names.
 
         Raises:
-            DaemonUnavailable: no daemon, or it went away.
+            DaemonUnavailable: there is no daemon, or it ended.
             VersionMismatch: it is of another version.
-            JupymanError: what the daemon says.
+            JupymanError: the error that the daemon sent.
         """
         daemon = self._find(start=start)
         try:
@@ -80,25 +95,25 @@ class Client:
             daemon.close()
             raise
         self.base = f"http://127.0.0.1:{daemon.where.port}"
-        body = msgspec.json.encode(Call(request=request, client=self._context))
-        with daemon.post("/v1/run", body) as response:
+        call = Call(request=cast("AnyRequest", request), client=self._context)  # the union of all subclasses
+        with daemon.post("/v1/run", msgspec.json.encode(call)) as response:
             if response.status != 200:
                 raise errors.DaemonUnavailable(
                     f"the daemon refused the request (HTTP {response.status})", "jupyman daemon restart"
                 )
             for event in _events(response):
                 if isinstance(event, Done):
-                    return event.result
+                    return _decoded(msgspec.json.Decoder(result_of(type(request))), event.result)
                 if isinstance(event, Failed):
                     raise errors.from_info(event.error)
                 if isinstance(event, OpenBrowser) and event.url.startswith("/"):
-                    _again(daemon.where).close()  # the browser will ask whoever has the port
-                said = on_event(event)
+                    _again(daemon.where).close()  # the browser connects to whatever has the port
+                answer = on_event(event)
                 if isinstance(event, Prompt):
-                    again = _again(daemon.where)
-                    with again.post("/v1/answer", msgspec.json.encode(Answer(id=event.id, value=said))) as taken:
-                        taken.read()
-        raise errors.DaemonUnavailable("the daemon ended while it worked", "jupyman daemon logs")
+                    body = msgspec.json.encode(Answer(id=event.id, value=answer))
+                    with _again(daemon.where).post("/v1/answer", body) as response_to_answer:
+                        response_to_answer.read()
+        raise errors.DaemonUnavailable("the daemon ended during the request", "jupyman daemon logs")
 
     def _find(self, *, start: bool) -> _Daemon:
         """Return the running daemon, proven."""
@@ -110,29 +125,31 @@ class Client:
             # After an upgrade this version's daemon replaces the old one; servers and ports stay as they are.
             self._retire(daemon)
         if not start:
-            raise errors.DaemonUnavailable("no daemon runs", "jupyman daemon start; every other command starts it too")
+            raise errors.DaemonUnavailable(
+                "no daemon is running", "jupyman daemon start; every other command starts it too"
+            )
         from jupyman.local.spawn import spawn
 
         try:
             process = spawn(self._paths)
-            lost = 0.0  # when the lock was found held: another daemon comes up, or the one before is still going
+            lost = 0.0  # when the lock was found held: another daemon is starting, or the old one is still ending
             deadline = time.monotonic() + START_TIMEOUT
             while time.monotonic() < deadline:
                 fresh = address.read(self._paths.daemon_file)
                 daemon = _reach(fresh) if fresh is not None and (fresh != found or lost) else None
                 if daemon is not None:
-                    process.returncode = 0  # it is a daemon now: nobody waits for its end
+                    process.returncode = 0  # nothing waits for the end of the daemon
                     return daemon
                 status = process.poll()
                 if status == errors.VersionMismatch.status:
                     raise errors.VersionMismatch(
                         "the files here were written by a newer jupyman",
-                        f"use that one; {self._paths.log_file} says more",
+                        f"use that version; see {self._paths.log_file}",
                     )
                 if status is not None and status != _LOCKED:
                     raise errors.DaemonUnavailable(
                         f"the daemon ended at once (status {status})",
-                        f"{self._paths.log_file} says why; so does jupyman daemon run",
+                        f"see {self._paths.log_file}, or run jupyman daemon run",
                     )
                 if status is not None and time.monotonic() > lost + _AGAIN:
                     lost = time.monotonic()
@@ -157,12 +174,12 @@ class Client:
 
 
 class _Daemon:
-    """A connection whose other end is the daemon of daemon.json: that was proven on it. It carries one request.
+    """A connection whose other end has proven to be the daemon of daemon.json. It carries one request.
 
     Args:
-        where: what daemon.json says.
-        connection: open; it never connects anew.
-        hello: what it says of itself.
+        where: the content of daemon.json.
+        connection: open; it never reconnects.
+        hello: how the daemon describes itself.
     """
 
     def __init__(self, where: address.DaemonAddress, connection: _Connection, hello: Hello) -> None:
@@ -172,7 +189,7 @@ class _Daemon:
 
     @contextmanager
     def post(self, path: str, body: bytes) -> Iterator[http.client.HTTPResponse]:
-        """Send a body; closing the connection, however it comes to that, cancels what it asked for."""
+        """Send a body. Closing the connection, for whatever reason, cancels the request."""
         headers = {**_bearer(self.where), "Content-Type": "application/json"}
         try:
             with _daemon_went():
@@ -190,9 +207,9 @@ class _Daemon:
 
 
 def _reach(where: address.DaemonAddress) -> _Daemon | None:
-    """Connect to the daemon of a file; None where it does not live, or its port is another program's by now."""
+    """Connect to the daemon of a file; None if it has ended or another program has its port."""
     if not _lives(where.pid) or foreign_listener(where.port):
-        return None  # he need not even hear that somebody looks for a daemon
+        return None  # another user's program: it need not learn that someone looks for a daemon
     connection = _Connection("127.0.0.1", where.port, timeout=HELLO_TIMEOUT)
     try:
         connection.connect()
@@ -209,27 +226,27 @@ def _reach(where: address.DaemonAddress) -> _Daemon | None:
 
 
 def _again(where: address.DaemonAddress) -> _Daemon:
-    """Reach the daemon that works for us once more.
+    """Connect again to the daemon that runs our request.
 
     Raises:
-        DaemonUnavailable: it has ended meanwhile, and nothing was sent to whoever has its port.
+        DaemonUnavailable: it has ended; nothing was sent to a program that has its port now.
     """
     daemon = _reach(where)
     if daemon is None:
-        raise errors.DaemonUnavailable("the daemon ended while it worked", "jupyman daemon logs")
+        raise errors.DaemonUnavailable("the daemon ended during the request", "jupyman daemon logs")
     return daemon
 
 
 def _proven(where: address.DaemonAddress, connection: _Connection) -> Hello | None:
-    """Let the other end prove that it is the daemon; None where it does not. Nothing secret is sent before it has."""
+    """Let the other end prove that it is the daemon; None if it does not. No secret is sent before it has."""
     nonce = os.urandom(16).hex()
     connection.request("GET", f"/v1/prove?nonce={nonce}")
     here = connection.here
     response = connection.getresponse()
     said = response.read(4096)
-    if not response.isclosed():  # more than a daemon says
+    if not response.isclosed():  # more than a daemon sends
         return None
-    # It has answered, so it has taken the connection, and its end has an owner.
+    # It has answered, so it has accepted the connection, and that end has an owner.
     if foreign_caller(("127.0.0.1", where.port), here):
         return None
     if response.status == 200:
@@ -238,8 +255,8 @@ def _proven(where: address.DaemonAddress, connection: _Connection) -> Hello | No
         if not hmac.compare_digest(shown.encode(), wanted.encode()):
             return None
     elif response.status == 401 and address.holds(where, here):
-        # A daemon of 0.1.0 knows no proof. The kernel says that the process of daemon.json, which is ours, has the
-        # other end; any process of ours could read the token in daemon.json as well.
+        # A daemon of 0.1.0 has no proof. According to the kernel the other end belongs to the process of daemon.json,
+        # which is ours; any process of ours could also read the token in daemon.json.
         connection.request("GET", "/v1/hello", headers=_bearer(where))
         response = connection.getresponse()
         said = response.read(4096)
@@ -255,9 +272,9 @@ def _bearer(where: address.DaemonAddress) -> dict[str, str]:
 
 
 class _Connection(http.client.HTTPConnection):
-    """To an address, without the look-up of names: that would import the tables of international ones.
+    """A connection to an address, without name resolution, which would import the tables for international names.
 
-    It connects when it is told to, and never by itself: whoever has the port then may be somebody else.
+    It connects only on request, never by itself: another program may have the port by then.
     """
 
     auto_open = 0
@@ -273,7 +290,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 def _lives(pid: int) -> bool:
-    """Tell whether a process of this user has that pid; psutil would cost every command 15 ms."""
+    """Return whether a process of this user has that pid; psutil would cost every command 15 ms."""
     if os.name != "posix":
         return True
     try:
@@ -285,11 +302,11 @@ def _lives(pid: int) -> bool:
 
 @contextmanager
 def _daemon_went() -> Iterator[None]:
-    """Turn what the connection raises into ours; not what the caller's own output raises."""
+    """Convert the errors of the connection, but not those of the caller's own output."""
     try:
         yield
     except (OSError, http.client.HTTPException) as error:
-        raise errors.DaemonUnavailable(f"the daemon went away: {error or type(error).__name__}") from error
+        raise errors.DaemonUnavailable(f"the daemon ended: {error or type(error).__name__}") from error
 
 
 def _events(response: http.client.HTTPResponse) -> Iterator[AnyEvent]:
@@ -300,8 +317,11 @@ def _events(response: http.client.HTTPResponse) -> Iterator[AnyEvent]:
             return
         if not line.strip():
             continue
-        try:
-            event = _EVENT.decode(line)
-        except msgspec.DecodeError as error:
-            raise errors.VersionMismatch(f"the daemon says what this version does not know: {error}") from error
-        yield event
+        yield _decoded(_EVENT, line)
+
+
+def _decoded(decoder: msgspec.json.Decoder[T], text: bytes | msgspec.Raw) -> T:
+    try:
+        return decoder.decode(text)
+    except msgspec.DecodeError as error:
+        raise errors.VersionMismatch(f"this version cannot read what the daemon sent: {error}") from error

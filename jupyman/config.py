@@ -1,4 +1,4 @@
-"""The user's config.toml: read strictly, edited without losing a comment."""
+"""The user's config.toml: read strictly, edited without losing comments."""
 
 from __future__ import annotations
 
@@ -15,16 +15,11 @@ import msgspec
 from jupyman import errors
 from jupyman.model import App, OnConflict, Restart
 from jupyman.paths import own_uid
-
-# A session's name becomes a directory on the host and a word on the command line.
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}")
-# As OpenSSH 9.6 refuses them (ssh.c, valid_hostname and valid_ruser): an older ssh hands them to a shell by way of
-# the user's own `Match exec` or `ProxyCommand` with %h, %n or %r.
-_SHELL = frozenset("'`\"$;&<>|(){}")
+from jupyman.rules import check_destination, check_name, check_port
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of the tables: a key that is not known is an error, not a silent nothing."""
+    """Base of the tables: an unknown key is an error."""
 
 
 class Defaults(Table, frozen=True, kw_only=True):
@@ -82,18 +77,18 @@ def load(path: Path) -> Config:
     """Read config.toml.
 
     Args:
-        path: the file; absent, it counts as empty.
+        path: the file; if absent, it counts as empty.
 
     Returns:
         The configuration.
 
     Raises:
-        ConfigFault: it cannot be read, is no TOML, or has an unknown key or a wrong value; file and line are named.
+        ConfigFault: it cannot be read, is not TOML, or has an unknown key or a wrong value; it names file and line.
     """
     try:
-        with path.open(encoding="utf-8-sig") as file:  # Notepad writes a mark before the first letter
+        with path.open(encoding="utf-8-sig") as file:  # Notepad writes a byte order mark
             owner = os.fstat(file.fileno()).st_uid
-            # It names programs that run as this user (ssh_config).
+            # It can name programs that run as this user (ssh_config).
             if owner not in {0, own_uid()}:
                 raise errors.ConfigFault(f"{path} belongs to uid {owner}, not to you", "write one of your own")
             text = file.read()
@@ -106,7 +101,7 @@ def load(path: Path) -> Config:
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"line (\d+)", str(error))
         line = found[1] if found else str(text.count("\n") + 1)
-        raise errors.ConfigFault(f"{path} line {line} is no TOML: {error}", file=str(path), line=int(line)) from error
+        raise errors.ConfigFault(f"{path} line {line} is not TOML: {error}", file=str(path), line=int(line)) from error
     try:
         _check_values(content)
         return msgspec.convert(content, Config)
@@ -116,7 +111,7 @@ def load(path: Path) -> Config:
 
 
 class _Wrong(Exception):
-    """A value that cannot be: where it stands, and why."""
+    """An invalid value: its place, and why it is invalid."""
 
     def __init__(self, keys: tuple[str, ...], why: str) -> None:
         super().__init__(f"{'.'.join(keys)}: {why}" if keys else why)
@@ -124,7 +119,7 @@ class _Wrong(Exception):
 
 
 def _check_values(content: dict[str, Any]) -> None:
-    """Check table by table: msgspec names the field but not the host that it belongs to."""
+    """Check table by table: msgspec names the field, but not the host that it belongs to."""
     _check_table({**content, "hosts": {}, "defaults": {}, "mirrors": {}}, Config, ())
     defaults, hosts, mirrors = (content.get(key, {}) for key in ("defaults", "hosts", "mirrors"))
     _check_table(defaults, Defaults, ("defaults",))
@@ -159,8 +154,11 @@ def _check_table(table: Any, shape: type[Table], keys: tuple[str, ...]) -> None:
             msgspec.convert({key: value}, shape)
         except msgspec.ValidationError as error:
             raise _Wrong((*keys, key), str(error).split(" - at `")[0]) from error
-        if key in {"port", "local_port"} and not 1 <= value <= 65535:
-            raise _Wrong((*keys, key), f"port {value} is not between 1 and 65535")
+        if key in {"port", "local_port"}:
+            try:
+                check_port(value)
+            except errors.UsageFault as error:
+                raise _Wrong((*keys, key), error.message) from error
 
 
 def _check_destination(text: str | None, keys: tuple[str, ...]) -> None:
@@ -172,7 +170,7 @@ def _check_destination(text: str | None, keys: tuple[str, ...]) -> None:
 
 
 def _line(text: str, keys: tuple[str, ...]) -> int:
-    """Find the line of a key; the nearest table around it where it is written in an unusual way; else the first."""
+    """Find the line of a key; if it is written in an unusual way, that of its table; else the first line."""
     best, length = 1, 0
     for number, found in _places(text):
         common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(found, keys, strict=False)))
@@ -182,7 +180,7 @@ def _line(text: str, keys: tuple[str, ...]) -> int:
 
 
 def _places(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Yield each line that names a table or a key, with the full path of what it names."""
+    """Yield each line that names a table or a key, with its full path."""
     table: tuple[str, ...] = ()
     for number, line in enumerate(text.splitlines(), 1):
         header = re.match(r"\s*\[\[?([^\]]+)\]", line)
@@ -201,68 +199,23 @@ def _keys(dotted: str) -> tuple[str, ...]:
     return tuple("".join(found) for found in re.findall(r"\"([^\"]*)\"|'([^']*)'|([A-Za-z0-9_-]+)", dotted))
 
 
-def check_name(name: str, what: str = "session") -> str:
-    """Return a session's or host's name unchanged.
-
-    Args:
-        name: what the user said.
-        what: "session" or "host", for the message.
-
-    Raises:
-        UsageFault: it cannot be a name.
-    """
-    if not _NAME.fullmatch(name) or name.isdigit():
-        raise errors.UsageFault(
-            f"{name[:80]!r} cannot be a {what} name",
-            "letters, digits, dot, underscore and dash; at most 63; not only digits; not starting with a dash or a dot",
-        )
-    return name
-
-
-def check_destination(text: str) -> str:
-    """Return an SSH alias or address unchanged.
-
-    Args:
-        text: what the user said: ``server1``, ``alice@10.0.0.7:22``.
-
-    Raises:
-        UsageFault: ssh or a shell could take it for something else, or no host can be called so.
-    """
-    user, _, name = text.rpartition("@")
-    plain = text and len(text) <= 255 and not text.startswith("-") and all(ord(c) > 32 and ord(c) != 127 for c in text)
-    if not plain or "\\" in name or not _SHELL.isdisjoint(name) or not (_SHELL - {"$"}).isdisjoint(user):
-        raise errors.UsageFault(f"{text[:80]!r} is not a host", "write an alias of ~/.ssh/config or user@host[:port]")
-    return text
-
-
-def check_port(port: int) -> int:
-    """Return a port unchanged.
-
-    Raises:
-        UsageFault: it is not 1..65535.
-    """
-    if not 1 <= port <= 65535:
-        raise errors.UsageFault(f"port {port} is not between 1 and 65535", "choose another port")
-    return port
-
-
 def add_host(path: Path, name: str, values: dict[str, str | int]) -> None:
-    """Write a table ``[hosts.NAME]``; everything else in the file stays as the user wrote it.
+    """Write a table ``[hosts.NAME]``; the rest of the file stays as the user wrote it.
 
     Args:
-        path: config.toml; made 0600 where it is absent.
+        path: config.toml; created 0600 if it is absent.
         name: of the host.
         values: its keys.
 
     Raises:
         ConfigFault: the file cannot be read or written.
-        UsageFault: the host is there already, or a value cannot be.
+        UsageFault: the host exists already, or a value is invalid.
     """
     import tomlkit
 
     check_name(name, "host")
     if name in load(path).hosts:
-        raise errors.UsageFault(f"host {name} is in {path} already", f"edit the file, or jupyman host rm {name}")
+        raise errors.UsageFault(f"host {name} is already in {path}", f"edit the file, or jupyman host rm {name}")
     try:
         _check_table(values, HostEntry, ("hosts", name))
     except _Wrong as error:
@@ -286,7 +239,7 @@ def remove_host(path: Path, name: str) -> None:
         name: of the host.
 
     Raises:
-        UnknownHost: there is none.
+        UnknownHost: there is no such host.
         ConfigFault: the file cannot be read or written.
     """
     import tomlkit
@@ -300,7 +253,7 @@ def remove_host(path: Path, name: str) -> None:
 
 
 def _text(path: Path) -> str:
-    """Read the file with its line ends as they are."""
+    """Read the file without converting line ends."""
     if not path.exists():
         return ""
     with path.open(encoding="utf-8-sig", newline="") as file:
@@ -308,7 +261,7 @@ def _text(path: Path) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Replace the file in one step; its mode stays, and a link to a file elsewhere stays a link."""
+    """Replace the file atomically; its mode stays, and a symbolic link stays a link."""
     import tempfile
 
     try:

@@ -1,7 +1,7 @@
-"""The error tree: what can go wrong, its exit status, and what to do.
+"""The error tree: what can go wrong, the exit status, and what the user can do.
 
 JupymanError                          when
-├── UsageFault            2   usage             arguments that cannot be meant
+├── UsageFault            2   usage             arguments that are not valid
 │   ├── UnknownHost       2   unknown-host      no such alias, address or config entry
 │   ├── UnknownSession    2   unknown-session   no session of that name
 │   └── ConfigFault       2   bad-config        config.toml or ssh_config cannot be used
@@ -26,7 +26,9 @@ JupymanError                          when
 ├── Interrupted         130   interrupted       Ctrl-C
 └── InternalError         1   internal          a bug in jupyman
 
-An error crosses the API as `ErrorInfo` (see model.py) and is rebuilt on the other side by `from_info`.
+An error crosses the API as `ErrorInfo` and is rebuilt on the other side by `from_info`. Code that handles an error
+looks at its class and attributes, never at its details: a subclass without a code of its own exists for that, and
+becomes its base when it crosses the API.
 """
 
 from __future__ import annotations
@@ -40,8 +42,8 @@ class JupymanError(Exception):
     """Base of every error that a user may see: two lines, `error:` and `hint:`.
 
     Args:
-        message: one line that says what happened.
-        hint: one line that says what to do; the class's own where empty.
+        message: what happened, in one line.
+        hint: what to do, in one line; if empty, that of the class.
         details: further facts for ``--json``.
     """
 
@@ -55,13 +57,18 @@ class JupymanError(Exception):
         self.hint = hint or self.default_hint
         self.details: dict[str, Any] = details
 
+    @property
+    def log(self) -> list[str]:
+        """The last lines of a log that explain the error."""
+        return [str(line) for line in self.details.get("log") or ()]
+
     def info(self) -> ErrorInfo:
-        """Return the form that crosses the API and is printed by ``--json``."""
+        """Return the struct that crosses the API and is printed by ``--json``."""
         return ErrorInfo(code=self.code, message=self.message, hint=self.hint, details=self.details)
 
 
 class UsageFault(JupymanError):
-    """Arguments that cannot be meant; refused before anything is touched."""
+    """Invalid arguments, refused before anything is changed."""
 
     code = "usage"
     status = 2
@@ -86,7 +93,7 @@ class ConfigFault(UsageFault):
     """config.toml or the SSH configuration cannot be used as it stands."""
 
     code = "bad-config"
-    default_hint = "mend the file named above"
+    default_hint = "correct the file named above"
 
 
 class HostUnreachable(JupymanError):
@@ -97,8 +104,12 @@ class HostUnreachable(JupymanError):
     default_hint = "check the network, the VPN, and that `ssh HOST` works"
 
 
+class HostSilent(HostUnreachable):
+    """The host did not even refuse: nothing is known of it, and a login attempt cannot have been counted."""
+
+
 class AuthenticationFailed(JupymanError):
-    """The host refused every credential that we have, or it needs an answer nobody can give now."""
+    """The host refused every available credential, or it asks a question and there is no terminal to answer it."""
 
     code = "auth-failed"
     status = 11
@@ -106,7 +117,7 @@ class AuthenticationFailed(JupymanError):
 
 
 class HostKeyFault(JupymanError):
-    """The host's key is unknown, changed or revoked; nothing secret was sent."""
+    """The host's key is unknown, changed or revoked; no secret was sent."""
 
     code = "host-key"
     status = 12
@@ -114,19 +125,25 @@ class HostKeyFault(JupymanError):
 
 
 class LinkLost(JupymanError):
-    """The SSH connection ended while something was using it."""
+    """The SSH connection ended while it was in use."""
 
     code = "link-lost"
     status = 13
-    default_hint = "the server on the host runs on; run the command again when the network is back"
+    default_hint = "the server on the host keeps running; run the command again when the network is back"
 
 
 class ForwardingRefused(JupymanError):
-    """The SSH server does not let us forward, or the target refused the connection."""
+    """The SSH server does not allow the forward, or the target refused the connection."""
 
     code = "forwarding-refused"
     status = 14
     default_hint = "ask the host's admin for AllowTcpForwarding yes (sshd_config)"
+
+
+class TargetRefused(ForwardingRefused):
+    """The SSH server allows the forward, but nothing listens at the target."""
+
+    default_hint = "start the program there first"
 
 
 class JupyterMissing(JupymanError):
@@ -146,7 +163,7 @@ class EnvironmentMissing(JupymanError):
 
 
 class PortInUse(JupymanError):
-    """The wanted port is taken and was not to be freed."""
+    """The requested port is taken and may not be freed."""
 
     code = "port-in-use"
     status = 22
@@ -154,7 +171,7 @@ class PortInUse(JupymanError):
 
 
 class ServerExited(JupymanError):
-    """The server ended by itself; details carry the last lines of its log."""
+    """The server exited; the details have the last lines of its log."""
 
     code = "server-exited"
     status = 23
@@ -178,7 +195,7 @@ class KernelFault(JupymanError):
 
 
 class NotOurs(JupymanError):
-    """A process, a port or a file that belongs to another user; untouched."""
+    """A process, a port or a file belongs to another user; it was not touched."""
 
     code = "not-ours"
     status = 26
@@ -190,7 +207,7 @@ class RemoteFailed(JupymanError):
 
     code = "remote-failed"
     status = 27
-    default_hint = "mend it on the host and run the command again"
+    default_hint = "fix the cause on the host and run the command again"
 
 
 class SlurmMissing(JupymanError):
@@ -210,7 +227,7 @@ class JobRejected(JupymanError):
 
 
 class JobEnded(JupymanError):
-    """The job ended: time limit, cancelled, failed."""
+    """The job ended: time limit, cancelled or failed."""
 
     code = "job-ended"
     status = 32
@@ -218,7 +235,7 @@ class JobEnded(JupymanError):
 
 
 class DaemonUnavailable(JupymanError):
-    """The daemon cannot be reached and could not be started."""
+    """The daemon cannot be reached or started."""
 
     code = "daemon-unavailable"
     status = 40
@@ -226,7 +243,7 @@ class DaemonUnavailable(JupymanError):
 
 
 class VersionMismatch(JupymanError):
-    """Daemon and command line are of different versions."""
+    """The daemon and the command line are of different versions."""
 
     code = "version-mismatch"
     status = 41
@@ -234,19 +251,26 @@ class VersionMismatch(JupymanError):
 
 
 class Interrupted(JupymanError):
-    """Ctrl-C, or the last waiting client went away."""
+    """Ctrl-C, or the last waiting client disconnected."""
 
     code = "interrupted"
     status = 130
-    default_hint = "nothing half-made was left behind"
+    default_hint = "nothing was left half done"
+
+
+class Declined(Interrupted):
+    """The user answered a question with no: only the action in question is cancelled."""
 
 
 class InternalError(JupymanError):
     """A bug in jupyman; the daemon's log has the traceback."""
 
+    code = "internal"
+    status = 1
+
 
 def every() -> list[type[JupymanError]]:
-    """Return every error class below the base, base first, each once."""
+    """Return every error class, base first, each once."""
     found: list[type[JupymanError]] = []
     todo: list[type[JupymanError]] = [JupymanError]
     while todo:
@@ -256,6 +280,11 @@ def every() -> list[type[JupymanError]]:
     return found
 
 
+def by_code(code: str) -> type[JupymanError] | None:
+    """Return the class that declares a code; None if there is none."""
+    return next((cls for cls in every()[1:] if vars(cls).get("code") == code), None)
+
+
 def from_info(info: ErrorInfo) -> JupymanError:
     """Rebuild an error that came over the API.
 
@@ -263,10 +292,9 @@ def from_info(info: ErrorInfo) -> JupymanError:
         info: what the daemon sent.
 
     Returns:
-        An instance of the class that owns the code; `InternalError` for a code not known here.
+        An instance of the class that declares the code; `InternalError` for an unknown code.
     """
-    by_code = {cls.code: cls for cls in every() if cls is not JupymanError and cls is not InternalError}
-    cls = by_code.get(info.code, InternalError)
+    cls = by_code(info.code) or InternalError
     return cls(info.message, info.hint, **info.details)
 
 
@@ -275,15 +303,15 @@ def table() -> str:
     lines = [
         "# Errors",
         "",
-        "Every error is two lines on stderr, `error:` and `hint:`, or with `--json` one object on stdout. Where a",
-        "command has several hosts, sessions or ports, all are tried: what was done is on stdout, the first failure is",
-        "the error, and its status counts; with `--json` one object holds the results and `error`. The table is made",
-        "by `python -m jupyman.errors > docs/errors.md`; a test compares it.",
+        "Every error is two lines on stderr, `error:` and `hint:`, or with `--json` one object on stdout. A command",
+        "with several hosts, sessions or ports tries all of them: it prints the results of those that succeed, then",
+        "the first failure with its exit status; with `--json` one object holds the results and `error`. This table",
+        "is generated by `python -m jupyman.errors > docs/errors.md`; a test compares it.",
         "",
         "| status | code | when | what to do |",
         "|---|---|---|---|",
     ]
-    shown = [cls for cls in every() if cls is not JupymanError and cls.__module__ == JupymanError.__module__]
+    shown = [cls for cls in every()[1:] if "code" in vars(cls)]
     for cls in sorted(shown, key=lambda one: (one.status, one.code)):
         when = " ".join((cls.__doc__ or "").split()).rstrip(".")
         lines.append(f"| {cls.status} | `{cls.code}` | {when} | {cls.default_hint} |")

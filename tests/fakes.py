@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyman import __version__, api, model, paths
+from jupyman.api import results
 from jupyman.cli.context import Context
 from jupyman.cli.main import main
 from jupyman.daemon import web_server
@@ -68,46 +69,43 @@ REPORT = model.HostReport(
 KERNEL = model.KernelSpec(
     name="pytorch", display_name="Python (pytorch)", prefix=ENVIRONMENT.prefix, argv=["python"], ok=True, problem=None
 )
-ANSWERS: dict[type[api.Request], Any] = {
+ANSWERS: dict[type[api.AnyRequest], Any] = {
     api.Up: SESSION,
-    api.Down: {"sessions": [SESSION]},
-    api.Kill: {"killed": [{"target": "server1", "session": "server1", "host": "server1", "pid": 4121, "port": 8888}]},
-    api.PsRequest: model.Ps(sessions=[SESSION], forwards=[TUNNEL]),
-    api.Tunnel: {"forwards": [TUNNEL]},
-    api.Url: {"name": "server1", "url": SECRET_URL},
-    api.OpenCode: {"name": "server1"},
-    api.Logs: {"name": "server1"},
+    api.Down: results.Downed(sessions=[SESSION]),
+    api.Kill: results.Kills(
+        killed=[results.Killed(target="server1", session="server1", host="server1", pid=4121, port=8888)]
+    ),
+    api.PsRequest: results.Ps(sessions=[SESSION], forwards=[TUNNEL]),
+    api.Tunnel: results.Forwards(forwards=[TUNNEL]),
+    api.Url: results.SessionUrl(name="server1", url=SECRET_URL),
+    api.OpenCode: results.Opened(name="server1"),
+    api.Logs: results.SessionName(name="server1"),
     api.Check: REPORT,
-    api.KernelAdd: model.KernelAdded(kernel=KERNEL, executable="/opt/x/bin/python", python="3.12.4", refreshed=False),
-    api.KernelLs: model.Kernels(kernels=[KERNEL]),
-    api.KernelCheck: model.Kernels(kernels=[KERNEL]),
-    api.KernelRm: {"removed": "pytorch", "directory": "/home/alice/x"},
-    api.EnvLs: model.Environments(environments=[ENVIRONMENT]),
-    api.EnvCreate: {
-        "name": "new",
-        "prefix": "/opt/x",
-        "tool": "conda",
-        "state": "done",
-        "steps": [{"key": "make", "text": "Python", "command": ["/c", "a b"], "state": None, "seconds": None}],
-        "environment": ENVIRONMENT,
-        "kernel": None,
-        "problems": [],
-    },
-    api.EnvLogs: {"name": "new", "state": "done", "prefix": "/opt/x"},
-    api.EnvRm: {"name": "new", "prefix": "/opt/x", "size": 1, "kernels": ["new"]},
-    api.EnvPush: {"name": "new", "prefix": "/opt/x", "files": ["a.whl"], "bytes": 1, "steps": []},
-    api.EnvTarget: {"prefix": "/opt/x", "python": "3.12", "machine": "x86_64", "platforms": ["linux_x86_64"]},
-    api.EnvMirror: {
-        "mirrors": [
-            {"name": "m", "conda": "u", "pip": None, "own": True, "conda_seconds": 0.5, "pip_seconds": None},
-        ],
-        "used": ["m"],
-        "fastest": "m",
-        "mirror": "m",
-        "changed": ["/home/alice/.condarc"],
-    },
-    api.HostLs: model.KnownHosts(hosts=[model.KnownHost(name="server1", ssh="server1", source="config")]),
-    api.HostTrust: {"host": "server1", "fingerprint": "SHA256:x", "written": None},
+    api.KernelAdd: results.KernelAdded(kernel=KERNEL, executable="/opt/x/bin/python", python="3.12.4", refreshed=False),
+    api.KernelLs: results.Kernels(kernels=[KERNEL]),
+    api.KernelCheck: results.Kernels(kernels=[KERNEL]),
+    api.KernelRm: results.KernelRemoved(removed="pytorch", directory="/home/alice/x"),
+    api.EnvLs: results.Environments(environments=[ENVIRONMENT]),
+    api.EnvCreate: results.EnvCreated(
+        name="new",
+        prefix="/opt/x",
+        tool="conda",
+        state="done",
+        steps=[results.StepResult(key="make", text="Python", command=["/c", "a b"])],
+        environment=ENVIRONMENT,
+    ),
+    api.EnvLogs: results.EnvLog(name="new", state="done", prefix="/opt/x"),
+    api.EnvRm: results.EnvRemoved(name="new", prefix="/opt/x", size=1, kernels=["new"]),
+    api.EnvPush: results.EnvPushed(name="new", prefix="/opt/x", files=["a.whl"], bytes=1, steps=[]),
+    api.EnvTarget: results.WheelTarget(prefix="/opt/x", python="3.12", machine="x86_64", platforms=["linux_x86_64"]),
+    api.EnvMirrorLs: results.Mirrors(
+        mirrors=[results.MirrorStatus(name="m", conda="u", pip=None, own=True, conda_seconds=0.5, pip_seconds=None)],
+        used=["m"],
+        fastest="m",
+    ),
+    api.EnvMirror: results.MirrorsWritten(mirror="m", changed=["/home/alice/.condarc"]),
+    api.HostLs: results.KnownHosts(hosts=[results.KnownHost(name="server1", ssh="server1", source="config")]),
+    api.HostTrust: results.HostTrusted(host="server1", fingerprint="SHA256:x", written=None),
 }
 
 Script = Callable[[Any, api.Operation], Any]
@@ -117,8 +115,8 @@ Script = Callable[[Any, api.Operation], Any]
 class FakeBackend:
     """An `api.Backend` that answers from a table, or by a script of the test."""
 
-    answers: dict[type[api.Request], Any] = field(default_factory=lambda: dict(ANSWERS))
-    scripts: dict[type[api.Request], Script] = field(default_factory=dict)
+    answers: dict[type[api.AnyRequest], Any] = field(default_factory=lambda: dict(ANSWERS))
+    scripts: dict[type[api.AnyRequest], Script] = field(default_factory=dict)
     requests: list[Any] = field(default_factory=list)
     clients: list[api.ClientContext] = field(default_factory=list)
     codes: dict[str, str] = field(default_factory=dict)
@@ -140,7 +138,7 @@ class FakeBackend:
 
 
 class Screen(io.StringIO):
-    """A stream that is a terminal, or is none."""
+    """A stream that may be a terminal."""
 
     def __init__(self, text: str = "", *, tty: bool = False, encoding: str = "utf-8") -> None:
         super().__init__(text)
@@ -157,7 +155,7 @@ class Screen(io.StringIO):
 
 @dataclass
 class Result:
-    """What a command left."""
+    """What a command printed and returned."""
 
     status: int
     stdout: str
@@ -185,7 +183,7 @@ def run(
         stdin: what is typed.
         tty: whether all three streams are a terminal.
         environ: further variables.
-        browser: whether there is one; else opening it fails as badly as it can.
+        browser: whether there is one; without, opening it raises.
     """
     browsed: list[str] = []
 
@@ -212,7 +210,7 @@ def run(
 
 @dataclass
 class Served:
-    """The daemon's server with a fake behind it."""
+    """The daemon's server with a fake backend."""
 
     backend: FakeBackend
     home: Path

@@ -16,7 +16,7 @@ Examples:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def command(ctx: click.Context, shell: str) -> None:
-    """Print the completion script of a shell, for its rc file."""
+    """Print a shell's completion script for its startup file."""
     from click.shell_completion import get_completion_class
 
     kind = get_completion_class(shell)

@@ -5,22 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from jupyman import errors, paths
-from jupyman.api import AnyEvent, AnyRequest, ClientContext, OpenBrowser, Output, Prompt, Step
+from jupyman.api import AnyEvent, ClientContext, OpenBrowser, Output, Prompt, R, Request, Step
+from jupyman.api.results import ErrorReport, PartialResult, Result
 from jupyman.cli import terminal
-from jupyman.model import ErrorInfo
+from jupyman.model import ErrorInfo, Problem
 
 if TYPE_CHECKING:
     from jupyman.config import Config
 
-# Where one of these is set, a browser window can be shown; without, webbrowser would take over the terminal.
+# A browser window can be shown only if one of these is set. Without them webbrowser would take over the terminal.
 _DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER", "WSL_DISTRO_NAME")
 
 
@@ -33,7 +34,7 @@ def _browse(url: str) -> bool:
 
 
 def _open(stream: TextIO | None) -> TextIO:
-    """Return a standard stream; where it is closed (`jupyman ps 2>&-`), one that swallows everything."""
+    """Return a standard stream, or the null device if it is closed (`jupyman ps 2>&-`)."""
     return stream if stream is not None else Path(os.devnull).open("w", encoding="utf-8")
 
 
@@ -45,15 +46,15 @@ def _read_secret(text: str, stream: TextIO) -> str:
 
 @dataclass
 class Context:
-    """The world of one command.
+    """The environment of one command.
 
     Attributes:
         stdin, stdout, stderr: streams.
-        environ: the environment.
-        browse: opens an address in the local browser; False where there is none.
-        read_secret: asks for a secret without an echo.
-        json: the command line says ``--json``.
-        opened: whether a browser was opened; None: nobody asked for one.
+        environ: the environment variables.
+        browse: opens a URL in the local browser; False if there is none.
+        read_secret: reads a secret without echo.
+        json: the command line has ``--json``.
+        opened: whether a browser was opened; None: nothing asked for one.
     """
 
     stdin: TextIO = field(default_factory=lambda: sys.stdin)
@@ -72,21 +73,21 @@ class Context:
 
     @property
     def interactive(self) -> bool:
-        """Whether a person can be asked: stdin is a terminal."""
+        """Whether questions can be asked: stdin is a terminal."""
         return self.stdin is not None and self.stdin.isatty()
 
     @property
     def colour(self) -> bool:
-        """Whether stderr takes colours."""
+        """Whether stderr shows colours."""
         return self.stderr.isatty() and not self.environ.get("NO_COLOR") and not self.dumb
 
     @property
     def dumb(self) -> bool:
-        """Whether the terminal can only print, as Emacs's shell."""
+        """Whether the terminal can only append text, as Emacs's shell."""
         return self.environ.get("TERM") == "dumb"
 
     def config(self) -> Config | None:
-        """Read config.toml; None where there is none.
+        """Read config.toml; None if there is none.
 
         Raises:
             ConfigFault: it cannot be used.
@@ -99,9 +100,9 @@ class Context:
         return config.load(path)
 
     def _ssh_config(self) -> str | None:
-        """JUPYMAN_SSH_CONFIG, from the root: the daemon's folder is another one."""
+        """Return JUPYMAN_SSH_CONFIG as an absolute path, because the daemon has another working directory."""
         named = self.environ.get("JUPYMAN_SSH_CONFIG")
-        if not named or named == "none":  # a word of `ssh -F`
+        if not named or named == "none":  # a keyword of `ssh -F`
             return named
         return str(Path(os.path.expanduser(named)).absolute())  # noqa: PTH111 - Path's own raises for ~nobody
 
@@ -111,52 +112,65 @@ class Context:
 
     def note(self, text: str) -> None:
         """Print progress or a remark."""
-        with contextlib.suppress(OSError):  # nobody can be told
+        with contextlib.suppress(OSError):  # stderr is closed
             print(terminal.printable(text, self.stderr), file=self.stderr, flush=True)
 
-    def dump(self, value: Any) -> None:
-        """Print a value as JSON."""
+    def note_problems(self, problems: Iterable[Problem]) -> None:
+        """Print problems beside a result, with what fixes them."""
+        for problem in problems:
+            self.note(f"{problem.severity}: {problem.text}")
+            self.note(f"  fix: {problem.fix}")
+
+    def out_problems(self, problems: list[Problem]) -> None:
+        """Print problems as part of a result."""
+        if problems:
+            self.out("\nproblems:")
+        for problem in problems:
+            self.out(f"  {problem.severity}: {problem.text}\n    fix: {problem.fix}")
+
+    def dump(self, result: Result) -> None:
+        """Print a result as JSON."""
         import msgspec
 
-        self._print(terminal.safe_json(msgspec.json.encode(value).decode(), self.stdout))
+        self._print(terminal.safe_json(msgspec.json.encode(result).decode(), self.stdout))
 
     def _print(self, text: str) -> None:
         try:
             print(text, file=self.stdout, flush=True)
         except OSError as error:
-            if self.stdout is sys.stdout:  # the interpreter flushes it once more when it ends
+            if self.stdout is sys.stdout:  # the interpreter flushes it again at exit
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            if isinstance(error, BrokenPipeError):  # the reader has enough (`jupyman ps | head`): no fault
+            if isinstance(error, BrokenPipeError):  # the reader has read enough (`jupyman ps | head`)
                 raise click.exceptions.Exit(0) from error
-            self.json = False  # there is only stderr left to say it on
+            self.json = False  # the error can only be printed on stderr
             text = f"the output cannot be written: {error.strerror or error}"
-            raise errors.UsageFault(text, "look where standard output goes: the disk may be full") from error
+            raise errors.UsageFault(text, "check where standard output goes: the disk may be full") from error
 
     def call(
         self,
-        request: AnyRequest,
+        request: Request[R],
         *,
         start: bool = True,
         any_version: bool = False,
         quiet: bool = False,
         configured: bool = True,
         on_output: Callable[[str], None] | None = None,
-    ) -> Any:
+    ) -> R:
         """Run a request in the daemon, showing its progress and asking its questions.
 
         Args:
             request: what to do.
-            start: start the daemon where none runs.
+            start: start the daemon if none is running.
             any_version: accept a daemon of another version.
             quiet: show no progress.
-            configured: refuse a broken config.toml before anything is touched.
-            on_output: takes the lines that are no result; None: they are one.
+            configured: refuse a broken config.toml before anything is changed.
+            on_output: receives the lines of `Output` events; None: they are printed as results.
 
         Returns:
-            The result as plain JSON values.
+            The result.
 
         Raises:
-            JupymanError: whatever went wrong.
+            JupymanError: the request failed.
         """
         from jupyman.client import Client
 
@@ -192,7 +206,7 @@ class Context:
             progress.clear()
 
     def ask(self, prompt: Prompt) -> str | None:
-        """Put a question on the terminal; None: the user gives up."""
+        """Ask a question on the terminal; None: the user gives up."""
         text = terminal.printable(prompt.text, self.stderr)
         try:
             if prompt.kind == "secret":
@@ -206,12 +220,12 @@ class Context:
                 line = self.stdin.readline()
                 if not line:
                     return None
-                said = line.strip() or prompt.default or (prompt.choices or [""])[0]
+                answer = line.strip() or prompt.default or (prompt.choices or [""])[0]
                 if prompt.kind == "text":
-                    return said
+                    return answer
                 if prompt.kind == "confirm":
-                    return "y" if said.lower() in {"y", "yes"} else "n"
-                chosen = [said] if said in prompt.choices else [c for c in prompt.choices if c.startswith(said)]
+                    return "y" if answer.lower() in {"y", "yes"} else "n"
+                chosen = [answer] if answer in prompt.choices else [c for c in prompt.choices if c.startswith(answer)]
                 if len(chosen) == 1:
                     return chosen[0]
                 text = f"one of {' / '.join(prompt.choices)}:"
@@ -219,7 +233,7 @@ class Context:
             return None
 
     def open(self, url: str) -> None:
-        """Open the local browser, or say that there is none."""
+        """Open the local browser, or report that there is none."""
         try:
             self.opened = self.browse(url)
         except Exception:  # webbrowser raises its own error, and whatever a broken BROWSER causes
@@ -227,20 +241,15 @@ class Context:
         if not self.opened:
             self.note("no browser could be opened here")
 
-    def partly(self, result: dict[str, Any]) -> int:
-        """Print what failed of a command that did the rest; its results, and with ``--json`` all of it, are printed.
-
-        Args:
-            result: what the daemon said; `error` is there where something failed.
+    def partly(self, result: PartialResult) -> int:
+        """Print the first failure of a command that did the rest; its results, and all of its JSON, are printed.
 
         Returns:
-            The exit status: that of the first failure.
+            The exit status: that of the failure, or 0.
         """
-        if not result.get("error"):
+        if not isinstance(result.error, ErrorInfo):
             return 0
-        import msgspec
-
-        error = errors.from_info(msgspec.convert(result["error"], ErrorInfo))
+        error = errors.from_info(result.error)
         return error.status if self.json else self.fail(error)
 
     def fail(self, error: errors.JupymanError) -> int:
@@ -250,9 +259,9 @@ class Context:
             Its exit status.
         """
         if self.json:
-            self.dump({"error": error.info()})
+            self.dump(ErrorReport(error=error.info()))
         else:
-            for line in error.details.get("log") or []:
+            for line in error.log:
                 self.note(f"  {line}")
             self.note(f"error: {' '.join(error.message.split())}")
             self.note(f"hint: {' '.join(error.hint.split())}")

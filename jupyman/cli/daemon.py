@@ -7,28 +7,30 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from jupyman import api, errors
+from jupyman.api.results import DaemonStopped
 from jupyman.cli.context import Context
-from jupyman.cli.options import json_option
+from jupyman.cli.options import json_option, lines_option
 from jupyman.cli.terminal import size
 
 if TYPE_CHECKING:
     import psutil
 
-STOP_TIMEOUT = 10.0  # seconds for a daemon to close its links, before it is killed
+STOP_TIMEOUT = 10.0  # seconds for a daemon to close its links before it is killed
 
 
 @click.group("daemon", epilog="Example: jupyman daemon status")
 def command() -> None:
-    """The background process that holds links and forwards. Servers on hosts never depend on it."""
+    """Manage the background process, which holds links and forwards. Servers on hosts never depend on it."""
 
 
 @command.command(epilog="Example: jupyman daemon start")
 @json_option
 @click.pass_obj
 def start(context: Context, as_json: bool) -> None:
-    """Start it; every other command does so where needed."""
+    """Start it. Every other command starts it when it is needed."""
     _show(context, as_json=as_json, start=True)
 
 
@@ -36,7 +38,7 @@ def start(context: Context, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def status(context: Context, as_json: bool) -> None:
-    """Show whether it runs."""
+    """Show whether it is running."""
     _show(context, as_json=as_json, start=False)
 
 
@@ -44,10 +46,10 @@ def status(context: Context, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def stop(context: Context, as_json: bool) -> None:
-    """End it. Servers on hosts run on; `jupyman ps` brings their forwards back."""
+    """Stop it. Servers on hosts keep running; `jupyman ps` restores their forwards."""
     stopped = _stop(context)
     if as_json:
-        context.dump({"stopped": stopped})
+        context.dump(DaemonStopped(stopped=stopped))
     else:
         context.out("daemon stopped; your servers keep running" if stopped else "no daemon was running")
 
@@ -56,14 +58,14 @@ def stop(context: Context, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def restart(context: Context, as_json: bool) -> None:
-    """End it and start this version."""
-    context.config()  # a file that the new one would refuse
+    """Stop it and start this version."""
+    context.config()  # refuse a broken one before the old daemon is gone
     _stop(context)
     _show(context, as_json=as_json, start=True)
 
 
 @command.command(epilog="Example: jupyman daemon logs -n 20")
-@click.option("-n", "--lines", type=click.IntRange(0, 100_000), default=100, show_default=True, help="how many at most")
+@lines_option
 @click.pass_obj
 def logs(context: Context, lines: int) -> None:
     """Print the end of its log."""
@@ -79,7 +81,7 @@ def logs(context: Context, lines: int) -> None:
 @click.pass_obj
 def run(context: Context) -> int:
     """Run it in the foreground, logging to stderr as well."""
-    # The one command that is the daemon: the import is its own.
+    # Only this command is the daemon, so only this command imports it.
     from jupyman.daemon.main import run as serve
 
     return serve(context.paths, foreground="JUPYMAN_DAEMON" not in context.environ)
@@ -87,19 +89,18 @@ def run(context: Context) -> int:
 
 def _show(context: Context, *, as_json: bool, start: bool) -> None:
     result = context.call(api.DaemonStatus(), start=start, any_version=not start, configured=start)
-    result["config"] = str(context.paths.config_file)
+    result = msgspec.structs.replace(result, config=str(context.paths.config_file))
     if as_json:
         context.dump(result)
     else:
         context.out(
-            f"daemon {result['version']} runs: pid {result['pid']}, up {result['uptime']:.0f} s, "
-            f"{result['threads']} threads, {size(result['memory'])}; log {result['log']}, "
-            f"config {result['config']}"
+            f"daemon {result.version} is running: pid {result.pid}, up {result.uptime:.0f} s, "
+            f"{result.threads} threads, {size(result.memory)}; log {result.log}, config {result.config}"
         )
 
 
 def _stop(context: Context) -> bool:
-    """Ask the daemon to end; one that does not answer is ended by signals."""
+    """Ask the daemon to stop; end one that does not answer by signals."""
     from jupyman.local import daemon_file as address
 
     found = address.read(context.paths.daemon_file)
@@ -109,7 +110,7 @@ def _stop(context: Context) -> bool:
     except errors.DaemonUnavailable:
         if process is None:
             return False
-        # It hangs. Signals are safe: this pid started at the very moment that daemon.json says.
+        # It hangs. Signals are safe: this process has the start time that daemon.json names.
         process.terminate()
     if process is not None:
         _wait(process)
@@ -117,7 +118,7 @@ def _stop(context: Context) -> bool:
 
 
 def _process(pid: int, create_time: float) -> psutil.Process | None:
-    """Return the daemon's process; None where the pid is another's by now."""
+    """Return the daemon's process; None if the pid was reused."""
     import psutil
 
     try:
@@ -135,7 +136,7 @@ def _wait(process: psutil.Process) -> None:
 
 
 def _ended(process: psutil.Process) -> bool:
-    """Wait for the end; a zombie has come to it, and in a container nobody may ever reap it."""
+    """Wait for the end. A zombie has ended; in a container it may never be reaped."""
     import psutil
 
     end = time.monotonic() + STOP_TIMEOUT

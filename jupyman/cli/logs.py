@@ -6,20 +6,20 @@ import click
 
 from jupyman import api, errors
 from jupyman.cli.context import Context
-from jupyman.cli.options import SessionName
+from jupyman.cli.options import SessionName, lines_option
 
 
 @click.command(epilog="Example: jupyman logs server1 -n 20 -f")
 @click.argument("session", required=False, type=SessionName())
-@click.option("-n", "--lines", type=click.IntRange(0, 100_000), default=100, show_default=True, help="how many at most")
-@click.option("-f", "--follow", is_flag=True, help="go on until Ctrl-C")
+@lines_option
+@click.option("-f", "--follow", is_flag=True, help="follow the log until Ctrl-C")
 @click.pass_obj
 def command(context: Context, session: str | None, lines: int, follow: bool) -> int:
-    """Print the log of a session's server; tokens are blotted out."""
+    """Print the log of a session's server; tokens are redacted."""
     try:
         context.call(api.Logs(session=session, lines=lines, follow=follow), quiet=True)
     except KeyboardInterrupt:
         if follow:
-            return errors.Interrupted.status  # the way it ends: nothing to complain about
+            return errors.Interrupted.status  # the usual way to end it: no error message
         raise
     return 0

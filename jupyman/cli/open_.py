@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+import msgspec
 
 from jupyman import api
 from jupyman.cli.context import Context
@@ -14,11 +15,11 @@ from jupyman.cli.options import SessionName, json_option
 @json_option
 @click.pass_obj
 def command(context: Context, session: str | None, as_json: bool) -> None:
-    """Open a session in the local browser, by a one-time address without the token."""
+    """Open a session in the local browser with a one-time URL that has no token."""
     result = context.call(api.OpenCode(session=session))
     if as_json:
-        context.dump({**result, "opened": bool(context.opened)})
+        context.dump(msgspec.structs.replace(result, opened=bool(context.opened)))
     elif context.opened:
-        context.note(f"opened {result['name']}")
+        context.note(f"opened {result.name}")
     else:
-        context.note(f"jupyman url {result['name']} prints the address")
+        context.note(f"jupyman url {result.name} prints the URL")

@@ -1,27 +1,29 @@
-"""Options and argument types that several verbs share; bad input is refused here, before anything is touched."""
+"""Options and argument types that several verbs share. Bad input is refused here, before anything is changed."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 import msgspec
 
-from jupyman import errors
+from jupyman import errors, rules
 from jupyman.cli.context import Context
 
-F = TypeVar("F", bound=Callable[..., Any])
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+F = TypeVar("F", bound=Callable[..., object])
 
 
-def offer(names: Iterable[str], incomplete: str) -> list[Any]:
-    """Return what a shell may complete a word to.
+def offer(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    """Return the completions of a word.
 
     Args:
-        names: bash puts them on the command line as they are, and environments are named by hosts: what a shell would
-            not read as a plain word is left out.
-        incomplete: the word's beginning.
+        names: hosts choose the names of environments, and bash puts a completion on the command line unquoted, so
+            names with characters that are special to a shell are left out.
+        incomplete: the beginning of the word.
     """
     from click.shell_completion import CompletionItem
 
@@ -34,21 +36,21 @@ class Port(click.ParamType[int]):
 
     name = "port"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Read 1..65535."""
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read a port."""
         text = str(value)
-        if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65535:
-            self.fail(f"{text!r} is not a port between 1 and 65535", param, ctx)
+        if not text.isascii() or not text.isdigit() or int(text) not in rules.PORTS:
+            self.fail(f"{text!r} is not a port between {rules.PORTS[0]} and {rules.PORTS[-1]}", param, ctx)
         return int(text)
 
 
 class Seconds(click.FloatRange):
-    """A time span; `nan` lies in every range."""
+    """A time span. `click.FloatRange` accepts `nan`."""
 
     name = "seconds"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read it."""
+    def convert(self, value: float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read a number of seconds."""
         seconds = float(super().convert(value, param, ctx))
         if seconds != seconds:  # noqa: PLR0124 - only nan differs from itself
             self.fail(f"{value!r} is not a number of seconds", param, ctx)
@@ -56,19 +58,17 @@ class Seconds(click.FloatRange):
 
 
 class Name(click.ParamType[str]):
-    """The name of a session or host."""
+    """The name of a new session or host."""
 
     name = "name"
 
     def __init__(self, what: str = "session") -> None:
         self._what = what
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Check it."""
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse what cannot be a name."""
         del param, ctx
-        from jupyman.config import check_name
-
-        return check_name(str(value), self._what)
+        return rules.check_name(str(value), self._what)
 
 
 class Host(click.ParamType[str]):
@@ -76,15 +76,13 @@ class Host(click.ParamType[str]):
 
     name = "host"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Refuse what ssh could take for an option, and what no host can be."""
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse what ssh could take for an option, and what no host can be called."""
         del param, ctx
-        from jupyman.config import check_destination
+        return rules.check_destination(str(value))
 
-        return check_destination(str(value))
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
-        """Offer hosts that were used before; never starts a daemon."""
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Offer configured hosts and those that were used before; never start a daemon."""
         del param
         state = cached(ctx)
         hosts = {*state.environments, *(session.host for session in state.sessions.values()), *configured(ctx)}
@@ -96,41 +94,37 @@ class TextLine(click.ParamType[str]):
 
     name = "text"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Check it."""
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse several lines, control characters and a dash at the start."""
         text = str(value)
         if not text or text.startswith("-") or any(ord(c) < 32 or ord(c) == 127 for c in text):
             self.fail(f"{text[:80]!r} is not a {self.name}", param, ctx)
         return text
 
 
-def is_kernel_name(text: str) -> bool:
-    """Tell whether a kernel spec may be called so: jupyter_client's rule (kernelspec.py, _kernel_name_pat)."""
-    return re.fullmatch(r"[A-Za-z0-9_.-]+", text) is not None and text.strip(".") != ""
-
-
 class KernelName(TextLine):
-    """The name of a kernel spec, with no dash in front."""
+    """The name of a kernel spec."""
 
     name = "kernel name"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Check it."""
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse what Jupyter does not accept, and a dash at the start."""
         text = super().convert(value, param, ctx)
-        if not is_kernel_name(text):
+        if not rules.is_kernel_name(text):
             self.fail(f"{text[:80]!r} is not a kernel name: letters, digits, dot, underscore, dash", param, ctx)
         return text
 
 
 class KernelOrHost(Host):
-    """The name of a kernel spec, or a host: which of the two is known later."""
+    """The name of a kernel spec, or a host; the daemon knows which of the two exists."""
 
     name = "kernel or host"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Refuse what can be neither."""
         text = str(value)
-        return text if is_kernel_name(text) and not text.startswith("-") else super().convert(value, param, ctx)
+        kernel = rules.is_kernel_name(text) and not text.startswith("-")
+        return text if kernel else super().convert(value, param, ctx)
 
 
 class SessionName(TextLine):
@@ -138,7 +132,7 @@ class SessionName(TextLine):
 
     name = "session"
 
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Offer the sessions of the state file."""
         del param
         return offer(cached(ctx).sessions, incomplete)
@@ -149,19 +143,19 @@ class EnvName(TextLine):
 
     name = "environment"
 
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
-        """Offer the environments that were seen last."""
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Offer the environments that the last probes found."""
         del param
         return offer({name for names in cached(ctx).environments.values() for name in names}, incomplete)
 
 
 class MirrorName(TextLine):
-    """The name of a mirror, built in or of config.toml."""
+    """The name of a mirror, built in or from config.toml."""
 
     name = "mirror"
 
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
-        """Offer the built-in ones and those of config.toml."""
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Offer the built-in mirrors and those of config.toml."""
         del param
         context = ctx.find_object(Context) or Context()
         try:
@@ -185,7 +179,7 @@ class Cached(msgspec.Struct):
 
 
 def cached(ctx: click.Context) -> Cached:
-    """Return what the state file remembers; nothing where it cannot be read."""
+    """Return what the state file holds; nothing if it cannot be read."""
     context = ctx.find_object(Context) or Context()
     try:
         return msgspec.json.decode(context.paths.state_file.read_bytes(), type=Cached)
@@ -194,7 +188,7 @@ def cached(ctx: click.Context) -> Cached:
 
 
 def configured(ctx: click.Context) -> list[str]:
-    """Return the hosts of config.toml; none where it cannot be read."""
+    """Return the hosts of config.toml; none if it cannot be read."""
     context = ctx.find_object(Context) or Context()
     try:
         config = context.config()
@@ -210,14 +204,27 @@ def json_option(function: F) -> F:
 
 def host_option(function: F) -> F:
     """Add ``--host``."""
-    return click.option("--host", type=Host(), help="which host; default: the only one that is known")(function)
+    return click.option("--host", type=Host(), help="the host; default: the only known one")(function)
+
+
+def yes_option(function: F) -> F:
+    """Add ``--yes``."""
+    return click.option("-y", "--yes", is_flag=True, help="do not ask")(function)
+
+
+def lines_option(function: F) -> F:
+    """Add ``--lines``."""
+    kind = click.IntRange(0, 100_000)
+    return click.option("-n", "--lines", type=kind, default=100, show_default=True, help="maximum number of lines")(
+        function
+    )
 
 
 def chosen_host(option: str | None, positional: str | None) -> str | None:
-    """Return the host that was said as an option or behind the other arguments.
+    """Return the host, given as an option or after the other arguments.
 
     Raises:
-        UsageFault: both, and they differ.
+        UsageFault: both are given, and they differ.
     """
     if option is not None and positional is not None and option != positional:
         raise errors.UsageFault(f"two hosts: {option} and {positional}", "name one")

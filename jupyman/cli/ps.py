@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
 
 import click
 
 from jupyman import api
+from jupyman.api.results import Ps, Unreachable
 from jupyman.cli import terminal
 from jupyman.cli.context import Context
 from jupyman.cli.options import Host, json_option
+from jupyman.model import FoundServer, GpuUse, HostForward, LinkStatus, Problem, Session
 
-# What is over so soon is no trouble, seconds; it is counted all the same.
+# Seconds for which an outage is not reported; it is counted in any case.
 BLIP = 5.0
 
 
@@ -23,112 +25,141 @@ BLIP = 5.0
 def command(context: Context, hosts: tuple[str, ...], every: bool, as_json: bool) -> int:
     """List sessions and forwards."""
     result = context.call(api.PsRequest(hosts=list(hosts), all=every), quiet=as_json)
-    missed = result.get("unreachable", [])
-    if missed:
-        result["error"] = missed[0]["error"]
     if as_json:
         context.dump(result)
         return context.partly(result)
-    sessions, forwards, servers = result["sessions"], result["forwards"], result["servers"]
-    if sessions:
-        heads = ("NAME", "HOST", "STATE", "LINK", "URL", "ENV", "GPU", "PORT", "UPTIME")
-        context.out(terminal.table(heads, [_session(one) for one in sessions]))
-        for one in sessions:
-            if one["held"]:
-                again = f"jupyman up {one['name']}; jupyman down --release {one['name']} frees the port"
-                context.out(f"{one['name']}: down, {one['held']} stays reserved ({again})")
-            for problem in one["problems"]:
-                context.out(f"{one['name']}: {problem['text']} ({problem['fix']})")
-            for use in one["gpu_use"]:
-                what = use["notebook"] or (
-                    f"kernel {use['kernel'][:8]}" if use["kernel"] else "a process of its server"
-                )
-                memory = terminal.size(use["memory"])
-                context.out(f"{one['name']}: {memory} of GPU {use['gpu']} held by {what} (pid {use['pid']})")
-            trouble = _trouble(one["link"], f"jupyman up {one['name']}")
-            if trouble:
-                context.out(f"{one['name']}: {trouble}")
-    if forwards:
-        if sessions:
-            context.out()
-        columns = ("FORWARD", "HOST", "REMOTE", "STATE", "OPEN", "IN", "OUT")
-        context.out(terminal.table(columns, [_forward(one) for one in forwards]))
-        shown = {one["host"] for one in sessions}
-        for forward in forwards:
-            for problem in forward.get("problems", []):
-                context.out(f"{forward['local']}: {problem['text']} ({problem['fix']})")
-            again = f"jupyman tunnel {forward['local'].rpartition(':')[2]} --host {forward['host']}"
-            trouble = _trouble(forward.get("link") or {}, again)
-            if trouble and forward["host"] not in shown:
-                shown.add(forward["host"])
-                context.out(f"{forward['host']}: {trouble}")
-    if servers:
-        if sessions or forwards:
-            context.out()
-        found = [
-            (s["host"], str(s["pid"]), _text(s["port"]), s["user"], _text(s["root_dir"]), _text(s["started"]))
-            for s in servers
-        ]
-        context.out(terminal.table(("SERVER ON", "PID", "PORT", "USER", "DIRECTORY", "STARTED"), found))
-        for server in servers:
-            for problem in server["problems"]:
-                context.out(f"{server['host']}: {problem['text']} ({problem['fix']})")
-    if missed and (sessions or forwards or servers or len(missed) > 1):  # of one alone, the error says it all
-        if sessions or forwards or servers:
-            context.out()
-        rows = [(one["host"], one["error"]["message"]) for one in missed]
-        context.out(terminal.table(("NOT REACHED", "WHY"), rows))
-    if not (sessions or forwards or servers or missed):
+    parts = list(_parts(result))
+    if parts:
+        context.out("\n\n".join(parts))
+    elif not isinstance(result.unreachable, list):
         where = f" on {', '.join(hosts)}" if hosts else ""
-        context.note(f"no sessions{where}; make one with jupyman up {hosts[0] if hosts else 'HOST'}")
+        context.note(f"no sessions{where}; start one with jupyman up {hosts[0] if hosts else 'HOST'}")
     return context.partly(result)
 
 
-def _session(one: dict[str, Any]) -> tuple[str, ...]:
-    server = one["server"] or {}
-    link = one["link"]
-    back = link["reconnects"]
-    state = link["state"] + (f" ({back} time{'' if back == 1 else 's'} back)" if back else "")
-    env = (server.get("kernel_env") or server.get("env") or "").rstrip("/").rsplit("/", 1)[-1]
-    gpus = server.get("gpus")
+def _parts(result: Ps) -> Iterator[str]:
+    """Yield the tables, each with its remarks."""
+    if result.sessions:
+        yield "\n".join(_sessions(result.sessions))
+    if result.forwards:
+        yield "\n".join(_forwards(result.forwards, {one.host for one in result.sessions}))
+    if result.servers:
+        yield "\n".join(_servers(result.servers))
+    missed = result.unreachable if isinstance(result.unreachable, list) else []
+    # A single unreachable host and nothing else is reported by the error.
+    if missed and (result.sessions or result.forwards or result.servers or len(missed) > 1):
+        yield _unreachable(missed)
+
+
+def _sessions(sessions: list[Session]) -> Iterator[str]:
+    heads = ("NAME", "HOST", "STATE", "LINK", "URL", "ENV", "GPU", "PORT", "UPTIME")
+    yield terminal.table(heads, [_session(one) for one in sessions])
+    for one in sessions:
+        if one.held:
+            again = f"jupyman up {one.name}; jupyman down --release {one.name} frees the port"
+            yield f"{one.name}: down, {one.held} stays reserved ({again})"
+        yield from _problems(one.name, one.problems)
+        for use in one.gpu_use:
+            holder = _holder(use)
+            yield f"{one.name}: {terminal.size(use.memory)} of GPU {use.gpu} held by {holder} (pid {use.pid})"
+        trouble = _trouble(one.link, f"jupyman up {one.name}")
+        if trouble:
+            yield f"{one.name}: {trouble}"
+
+
+def _session(one: Session) -> tuple[str, ...]:
+    server = one.server
+    times = one.link.reconnects
+    reconnected = f" (reconnected {'once' if times == 1 else f'{times} times'})" if times else ""
+    env = (server.kernel_env or server.env or "") if server is not None else ""
+    gpus = server.gpus if server is not None else None
     return (
-        one["name"],
-        one["host"],
-        one["state"],
-        state,
-        _text((one["url"] or "").split("?")[0]),  # the token is for `jupyman url`
-        _text(env),
+        one.name,
+        one.host,
+        one.state,
+        one.link.state + reconnected,
+        (one.url or "").split("?")[0] or "-",  # only `jupyman url` prints the token
+        env.rstrip("/").rsplit("/", 1)[-1] or "-",
         ",".join(map(str, gpus)) if gpus else "-",
-        _text(server.get("port")),
-        _uptime(None if one["state"] == "exited" else server.get("started")),
+        _number(server.port if server is not None else None),
+        _uptime(server.started if server is not None and one.state != "exited" else None),
     )
 
 
-def _forward(one: dict[str, Any]) -> tuple[str, ...]:
-    carried = (terminal.size(one["bytes_in"]), terminal.size(one["bytes_out"]))
-    state = one["state"] + (", shared" if one.get("share") else "")
-    return (one["local"], one["host"], one["remote"], state, str(one["open"]), *carried)
+def _holder(use: GpuUse) -> str:
+    if use.notebook:
+        return use.notebook
+    return f"kernel {use.kernel[:8]}" if use.kernel else "a process of its server"
 
 
-def _trouble(link: dict[str, Any], again: str) -> str:
-    """Say in one line why a link is not up, and who does what about it; "" where nothing is the matter."""
-    state = link.get("state")
-    if state in {"needs-auth", "failed"}:
-        return f"{link['last_error']} ({again})"
-    if state != "reconnecting" or not link["last_error"]:
+def _forwards(forwards: list[HostForward], reported: set[str]) -> Iterator[str]:
+    """Yield the table and its remarks.
+
+    Args:
+        forwards: the rows.
+        reported: hosts whose link is described already.
+    """
+    yield terminal.table(
+        ("FORWARD", "HOST", "REMOTE", "STATE", "OPEN", "IN", "OUT"), [_forward(one) for one in forwards]
+    )
+    reported = set(reported)
+    for one in forwards:
+        if isinstance(one.problems, list):
+            yield from _problems(one.local, one.problems)
+        again = f"jupyman tunnel {one.local.rpartition(':')[2]} --host {one.host}"
+        trouble = _trouble(one.link, again) if one.link is not None else ""
+        if trouble and one.host not in reported:
+            reported.add(one.host)
+            yield f"{one.host}: {trouble}"
+
+
+def _forward(one: HostForward) -> tuple[str, ...]:
+    state = one.state + (", shared" if one.share else "")
+    sizes = (terminal.size(one.bytes_in), terminal.size(one.bytes_out))
+    return (one.local, one.host, one.remote, state, str(one.open), *sizes)
+
+
+def _servers(servers: list[FoundServer]) -> Iterator[str]:
+    rows = [
+        (one.host, _number(one.pid), _number(one.port), one.user, one.root_dir or "-", one.started or "-")
+        for one in servers
+    ]
+    yield terminal.table(("SERVER ON", "PID", "PORT", "USER", "DIRECTORY", "STARTED"), rows)
+    for one in servers:
+        yield from _problems(one.host, one.problems)
+
+
+def _unreachable(missed: list[Unreachable]) -> str:
+    return terminal.table(("NOT REACHED", "WHY"), [(one.host, one.error.message) for one in missed])
+
+
+def _problems(where: str, problems: list[Problem]) -> Iterator[str]:
+    for problem in problems:
+        yield f"{where}: {problem.text} ({problem.fix})"
+
+
+def _trouble(link: LinkStatus, command: str) -> str:
+    """Return in one line why a link is not up and what happens next; "" if it is fine.
+
+    Args:
+        link: its status.
+        command: what the user runs if jupyman does not try again by itself.
+    """
+    if link.state in {"needs-auth", "failed"}:
+        return f"{link.last_error} ({command})"
+    if link.state != "reconnecting" or not link.last_error:
         return ""
     from datetime import UTC, datetime
 
-    if link.get("silent_since"):
-        since = datetime.fromisoformat(link["silent_since"]).astimezone()
-        return f"no answer since {since:%H:%M:%S}; the connection is kept for a while"
-
-    if (datetime.now(UTC) - datetime.fromisoformat(link["since"])).total_seconds() < BLIP:
+    if link.silent_since:
+        since = datetime.fromisoformat(link.silent_since).astimezone()
+        return f"no answer since {since:%H:%M:%S}; the connection is kept for now"
+    if link.since and (datetime.now(UTC) - datetime.fromisoformat(link.since)).total_seconds() < BLIP:
         return ""
     following = ""
-    if link["next_attempt"]:
-        following = f", next at {datetime.fromisoformat(link['next_attempt']).astimezone():%H:%M:%S}"
-    return f"{link['last_error']} (jupyman goes on trying{following})"
+    if link.next_attempt:
+        following = f", next attempt at {datetime.fromisoformat(link.next_attempt).astimezone():%H:%M:%S}"
+    return f"{link.last_error} (jupyman keeps trying{following})"
 
 
 def _uptime(started: str | None) -> str:
@@ -138,9 +169,9 @@ def _uptime(started: str | None) -> str:
 
     try:
         return terminal.duration((datetime.now(UTC) - datetime.fromisoformat(started)).total_seconds())
-    except (ValueError, TypeError):  # no time, or one without a zone
+    except (ValueError, TypeError):  # not a time, or one without a time zone
         return started
 
 
-def _text(value: Any) -> str:
-    return "-" if value in {None, ""} else str(value)
+def _number(value: int | None) -> str:
+    return "-" if value is None else str(value)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 import click
 
-from jupyman import api, errors
+from jupyman import api, rules
 from jupyman.cli import terminal
 from jupyman.cli.context import Context
 from jupyman.cli.options import Host, chosen_host, host_option, json_option
-from jupyman.config import check_port
-
-_SPEC = re.compile(r"([0-9]+)(?::(?:(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._][A-Za-z0-9._-]*):)?([0-9]+))?")
 
 
 @click.command(
@@ -28,7 +23,7 @@ Examples:
 @click.option(
     "--share/--no-share", default=None, help="let other users of this computer connect too; default: only you and root"
 )
-@click.option("-y", "--yes", is_flag=True, help="also to a port that another person has on the host")
+@click.option("-y", "--yes", is_flag=True, help="also to a port that another user of the host listens on")
 @json_option
 @click.pass_obj
 def command(
@@ -40,29 +35,20 @@ def command(
     yes: bool,
     as_json: bool,
 ) -> int:
-    """Forward further ports, as `ssh -L` does, but kept alive and remembered."""
+    """Forward more ports, as `ssh -L` does; jupyman remembers the forwards and keeps them alive."""
     words = list(specs)
     positional = None
-    # Addresses and some aliases begin with a digit too: what is no forward is the host.
-    if len(words) > 1 and not _SPEC.fullmatch(words[-1]):
+    # Addresses and some aliases begin with a digit too: a last word that is not a forward is the host.
+    if len(words) > 1 and not rules.is_forward(words[-1]):
         positional = Host().convert(words.pop(), None, None)
     for word in words:
-        _check(word)
+        rules.parse_forward(word)
     request = api.Tunnel(specs=words, host=chosen_host(host, positional), close=close, share=share, yes=yes)
     result = context.call(request)
     if as_json:
         context.dump(result)
-        return context.partly(result)
-    heads = ("FORWARD", "HOST", "REMOTE", "STATE")
-    rows = [(f["local"], f["host"], f["remote"], "closed" if close else f["state"]) for f in result["forwards"]]
-    context.out(terminal.table(heads, rows))
+    else:
+        heads = ("FORWARD", "HOST", "REMOTE", "STATE")
+        rows = [(one.local, one.host, one.remote, "closed" if close else one.state) for one in result.forwards]
+        context.out(terminal.table(heads, rows))
     return context.partly(result)
-
-
-def _check(word: str) -> None:
-    match = _SPEC.fullmatch(word)
-    if match is None:
-        raise errors.UsageFault(f"{word!r} is not a forward", "write PORT, PORT:REMOTE_PORT or PORT:ADDR:REMOTE_PORT")
-    for port in match.groups():
-        if port is not None:
-            check_port(int(port))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from jupyman import api
 from jupyman.cli.context import Context
 from jupyman.cli.options import EnvName, Host, Name, Port, Seconds, TextLine, json_option
+from jupyman.model import App, OnConflict, Restart
 
 
 @click.command(
@@ -25,15 +24,15 @@ Examples:
 @click.option("--app", type=click.Choice(["lab", "notebook", "server"]), help="what to start; default: lab")
 @click.option("--gpu", type=TextLine(), metavar="SPEC", help="auto | none | 0,1 | UUID,… | any:2 | free:20G")
 @click.option("--port", type=Port(), help="preferred port on the host; default: 8888")
-@click.option("--local-port", type=Port(), help="preferred port here; default: the one on the host")
+@click.option("--local-port", type=Port(), help="preferred port on this computer; default: the one on the host")
 @click.option(
     "--on-conflict",
     type=click.Choice(["next", "ask", "kill", "fail"]),
-    help="when the port on the host is taken; default: next, on a terminal ask",
+    help="if the port on the host is taken; default: ask on a terminal, else next",
 )
-@click.option("--restart", type=click.Choice(["never", "always"]), help="when the server dies; default: never")
-@click.option("--install/--no-install", default=None, help="install ipykernel into ENV where it is missing")
-@click.option("--no-browser", is_flag=True, help="print the address, open nothing")
+@click.option("--restart", type=click.Choice(["never", "always"]), help="if the server dies; default: never")
+@click.option("--install/--no-install", default=None, help="install ipykernel in ENV if it is missing")
+@click.option("--no-browser", is_flag=True, help="print the URL, do not open a browser")
 @click.option(
     "--timeout",
     type=Seconds(min=1, max=86400),
@@ -44,16 +43,47 @@ Examples:
 )
 @json_option
 @click.pass_obj
-def command(context: Context, /, as_json: bool, no_browser: bool, directory: str | None, **options: Any) -> None:
-    """Make the session exist: connect, look at the host, launch or adopt the server, forward it, open the browser.
+def command(
+    context: Context,
+    /,
+    *,
+    host: str | None,
+    name: str | None,
+    env: str | None,
+    directory: str | None,
+    app: App | None,
+    gpu: str | None,
+    port: int | None,
+    local_port: int | None,
+    on_conflict: OnConflict | None,
+    restart: Restart | None,
+    install: bool | None,
+    no_browser: bool,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Make the session exist: connect, inspect the host, launch or adopt the server, forward it, open the browser.
 
-    Run again, it finds the same server. HOST may also be the name of a session.
+    A second run finds the same server. HOST may also be the name of a session.
     """
-    session = context.call(api.Up(dir=directory, open_browser=not (no_browser or as_json), **options))
-    for problem in session["problems"]:
-        context.note(f"{problem['severity']}: {problem['text']}")
-        context.note(f"  fix: {problem['fix']}")
+    request = api.Up(
+        host=host,
+        name=name,
+        env=env,
+        dir=directory,
+        app=app,
+        gpu=gpu,
+        port=port,
+        local_port=local_port,
+        on_conflict=on_conflict,
+        restart=restart,
+        timeout=timeout,
+        install=install,
+        open_browser=not (no_browser or as_json),
+    )
+    session = context.call(request)
+    context.note_problems(session.problems)
     if as_json:
         context.dump(session)
-    elif session["url"]:
-        context.out(session["url"])
+    elif session.url:
+        context.out(session.url)

@@ -14,9 +14,9 @@ from jupyman.cli.options import SessionName, json_option
 @json_option
 @click.pass_obj
 def command(context: Context, session: str | None, as_json: bool) -> None:
-    """Print a session's address with its token, for editors and other programs."""
+    """Print a session's URL with its token, for editors and other programs."""
     result = context.call(api.Url(session=session))
     if as_json:
         context.dump(result)
     else:
-        context.out(result["url"])
+        context.out(result.url)

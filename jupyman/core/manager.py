@@ -31,7 +31,7 @@ Verb = Callable[[Any, VerbCall], Any]
 HostVerb = Callable[[Any, HostCall], Any]
 
 # Verbs that work on the one host that the request means.
-HOST_VERBS: dict[type[api.Request], HostVerb] = {
+HOST_VERBS: dict[type[api.AnyRequest], HostVerb] = {
     api.Tunnel: tunnel.tunnel,
     api.Check: check.check,
     api.KernelAdd: kernel.add,
@@ -40,13 +40,14 @@ HOST_VERBS: dict[type[api.Request], HostVerb] = {
     api.KernelCheck: kernel.check,
     api.HostTrust: host.trust,
 }
-ENVIRONMENT_REQUESTS: tuple[type[api.Request], ...] = (
+ENVIRONMENT_REQUESTS: tuple[type[api.AnyRequest], ...] = (
     api.EnvLs,
     api.EnvCreate,
     api.EnvLogs,
     api.EnvRm,
     api.EnvPush,
     api.EnvTarget,
+    api.EnvMirrorLs,
     api.EnvMirror,
 )
 
@@ -82,7 +83,7 @@ class Manager:
         self._settled_by = time.monotonic() + opening.SETTLE
         self._codes = OneTimeCodes()
         self._ups = UpQueue(self._codes, self._monitor.look)
-        self._verbs: dict[type[api.Request], Verb] = {
+        self._verbs: dict[type[api.AnyRequest], Verb] = {
             api.Up: self._ups.up,
             api.Down: down.down,
             api.Kill: lambda request, call: kill.kill(request, call.hosts, call.sessions, call.operation),

@@ -82,7 +82,7 @@ class StreamOperation:
 
         def work() -> None:
             try:
-                last = _line(Done(result=msgspec.to_builtins(backend.handle(request, self))))
+                last = _line(Done(result=msgspec.Raw(msgspec.json.encode(backend.handle(request, self)))))
             except errors.JupymanError as error:
                 log.info("%s: %s: %s", type(request).__name__, error.code, error.message)
                 last = _line(Failed(error=_sendable(error)))

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jupyman import __version__
 from jupyman.api import Answer, AnyRequest, Backend, Call, DaemonStatus, DaemonStop, Done
+from jupyman.api.results import DaemonInfo, DaemonStopped, Result
 from jupyman.daemon.request_stream import Questions, StreamOperation
 from jupyman.local import daemon_file, hello
 
@@ -133,11 +134,11 @@ class Service:
         except ValueError as error:  # no JSON, another shape, or no text at all
             return self._json({"error": f"not a request: {error}"}, 400)
         if isinstance(call.request, DaemonStatus):
-            return self._one(Done(result=self._status()))
+            return self._one(self._status())
         if isinstance(call.request, DaemonStop):
             # After this answer is on its way.
             asyncio.get_running_loop().call_later(0.05, self._stop)
-            return self._one(Done(result={"stopped": True, "pid": os.getpid()}))
+            return self._one(DaemonStopped(stopped=True, pid=os.getpid()))
         operation = StreamOperation(call.client, self._questions, asyncio.get_running_loop())
         operation.start(self._backend, call.request, self._log_file)
         return StreamingResponse(
@@ -208,22 +209,23 @@ class Service:
             return self._json({"error": "the request is too large"}, 413)
         return bytes(body)
 
-    def _status(self) -> dict[str, Any]:
+    def _status(self) -> DaemonInfo:
         import psutil
 
-        return {
-            "pid": os.getpid(),
-            "version": __version__,
-            "port": self._port(),
-            "started": datetime.fromtimestamp(self._started, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "uptime": round(time.time() - self._started, 1),
-            "threads": threading.active_count(),
-            "memory": psutil.Process().memory_info().rss,
-            "log": str(self._log_file),
-        }
+        return DaemonInfo(
+            pid=os.getpid(),
+            version=__version__,
+            port=self._port(),
+            started=datetime.fromtimestamp(self._started, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            uptime=round(time.time() - self._started, 1),
+            threads=threading.active_count(),
+            memory=psutil.Process().memory_info().rss,
+            log=str(self._log_file),
+        )
 
     @staticmethod
-    def _one(event: Done) -> Response:
+    def _one(result: Result) -> Response:
+        event = Done(result=msgspec.Raw(msgspec.json.encode(result)))
         return Response(msgspec.json.encode(event) + b"\n", media_type="application/x-ndjson")
 
     @staticmethod

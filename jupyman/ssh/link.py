@@ -39,12 +39,6 @@ LIMIT = 4 * 1024 * 1024  # bytes of a command's output that are kept
 _CONNECT_FAILED = 2
 
 
-class TargetRefused(errors.ForwardingRefused):
-    """The SSH server would forward, but nothing answers at the target."""
-
-    default_hint = "start the program there first"
-
-
 class NoAnswer(errors.LinkLost):
     """The host does not answer over a connection that stands."""
 
@@ -119,8 +113,8 @@ class Link:
             cancelled: ends the attempt.
 
         Raises:
-            UnknownHost, HostUnreachable: no connection; details["unreached"] where the first machine on the way said
-                nothing, not even no.
+            UnknownHost, HostUnreachable: no connection; HostSilent if the first machine on the way did not even
+                refuse.
             ConfigFault: the configuration of a jump host cannot be used.
             HostKeyFault: unknown, changed or revoked key; nothing secret was sent.
             AuthenticationFailed: no credential was taken.
@@ -291,7 +285,7 @@ class Link:
             LinkLost: the connection ended.
         """
         if target not in self._allowed:
-            with contextlib.suppress(TargetRefused):
+            with contextlib.suppress(errors.TargetRefused):
                 self.open_channel(target).close()
             self._allowed.add(target)
 
@@ -303,7 +297,7 @@ class Link:
             timeout: seconds.
 
         Raises:
-            TargetRefused: nothing answers there; details["target_refused"] is true.
+            TargetRefused: nothing answers there.
             ForwardingRefused: sshd forbids it.
             RemoteFailed: the server did not answer in time.
             LinkLost: the connection ended.
@@ -316,7 +310,7 @@ class Link:
                 text = f"nothing answers on {place} of {self.config.alias}"
                 if isinstance(target, str):  # sshd gives one code for both
                     text += ", or sshd does not allow forwarding to UNIX sockets (AllowStreamLocalForwarding)"
-                raise TargetRefused(text, target_refused=True) from error
+                raise errors.TargetRefused(text) from error
             raise errors.ForwardingRefused(
                 f"{self.config.alias} does not allow forwarding to {place} (sshd: {error.text or error.code})"
             ) from error

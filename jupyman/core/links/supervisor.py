@@ -304,7 +304,7 @@ class Supervisor:
         except errors.JupymanError as error:
             # Also a name that nobody knows and a configuration that cannot be read: without a network no name resolves,
             # and a file that is being edited is whole again soon.
-            self._reached = not (error.details.get("unreached") or isinstance(error, errors.UnknownHost))
+            self._reached = not isinstance(error, errors.HostSilent | errors.UnknownHost)
             self._feed("unreachable", error.message)
             raise
         except BaseException:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from jupyman import api, errors
+from jupyman.api.results import Downed
 from jupyman.core.sessions.registry import Live
 from jupyman.core.verbs.host_call import VerbCall
 
 
-def down(request: api.Down, call: VerbCall) -> Any:
+def down(request: api.Down, call: VerbCall) -> Downed:
     """Take each session down; all are tried.
 
     Returns:
@@ -36,8 +35,8 @@ def down(request: api.Down, call: VerbCall) -> Any:
     call.sessions.save()
     for session in found:
         call.release_link(session.spec.host)
-    failed = {"error": first.info()} if first is not None else {}
-    return {"sessions": [call.view(session) for session in found], **failed}
+    failed = first.info() if first is not None else msgspec.UNSET
+    return Downed(sessions=[call.view(session) for session in found], error=failed)
 
 
 def _park(session: Live, call: VerbCall, *, release: bool) -> None:

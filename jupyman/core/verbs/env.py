@@ -8,11 +8,12 @@ from typing import Any
 import msgspec
 
 from jupyman import api, errors
+from jupyman.api.results import Environments, EnvLog
 from jupyman.core.verbs import env_create, env_mirror, env_push, env_rm
 from jupyman.core.verbs.host_call import HostCall
 from jupyman.host.report import probe
 from jupyman.host.shell import jobs as env_jobs
-from jupyman.model import Environment, Environments
+from jupyman.model import Environment
 from jupyman.tools.envs import discovery
 from jupyman.tools.install.request import KINDS, Kind
 
@@ -54,7 +55,7 @@ def with_jobs(environments: list[Environment], jobs: list[env_jobs.Job], home: s
     return found
 
 
-def logs(request: api.EnvLogs, call: HostCall) -> Any:
+def logs(request: api.EnvLogs, call: HostCall) -> EnvLog:
     """Send an installation's log as `Output` events; when it is followed, its end decides the exit status.
 
     Raises:
@@ -77,15 +78,16 @@ def logs(request: api.EnvLogs, call: HostCall) -> Any:
             f"the installation of {name} was stopped from outside at: {ended.text}",
             f"jupyman env create {name} resumes it; jupyman env rm {name} removes what is there",
         )
-    return {"name": name, "state": ended.state, "prefix": ended.prefix}
+    return EnvLog(name=name, state=ended.state, prefix=ended.prefix)
 
 
-VERBS: dict[type[api.Request], Callable[[Any, HostCall], Any]] = {
+VERBS: dict[type[api.AnyRequest], Callable[[Any, HostCall], Any]] = {
     api.EnvLs: ls,
     api.EnvCreate: env_create.create,
     api.EnvLogs: logs,
     api.EnvRm: env_rm.remove,
     api.EnvPush: env_push.push,
     api.EnvTarget: env_push.target,
+    api.EnvMirrorLs: env_mirror.ls,
     api.EnvMirror: env_mirror.mirror,
 }

@@ -7,7 +7,8 @@ import contextlib
 import msgspec
 
 from jupyman import api, errors
-from jupyman.core.verbs.env_job import StepResult, conclude, watch
+from jupyman.api.results import EnvCreated, StepResult
+from jupyman.core.verbs.env_job import conclude, watch
 from jupyman.core.verbs.env_rm import remove_unfinished
 from jupyman.core.verbs.host_call import HostCall
 from jupyman.host.envs.facilities import free, look, mib, place, quota_left
@@ -16,7 +17,7 @@ from jupyman.host.report import probe
 from jupyman.host.shell import jobs
 from jupyman.host.shell.jobs import Job, JobSpec, KernelStep
 from jupyman.host.shell.script import Shell
-from jupyman.model import Environment, HostReport, KernelAdded, KernelSpec, Noun, Problem
+from jupyman.model import Environment, HostReport, KernelSpec, Problem
 from jupyman.model.problem_codes import new_problem
 from jupyman.tools.host import logind
 from jupyman.tools.install import mirrors
@@ -29,20 +30,7 @@ from jupyman.tools.jupyter import kernelspec
 SOURCE_LIMIT = 256 * 1024  # bytes of an environment.yml or requirements.txt
 
 
-class Created(Noun, frozen=True, kw_only=True):
-    """The result of `env create`; `environment` and `kernel` None while they are still to come."""
-
-    name: str
-    prefix: str
-    tool: str
-    state: str  # planned, installing, done
-    steps: list[StepResult]
-    environment: Environment | None = None
-    kernel: KernelAdded | None = None
-    problems: list[Problem] = msgspec.field(default_factory=list)
-
-
-def create(request: api.EnvCreate, call: HostCall) -> Created:
+def create(request: api.EnvCreate, call: HostCall) -> EnvCreated:
     """Make an environment with its kernel.
 
     Raises:
@@ -74,7 +62,7 @@ class _Creation:
         self.mirror = mirror
         self.problems: list[Problem] = []
 
-    def run(self) -> Created:
+    def run(self) -> EnvCreated:
         request, call, name = self.request, self.call, self.request.name
         with call.step("probe", "looking at the host") as progress:
             report = probe.probe(call.shell, call.host, depth="full", directory=None)
@@ -99,7 +87,7 @@ class _Creation:
         )
         self._check_possible(call.shell, report, plan)
         if request.dry_run:
-            return Created(
+            return EnvCreated(
                 name=name, prefix=plan.prefix, tool=plan.tool.kind, state="planned", steps=list(steps.values())
             )
         job = JobSpec(
@@ -126,7 +114,7 @@ class _Creation:
             self.problems.append(logind.ends_at_logout(report.user or ""))
         if request.detach:
             call.report("watch", f"jupyman env logs {name} --host {call.host} -f shows its progress")
-            return Created(
+            return EnvCreated(
                 name=name,
                 prefix=plan.prefix,
                 tool=plan.tool.kind,
@@ -225,7 +213,7 @@ class _Creation:
         *,
         began: bool,
         environment: Environment | None = None,
-    ) -> Created:
+    ) -> EnvCreated:
         """Watch the installation to its end.
 
         Args:
@@ -257,7 +245,7 @@ class _Creation:
             if one.state == "warn":
                 text = f"{one.text}: failed (see jupyman env logs {name})"
                 self.problems.append(new_problem("env-step", text, f"jupyman check {host}"))
-        return Created(
+        return EnvCreated(
             name=name,
             prefix=prefix,
             tool=tool,

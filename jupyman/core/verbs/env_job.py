@@ -7,24 +7,15 @@ import shlex
 import msgspec
 
 from jupyman import errors
+from jupyman.api.results import KernelAdded, StepResult
 from jupyman.core.verbs.host_call import HostCall
 from jupyman.host.kernels import specs as kernels
 from jupyman.host.shell import jobs, script
 from jupyman.host.shell.jobs import Ended
-from jupyman.model import Environment, KernelAdded, Noun
+from jupyman.model import Environment
 from jupyman.tools.install import failures
 
 LOG_LINES = 15  # of a failed step, in the error's details
-
-
-class StepResult(Noun, frozen=True, kw_only=True):
-    """One step with its command (`env create --json`); `seconds` None when it did not run."""
-
-    key: str
-    text: str
-    command: list[str]
-    state: str | None = None
-    seconds: float | None = None
 
 
 def watch(call: HostCall, name: str, results: dict[str, StepResult]) -> Ended:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 
 from jupyman import api, errors
+from jupyman.api.results import Mirrors, MirrorStatus, MirrorsWritten
 from jupyman.core.verbs.host_call import HostCall
 from jupyman.model import Noun
 from jupyman.tools.host.text import clean
@@ -14,32 +15,6 @@ from jupyman.tools.install.mirrors import Mirror
 ANSWER_LIMIT = 8  # seconds for a mirror's answer
 TIMEOUT = 30.0  # seconds for a script
 _NOT_UTF8 = "\N{REPLACEMENT CHARACTER}"
-
-
-class Seen(Noun, frozen=True, kw_only=True):
-    """A mirror as the host sees it: seconds until an answer, None when there was none."""
-
-    name: str
-    conda: str | None
-    pip: str | None
-    own: bool
-    conda_seconds: float | None
-    pip_seconds: float | None
-
-
-class Mirrors(Noun, frozen=True, kw_only=True):
-    """The result of `env mirror ls`; `used`: what the host's files name now."""
-
-    mirrors: list[Seen]
-    used: list[str]
-    fastest: str | None
-
-
-class Written(Noun, frozen=True, kw_only=True):
-    """The result of `env mirror use` and `reset`: the files that were changed."""
-
-    mirror: str | None
-    changed: list[str]
 
 
 class _MirrorFile(Noun, frozen=True, kw_only=True):
@@ -52,8 +27,15 @@ class _MirrorFile(Noun, frozen=True, kw_only=True):
     changed: bool  # by us, and not restored since
 
 
-def mirror(request: api.EnvMirror, call: HostCall) -> Mirrors | Written:
-    """List the mirrors, use one, or restore what was there before.
+def ls(request: api.EnvMirrorLs, call: HostCall) -> Mirrors:
+    """List the mirrors, and how fast the host reaches each."""
+    del request
+    call.connect()
+    return _list(call, _read(call), list(mirrors.every(call.hosts.config.mirrors).values()))
+
+
+def mirror(request: api.EnvMirror, call: HostCall) -> MirrorsWritten:
+    """Use a mirror, or restore what was there before.
 
     Raises:
         UsageFault: no such mirror, a file that cannot be edited, or nobody can be asked.
@@ -66,8 +48,6 @@ def mirror(request: api.EnvMirror, call: HostCall) -> Mirrors | Written:
     known = list(mirrors.every(own).values())
     call.connect()
     files = _read(call)
-    if request.action == "ls":
-        return _list(call, files, known)
     changes: list[tuple[_MirrorFile, str]] = []
     for file in files:
         fresh = _after(file, chosen, known)
@@ -76,7 +56,7 @@ def mirror(request: api.EnvMirror, call: HostCall) -> Mirrors | Written:
                 raise errors.NotOurs(f"{file.path} belongs to another user, or cannot be written", "ask its owner")
             changes.append((file, fresh))
     if not changes:
-        return Written(mirror=request.name, changed=[])
+        return MirrorsWritten(mirror=request.name, changed=[])
     for file, fresh in changes:
         for line in _diff(file, fresh):
             call.output(line)
@@ -90,7 +70,7 @@ def mirror(request: api.EnvMirror, call: HostCall) -> Mirrors | Written:
         progress.text = f"{paths}: uses {chosen.name}" if chosen is not None else f"{paths}: restored"
     if chosen is not None:
         _report_reach(call, chosen)
-    return Written(mirror=request.name, changed=[file.path for file, _ in changes])
+    return MirrorsWritten(mirror=request.name, changed=[file.path for file, _ in changes])
 
 
 def _after(file: _MirrorFile, chosen: Mirror | None, known: list[Mirror]) -> str | None:
@@ -175,7 +155,7 @@ def _list(call: HostCall, files: list[_MirrorFile], known: list[Mirror]) -> Mirr
     with call.step("reach", f"asking each mirror from {call.host}") as progress:
         seconds = _reach(call, known)
         seen = [
-            Seen(
+            MirrorStatus(
                 name=one.name,
                 conda=one.conda,
                 pip=one.pip,

@@ -6,40 +6,22 @@ import re
 from pathlib import Path
 
 from jupyman import api, errors
-from jupyman.core.verbs.env_job import StepResult, conclude, watch
+from jupyman.api.results import EnvPushed, StepResult, WheelTarget
+from jupyman.core.verbs.env_job import conclude, watch
 from jupyman.core.verbs.host_call import HostCall
 from jupyman.host.envs.facilities import look, mib
 from jupyman.host.report import probe
 from jupyman.host.shell import jobs, upload
 from jupyman.host.shell.jobs import JobSpec
 from jupyman.host.shell.script import Facts
-from jupyman.model import Environment, HostReport, Noun
+from jupyman.model import Environment, HostReport
 from jupyman.tools.envs import discovery
 from jupyman.tools.install import packages
 
 BAR = 20  # characters
 
 
-class Pushed(Noun, frozen=True, kw_only=True):
-    """The result of `env push`."""
-
-    name: str
-    prefix: str
-    files: list[str]
-    bytes: int
-    steps: list[StepResult]
-
-
-class PushTarget(Noun, frozen=True, kw_only=True):
-    """Which wheels fit an environment."""
-
-    prefix: str
-    python: str  # major and minor
-    machine: str
-    platforms: list[str]
-
-
-def push(request: api.EnvPush, call: HostCall) -> Pushed:
+def push(request: api.EnvPush, call: HostCall) -> EnvPushed:
     """Upload files and install them.
 
     Raises:
@@ -78,7 +60,7 @@ def push(request: api.EnvPush, call: HostCall) -> Pushed:
             f"jupyman env logs {name} -f shows it; wait for it",
         )
     conclude(name, watch(call, name, results), call.host, None, "run it again: what is uploaded is kept")
-    return Pushed(
+    return EnvPushed(
         name=environment.name,
         prefix=environment.prefix,
         files=[path.name for path in paths],
@@ -87,7 +69,7 @@ def push(request: api.EnvPush, call: HostCall) -> Pushed:
     )
 
 
-def target(request: api.EnvTarget, call: HostCall) -> PushTarget:
+def target(request: api.EnvTarget, call: HostCall) -> WheelTarget:
     """Return which wheels fit an environment.
 
     Raises:
@@ -101,7 +83,7 @@ def target(request: api.EnvTarget, call: HostCall) -> PushTarget:
         raise errors.UsageFault(f"the Python of {environment.prefix} is not known", "download the wheels by hand")
     machine = facts.one("machine") or "?"
     tags = packages.platforms(machine, facts.one("libc"))
-    return PushTarget(prefix=environment.prefix, python=version[0], machine=machine, platforms=tags)
+    return WheelTarget(prefix=environment.prefix, python=version[0], machine=machine, platforms=tags)
 
 
 def job_name(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jupyman import api, errors
+from jupyman.api.results import EnvRemoved
 from jupyman.core.verbs.host_call import HostCall
 from jupyman.host.envs.facilities import mib
 from jupyman.host.kernels import specs as kernels
@@ -10,7 +11,7 @@ from jupyman.host.report import probe
 from jupyman.host.shell import jobs as env_jobs
 from jupyman.host.shell.jobs import Job
 from jupyman.host.shell.script import Facts
-from jupyman.model import Environment, Noun
+from jupyman.model import Environment
 from jupyman.tools.envs import discovery
 from jupyman.tools.host.text import clean
 
@@ -18,16 +19,7 @@ REMOVE_TIMEOUT = 1800.0  # seconds; a hundred thousand files on a network home t
 SHOWN_PIDS = 5
 
 
-class Removed(Noun, frozen=True, kw_only=True):
-    """The result of `env rm`; `size` in bytes, None when it was not known in time."""
-
-    name: str
-    prefix: str
-    size: int | None
-    kernels: list[str]
-
-
-def remove(request: api.EnvRm, call: HostCall) -> Removed:
+def remove(request: api.EnvRm, call: HostCall) -> EnvRemoved:
     """Remove an environment.
 
     Raises:
@@ -81,7 +73,7 @@ def remove(request: api.EnvRm, call: HostCall) -> Removed:
         if progress.state == "done":
             progress.text = f"removed {prefix}" + (f" and kernel {', '.join(removed)}" if removed else "")
     call.remember_environments(probe.probe(link, call.host, depth="launch", directory=None))
-    return Removed(name=name, prefix=prefix, size=size, kernels=removed)
+    return EnvRemoved(name=name, prefix=prefix, size=size, kernels=removed)
 
 
 def remove_unfinished(call: HostCall, name: str, prefix: str) -> None:

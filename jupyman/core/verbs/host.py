@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from jupyman import api, errors
+from jupyman.api.results import HostTrusted, KnownHost, KnownHosts
 from jupyman.core.verbs.host_call import HostCall, VerbCall
-from jupyman.model import KnownHost, KnownHosts
 from jupyman.ssh.config import ssh_g
 from jupyman.ssh.link import scan
 from jupyman.ssh.login import hostkeys
@@ -31,7 +30,7 @@ def ls(request: api.HostLs, call: VerbCall) -> KnownHosts:
     return KnownHosts(hosts=[rows[name] for name in sorted(rows)])
 
 
-def trust(request: api.HostTrust, call: HostCall) -> Any:
+def trust(request: api.HostTrust, call: HostCall) -> HostTrusted:
     """Show a host's key, ask, and write it to known_hosts.
 
     Raises:
@@ -47,7 +46,7 @@ def trust(request: api.HostTrust, call: HostCall) -> Any:
         fingerprint = hostkeys.fingerprint(key)
         progress.text = f"{key.get_name()} key {fingerprint}"
     if isinstance(verdict, hostkeys.Known):
-        return {"host": request.host, "fingerprint": fingerprint, "written": None}
+        return HostTrusted(host=request.host, fingerprint=fingerprint, written=None)
     hostkeys.refuse_changed(configuration, key, verdict)
     if not request.yes:
         question = f"{request.host} has the key {key.get_name()} {fingerprint}. Do you trust it?"
@@ -63,7 +62,7 @@ def trust(request: api.HostTrust, call: HostCall) -> Any:
             f"the SSH configuration of {request.host} names no known_hosts file to write to",
             "set UserKnownHostsFile to a file, or remove it",
         )
-    return {"host": request.host, "fingerprint": fingerprint, "written": str(written)}
+    return HostTrusted(host=request.host, fingerprint=fingerprint, written=str(written))
 
 
 def aliases(call: VerbCall) -> list[str]:

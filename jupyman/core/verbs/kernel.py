@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from jupyman import api, errors
+from jupyman.api.results import KernelAdded, KernelRemoved, Kernels
 from jupyman.core.verbs.host_call import HostCall
 from jupyman.host.kernels import check as kernel_check
 from jupyman.host.kernels import repair
@@ -15,7 +16,7 @@ from jupyman.host.kernels.check import Findings
 from jupyman.host.kernels.repair import Plan
 from jupyman.host.kernels.specs import Listing
 from jupyman.host.report import probe
-from jupyman.model import Environment, HostReport, KernelAdded, Kernels, KernelSpec, Problem, Repair
+from jupyman.model import Environment, HostReport, KernelSpec, Problem, Repair
 from jupyman.tools.envs import discovery
 from jupyman.tools.jupyter import kernelspec
 
@@ -62,7 +63,7 @@ def ls(request: api.KernelLs, call: HostCall) -> Kernels:
     return Kernels(kernels=listing.specs)
 
 
-def rm(request: api.KernelRm, call: HostCall) -> Any:
+def rm(request: api.KernelRm, call: HostCall) -> KernelRemoved:
     """Remove a kernel spec of the user's own.
 
     Raises:
@@ -73,7 +74,7 @@ def rm(request: api.KernelRm, call: HostCall) -> Any:
     link = call.connect()
     if not request.yes and not call.confirm(f"Remove kernel {request.name} from {call.host}?"):
         raise errors.Interrupted("nothing was removed")
-    return {"removed": request.name, "directory": kernel_specs.rm(link, request.name)}
+    return KernelRemoved(removed=request.name, directory=kernel_specs.rm(link, request.name))
 
 
 def check(request: api.KernelCheck, call: HostCall) -> Kernels:

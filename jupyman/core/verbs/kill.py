@@ -6,8 +6,9 @@ import re
 
 import msgspec
 
-from jupyman import errors
+from jupyman import errors, rules
 from jupyman.api import Kill, Operation, Prompt
+from jupyman.api.results import Killed, Kills
 from jupyman.core.links.hosts import Hosts
 from jupyman.core.runtime.progress import step
 from jupyman.core.sessions.registry import Live, SessionRegistry
@@ -16,36 +17,12 @@ from jupyman.core.verbs.host_call import HostCall
 from jupyman.host.kernels import notebooks
 from jupyman.host.report import ports
 from jupyman.host.servers import nohup
-from jupyman.model import ErrorInfo, Noun, Running
+from jupyman.model import Running
 from jupyman.ssh.link import Link
 
 NAMED = 5  # busy kernels that a question names
 
 _PORT = re.compile(r"^(?:(?P<host>.+):)?(?P<port>[0-9]+)$")
-
-
-class Killed(Noun, frozen=True, kw_only=True):
-    """One thing that was stopped."""
-
-    target: str
-    session: str | None = None
-    host: str | None = None
-    pid: int | None = None
-    port: int | None = None
-
-
-class KilledKernel(Killed, frozen=True, kw_only=True):
-    """A kernel whose server was gone; `memory` in bytes."""
-
-    kernel: str
-    memory: int | None
-
-
-class Kills(Noun, frozen=True, kw_only=True, omit_defaults=True):
-    """The answer of `kill`; `error` is there only where a part of it failed."""
-
-    killed: list[Killed]
-    error: ErrorInfo | None = None
 
 
 def kill(request: Kill, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> Kills:
@@ -75,7 +52,7 @@ def kill(request: Kill, hosts: Hosts, sessions: SessionRegistry, operation: Oper
         try:
             killed.append(_one(target, request, hosts, sessions, operation))
         except errors.JupymanError as error:
-            if isinstance(error, errors.Interrupted) and not error.details.get("declined"):
+            if isinstance(error, errors.Interrupted) and not isinstance(error, errors.Declined):
                 raise  # Ctrl-C ends all, a "no" only what was asked about
             if len(targets) > 1:
                 with step(operation, f"kill {target}", target) as progress:
@@ -83,14 +60,14 @@ def kill(request: Kill, hosts: Hosts, sessions: SessionRegistry, operation: Oper
             first = first or error
     if first is not None and not killed:
         raise first
-    return Kills(killed=killed, error=first.info() if first is not None else None)
+    return Kills(killed=killed, error=first.info() if first is not None else msgspec.UNSET)
 
 
 def _orphans(request: Kill, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> Kills:
     if request.targets:
         raise errors.UsageFault("--orphans ends kernels, not sessions or ports", "leave out one of them")
     killed: list[Killed] = [
-        KilledKernel(target=host, host=host, pid=one.pid, kernel=one.kernel, memory=one.memory)
+        Killed(target=host, host=host, pid=one.pid, kernel=one.kernel, memory=one.memory)
         for one in kill_orphans.kill(request, HostCall(host, operation, hosts, sessions))
     ]
     return Kills(killed=killed)
@@ -115,8 +92,7 @@ def _one(target: str, request: Kill, hosts: Hosts, sessions: SessionRegistry, op
         sessions.get(target)  # raises, naming the sessions
         raise AssertionError(target)
     port = int(match["port"])
-    if not 1 <= port <= 65535:
-        raise errors.UsageFault(f"port {port} is not between 1 and 65535", "name a session or a port; see jupyman ps")
+    rules.check_port(port, "name a session or a port; see jupyman ps")
     host = hosts.resolve(match["host"] or request.host, sessions.busy(), sessions.hosts())
     return _port(target, port, host, request, hosts, sessions, operation)
 
@@ -267,4 +243,4 @@ def _confirm(request: Kill, operation: Operation, question: str) -> None:
     if not operation.client.interactive:
         raise errors.UsageFault("a question must be answered, and stdin is no terminal", "say -y to answer yes")
     if operation.ask(Prompt(id="", kind="confirm", text=question, default="n")).lower() not in {"y", "yes"}:
-        raise errors.Interrupted("nothing was stopped", declined=True)
+        raise errors.Declined("nothing was stopped")

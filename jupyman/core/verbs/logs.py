@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from jupyman import api
+from jupyman.api.results import SessionName
 from jupyman.core.verbs.host_call import VerbCall
 
 
-def logs(request: api.Logs, call: VerbCall) -> Any:
+def logs(request: api.Logs, call: VerbCall) -> SessionName:
     """Send the server's log as `Output` events.
 
     Raises:
@@ -25,4 +24,4 @@ def logs(request: api.Logs, call: VerbCall) -> Any:
         on_line=call.output,
         cancelled=call.cancelled,
     )
-    return {"name": session.spec.name}
+    return SessionName(name=session.spec.name)

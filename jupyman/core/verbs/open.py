@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from jupyman import api, errors
+from jupyman.api.results import Opened, SessionUrl
 from jupyman.core.runtime.one_time_codes import OneTimeCodes
 from jupyman.core.sessions.registry import Live
 from jupyman.core.verbs.host_call import VerbCall
@@ -13,7 +12,7 @@ from jupyman.core.verbs.host_call import VerbCall
 SETTLE = 5.0
 
 
-def url(request: api.Url, call: VerbCall) -> Any:
+def url(request: api.Url, call: VerbCall) -> SessionUrl:
     """Return the session's address with its token.
 
     Raises:
@@ -21,10 +20,10 @@ def url(request: api.Url, call: VerbCall) -> Any:
         LinkLost: it is not forwarded now.
     """
     session = _forwarded(request.session, call)
-    return {"name": session.spec.name, "url": session.url}
+    return SessionUrl(name=session.spec.name, url=session.url or "")
 
 
-def open_(request: api.OpenCode, call: VerbCall, codes: OneTimeCodes) -> Any:
+def open_(request: api.OpenCode, call: VerbCall, codes: OneTimeCodes) -> Opened:
     """Have the client open a browser on the session.
 
     Raises:
@@ -32,7 +31,7 @@ def open_(request: api.OpenCode, call: VerbCall, codes: OneTimeCodes) -> Any:
     """
     session = _forwarded(request.session, call)
     send_browser(session.spec.name, call, codes)
-    return {"name": session.spec.name}
+    return Opened(name=session.spec.name)
 
 
 def send_browser(session: str, call: VerbCall, codes: OneTimeCodes) -> None:

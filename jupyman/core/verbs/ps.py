@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 
 from jupyman import api, errors
+from jupyman.api.results import Ps, Unreachable
 from jupyman.core.runtime.progress import go_on
 from jupyman.core.verbs import request_host
 from jupyman.core.verbs.host_call import VerbCall
 from jupyman.host.servers import listing
-from jupyman.model import FoundServer, Ps, Unreachable
+from jupyman.model import FoundServer
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ def ps(request: api.PsRequest, call: VerbCall, settled_by: float) -> Ps:
         forwards=forwards,
         servers=servers,
         unreachable=missing or msgspec.UNSET,
+        error=missing[0].error if missing else msgspec.UNSET,
     )
 
 

@@ -6,7 +6,7 @@ import re
 
 import msgspec
 
-from jupyman import api, config, errors
+from jupyman import api, errors, rules
 from jupyman.core.verbs import tunnel
 from jupyman.core.verbs.host import aliases
 from jupyman.core.verbs.host_call import VerbCall
@@ -26,7 +26,7 @@ def configured(host: str, call: VerbCall) -> bool:
     return host in call.hosts.config.hosts or host in aliases(call)
 
 
-def of_request(request: api.Request, call: VerbCall) -> tuple[api.Request, str]:
+def of_request(request: api.AnyRequest, call: VerbCall) -> tuple[api.AnyRequest, str]:
     """Return the host on which a verb works, and the request.
 
     Args:
@@ -77,7 +77,7 @@ def of_up(request: api.Up, call: VerbCall) -> tuple[str, str]:
                 f"{host} has several sessions: {', '.join(here)}", "name one: jupyman up HOST --name NAME"
             )
         name = here[0] if here else session_name(host)
-    config.check_name(name, "session")
+    rules.check_name(name, "session")
     elsewhere = call.sessions.find(name)
     if elsewhere is not None and elsewhere.spec.host != host:
         raise errors.UsageFault(

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import re
 import threading
 
 import msgspec
 
-from jupyman import errors
+from jupyman import errors, rules
 from jupyman.api import Tunnel
+from jupyman.api.results import Forwards
 from jupyman.core.links.supervisor import Supervisor
 from jupyman.core.sessions import outage_page
 from jupyman.core.sessions.forward_view import endpoint
 from jupyman.core.sessions.registry import SessionRegistry
 from jupyman.core.verbs.host_call import HostCall
 from jupyman.host.report import port_owner
-from jupyman.model import ErrorInfo, HostForward, Noun, TunnelSpec
+from jupyman.model import TunnelSpec
 from jupyman.ssh.forward.engine import BoundForward
 from jupyman.ssh.link import Link
-
-_SPEC = re.compile(r"^(?P<local>[0-9]+)(?::(?:(?P<address>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):)?(?P<remote>[0-9]+))?$")
 
 KNOCK = 2.0  # seconds for our listener to see a connection that the host makes to this computer
 
@@ -34,23 +32,8 @@ def parse(text: str, host: str) -> TunnelSpec:
     Raises:
         UsageFault: it is none of these, or a port is not 1..65535.
     """
-    match = _SPEC.match(text)
-    if match is None:
-        raise errors.UsageFault(f"{text!r} is not a forward", "write PORT, PORT:REMOTE_PORT or PORT:ADDR:REMOTE_PORT")
-    local = int(match["local"])
-    remote = int(match["remote"] or match["local"])
-    for port in (local, remote):
-        if not 1 <= port <= 65535:
-            raise errors.UsageFault(f"port {port} is not between 1 and 65535", "choose another port")
-    address = (match["address"] or "127.0.0.1").strip("[]")
-    return TunnelSpec(host=host, local_port=local, address=address, port=remote)
-
-
-class Forwards(Noun, frozen=True, kw_only=True, omit_defaults=True):
-    """The result of `tunnel`; `error` is there only if a part of it failed."""
-
-    forwards: list[HostForward]
-    error: ErrorInfo | None = None
+    spec = rules.parse_forward(text)
+    return TunnelSpec(host=host, local_port=spec.local, address=spec.address, port=spec.remote)
 
 
 def check(request: Tunnel) -> None:
@@ -121,7 +104,7 @@ def _open_all(request: Tunnel, specs: list[TunnelSpec], call: HostCall) -> Forwa
         result.append(view)
     if failed and not result:
         raise failed[0]
-    return Forwards(forwards=result, error=failed[0].info() if failed else None)
+    return Forwards(forwards=result, error=failed[0].info() if failed else msgspec.UNSET)
 
 
 def _named(spec: TunnelSpec, sessions: SessionRegistry) -> list[TunnelSpec]:
@@ -161,7 +144,7 @@ def _open(spec: TunnelSpec, supervisor: Supervisor, call: HostCall, *, yes: bool
             link.open_channel(target).close()
         except errors.ForwardingRefused as error:
             # Nothing listens there yet: people open TensorBoard's tunnel first and start it afterwards.
-            if not error.details.get("target_refused"):
+            if not isinstance(error, errors.TargetRefused):
                 raise
             remarks.append(f"nothing listens on {endpoint(target)} on {spec.host} yet")
             free = True

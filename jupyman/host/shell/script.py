@@ -222,8 +222,7 @@ def failure(facts: Facts) -> errors.JupymanError | None:
     if line is None:
         return None
     code, _, text = line.partition(" ")
-    known = {cls.code: cls for cls in errors.every()}
-    cls = known.get(code, errors.RemoteFailed)
+    cls = errors.by_code(code) or errors.RemoteFailed
     return cls(text or code, facts.one("hint") or "")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from jupyman import config, errors
+from jupyman import rules
 
 _DESTINATION = re.compile(
     r"^(?:(?P<user>.+)@)?(?:\[(?P<six>[0-9A-Za-z:.%]+)\]|(?P<name>[^:@\[\]]+))(?::(?P<port>[0-9]{1,5}))?$"
@@ -27,9 +27,7 @@ class Destination:
         Raises:
             UsageFault: it is none of these, or could be taken for an option.
         """
-        hint = "write an alias of ~/.ssh/config or user@host[:port]"
-        bad = errors.UsageFault(f"{text[:80]!r} is not a host", hint)
-        config.check_destination(text)
+        rules.check_destination(text)
         body = text.removeprefix("ssh://").removesuffix("/") if text.startswith("ssh://") else text
         if body.count(":") > 1 and "[" not in body:  # a bare IPv6 address
             user, _, name = body.rpartition("@")
@@ -37,11 +35,11 @@ class Destination:
         else:
             match = _DESTINATION.match(body)
             if match is None:
-                raise bad
+                raise rules.not_a_host(text)
             user, name = match["user"] or "", match["six"] or match["name"]
             port = int(match["port"]) if match["port"] else None
         if not name or name.startswith("-") or user.startswith("-") or user.endswith("\\"):
-            raise bad
-        if port is not None and not 1 <= port <= 65535:
-            raise errors.UsageFault(f"port {port} is not between 1 and 65535", "choose another port")
+            raise rules.not_a_host(text)
+        if port is not None:
+            rules.check_port(port)
         return cls(name=name, user=user or None, port=port)

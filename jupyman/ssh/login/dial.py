@@ -35,8 +35,8 @@ def tcp(
 
     Raises:
         UnknownHost: the name is no alias and does not resolve.
-        HostUnreachable: refused, no route, no answer, or a configured name that does not resolve; details["unreached"]
-            where the host itself said nothing, not even no.
+        HostUnreachable: refused, no route, no answer, or a configured name that does not resolve; HostSilent
+            if the host itself did not even refuse.
         Interrupted: cancelled.
     """
     deadline = time.monotonic() + timeout
@@ -44,16 +44,15 @@ def tcp(
         addresses = _resolve(config, timeout, cancelled)
     except (socket.gaierror, UnicodeError) as error:
         if config.configured:
-            raise errors.HostUnreachable(
+            raise errors.HostSilent(
                 f"{config.alias}: the name {config.hostname} does not resolve",
                 "check the network, the VPN, and HostName",
-                unreached=True,
             ) from error
         raise errors.UnknownHost(
             f"no host is called {config.alias!r}: it is no alias and the name does not resolve",
             "add it to ~/.ssh/config, or write user@address; jupyman host ls shows what is known",
         ) from error
-    reason, unreached = "no address", True
+    reason, silent = "no address", True
     for index, (kind, _, _, _, address) in enumerate(addresses):
         left = deadline - time.monotonic()
         if left <= 0:
@@ -76,9 +75,9 @@ def tcp(
             return sock
         sock.close()
         reason = f"no answer in {share:.0f} s" if code == _SILENCE else _words(code)
-        unreached = unreached and code != errno.ECONNREFUSED
+        silent = silent and code != errno.ECONNREFUSED
     text = f"{config.alias} ({config.hostname} port {config.port}): {reason}"
-    raise errors.HostUnreachable(text, unreached=unreached)
+    raise errors.HostSilent(text) if silent else errors.HostUnreachable(text)
 
 
 def _resolve(config: HostConfig, timeout: float, cancelled: threading.Event | None) -> list[Any]:
@@ -100,9 +99,7 @@ def _resolve(config: HostConfig, timeout: float, cancelled: threading.Event | No
         if cancelled is not None and cancelled.is_set():
             raise errors.Interrupted("interrupted while looking up the name")
         if time.monotonic() >= deadline:
-            raise errors.HostUnreachable(
-                f"{config.alias}: the name {config.hostname} was not resolved in {timeout:.0f} s", unreached=True
-            )
+            raise errors.HostSilent(f"{config.alias}: the name {config.hostname} was not resolved in {timeout:.0f} s")
     if isinstance(answer[0], Exception):
         raise answer[0]
     found: list[Any] = answer[0]

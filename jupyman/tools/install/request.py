@@ -7,13 +7,12 @@ from typing import Literal
 
 import msgspec
 
-from jupyman import errors
+from jupyman import errors, rules
 from jupyman.model import Driver, Gpu, Noun
 
 Kind = Literal["conda", "mamba", "micromamba", "uv", "venv"]
 # In the order of preference when the user names none: fast solvers first, then what every host has.
 KINDS: tuple[Kind, ...] = ("mamba", "conda", "micromamba", "uv", "venv")
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}")
 _RESERVED = frozenset({"base", "root", "system", "user"})
 
 
@@ -80,7 +79,7 @@ def check_name(name: str) -> str:
     Raises:
         UsageFault: it is a path, an option, a reserved name, or not a name.
     """
-    if not _NAME.fullmatch(name) or name in _RESERVED:
+    if not rules.is_name(name) or name in _RESERVED:
         raise errors.UsageFault(
             f"{name[:80]!r} cannot be the name of a new environment",
             "letters, digits, dot, underscore and dash, at most 63; not base, root, system or user",

@@ -9,13 +9,11 @@ from typing import Any
 
 import msgspec
 
-from jupyman import errors
+from jupyman import errors, rules
 from jupyman.model import Environment, KernelSpec, Problem
 from jupyman.model.problem_codes import new_problem
 from jupyman.tools.envs import activation
 
-# jupyter_client/kernelspec.py, _kernel_name_pat. It looks names up in lower case, so we write none other.
-_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _LONGEST = 100
 _SHELLS = frozenset({"sh", "bash", "dash"})
 # Every server searches these (jupyter_core/paths.py, SYSTEM_JUPYTER_PATH).
@@ -37,12 +35,12 @@ def name_for(env: Environment) -> str:
 
 
 def checked_name(name: str) -> str:
-    """Return a kernel name that the user gave, as Jupyter will look it up.
+    """Return a kernel name that the user gave in lower case, as jupyter_client looks it up.
 
     Raises:
         UsageFault: it has other characters than Jupyter's rule allows.
     """
-    if not _NAME.fullmatch(name) or name.strip(".") == "" or len(name) > _LONGEST:
+    if not rules.is_kernel_name(name):
         raise errors.UsageFault(f"{name!r} is no kernel name", "letters, digits, and - . _ only, as Jupyter demands")
     return name.lower()
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import msgspec
 
+from jupyman import rules
+
 DEFAULT_KERNEL_LINE = '_kernel = ""  # jupyman: default kernel\n'
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}")
 
 
 class RuntimeFile(msgspec.Struct, frozen=True):
@@ -113,7 +114,7 @@ def token(text: str | None) -> str | None:
 
 def valid_name(name: str) -> bool:
     """Return whether a session's name is safe as a directory name on every host."""
-    return _NAME.fullmatch(name) is not None and not name.isdigit()
+    return rules.is_session_name(name)
 
 
 def base_url(text: str | None) -> str:

@@ -18,6 +18,7 @@ import jupyman.daemon.request_stream
 import jupyman.daemon.server
 import jupyman.daemon.web_server
 from jupyman import __version__, api, errors, paths
+from jupyman.api.results import SessionUrl
 from jupyman.client import Client
 from jupyman.local import hello
 from tests import fakes
@@ -242,10 +243,10 @@ def test_an_ended_operation_is_not_cancelled(daemon: fakes.Served) -> None:
         del request
         kept.append(operation)
         operation.on_cancel(lambda: called.append(1))
-        return {"name": "x", "url": "y"}
+        return SessionUrl(name="x", url="y")
 
     daemon.backend.scripts[api.Url] = work
-    assert client(daemon).run(api.Url(), lambda _: None)["url"] == "y"
+    assert client(daemon).run(api.Url(), lambda _: None).url == "y"
     assert ask(daemon, "GET", "/v1/hello")[0] == 200  # the server is past the end of the stream
     assert not kept[0].cancelled.is_set()
     assert called == []
@@ -279,11 +280,11 @@ def test_what_the_callers_output_raises_is_its_own(daemon: fakes.Served) -> None
 
 
 def test_question_and_answer(daemon: fakes.Served) -> None:
-    def work(request: api.Up, operation: api.Operation) -> Any:
+    def work(request: api.Url, operation: api.Operation) -> Any:
         del request
-        return operation.ask(api.Prompt(id="", kind="secret", text="Password:"))
+        return SessionUrl(name="x", url=operation.ask(api.Prompt(id="", kind="secret", text="Password:")))
 
-    daemon.backend.scripts[api.Up] = work
+    daemon.backend.scripts[api.Url] = work
     asked: list[api.Prompt] = []
 
     def answer(event: api.AnyEvent) -> str | None:
@@ -291,7 +292,7 @@ def test_question_and_answer(daemon: fakes.Served) -> None:
         asked.append(event)
         return "s3cret"
 
-    assert client(daemon, interactive=True).run(api.Up(), answer) == "s3cret"
+    assert client(daemon, interactive=True).run(api.Url(), answer).url == "s3cret"
     assert len(asked[0].id) == 32
     late = json.dumps({"id": asked[0].id, "value": "again"}).encode()
     assert json.loads(ask(daemon, "POST", "/v1/answer", late)[2]) == {"taken": False}
@@ -361,17 +362,17 @@ def test_many_at_once_are_answered_while_one_waits(daemon: fakes.Served) -> None
     daemon.backend.scripts[api.Up] = lambda *_: go_on.wait(WAIT)
     with stream(daemon, call("up")) as slow:
         for _ in range(20):
-            assert client(daemon).run(api.Url(), lambda _: None)["name"] == "server1"
+            assert client(daemon).run(api.Url(), lambda _: None).name == "server1"
         go_on.set()
         assert json.loads(slow.readline()) == {"event": "done", "result": True}
 
 
 def test_status_and_stop_need_no_backend(daemon: fakes.Served) -> None:
     status = client(daemon).run(api.DaemonStatus(), lambda _: None)
-    assert status["version"] == __version__
-    assert status["port"] == daemon.port
-    assert status["memory"] > 1 << 20
-    assert client(daemon).run(api.DaemonStop(), lambda _: None)["stopped"] is True
+    assert status.version == __version__
+    assert status.port == daemon.port
+    assert status.memory > 1 << 20
+    assert client(daemon).run(api.DaemonStop(), lambda _: None).stopped is True
     assert daemon.stopped.wait(WAIT)
     assert daemon.backend.requests == []
 

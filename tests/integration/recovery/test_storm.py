@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
 import psutil
 import pytest
 
@@ -86,9 +87,8 @@ class Watch:
 
     def _look(self) -> dict[str, Any] | None:
         try:
-            one: dict[str, Any] = Client(self._paths, self._context).run(PsRequest(), lambda _: None, start=False)[
-                "sessions"
-            ][0]
+            result = Client(self._paths, self._context).run(PsRequest(), lambda _: None, start=False)
+            one: dict[str, Any] = msgspec.to_builtins(result.sessions[0])
         except errors.JupymanError:  # it was killed, or sleeps
             return None
         self.seen.add((one["state"], one["link"]["state"]))

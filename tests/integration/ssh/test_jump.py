@@ -108,7 +108,7 @@ def test_a_hop_that_cannot_reach_the_host(chain: Chain) -> None:
     chain.write("ProxyJump first", "Port 1")
     with pytest.raises(errors.HostUnreachable, match="cannot be reached from the jump host") as caught:
         chain.open("last")
-    assert "unreached" not in caught.value.details, "the jump host was reached, and counts logins"
+    assert not isinstance(caught.value, errors.HostSilent), "the jump host was reached, and counts logins"
 
 
 def test_a_jump_to_itself_is_named(chain: Chain) -> None:
@@ -150,7 +150,7 @@ def test_a_proxy_command_that_fails_is_unreachable(chain: Chain) -> None:
     chain.write("ProxyCommand false")
     with pytest.raises(errors.HostUnreachable) as caught:
         chain.open("last")
-    assert "unreached" not in caught.value.details, "of its connections nothing is known"
+    assert not isinstance(caught.value, errors.HostSilent), "of its connections nothing is known"
 
 
 def test_the_key_behind_a_hop_cannot_be_looked_at(chain: Chain) -> None:

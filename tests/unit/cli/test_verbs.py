@@ -11,6 +11,8 @@ import msgspec
 import pytest
 
 from jupyman import api, errors, model
+from jupyman.api import results
+from jupyman.cli.context import Context
 from tests import fakes
 
 
@@ -121,7 +123,7 @@ REQUESTS: list[tuple[str, Any]] = [
     ),
     ("env logs new server1 -n 3 -f", api.EnvLogs(name="new", host="server1", lines=3, follow=True)),
     ("env rm ~/e/new --host server1 -y --force", api.EnvRm(env="~/e/new", host="server1", yes=True, force=True)),
-    ("env mirror ls server1", api.EnvMirror(action="ls", host="server1")),
+    ("env mirror ls server1", api.EnvMirrorLs(host="server1")),
     ("env mirror use tuna server1 -y", api.EnvMirror(action="use", name="tuna", host="server1", yes=True)),
     ("env mirror reset --host server1", api.EnvMirror(action="reset", host="server1")),
     ("host ls", api.HostLs()),
@@ -150,7 +152,7 @@ JSON = [
     ("env ls --json", api.EnvLs),
     ("env create new --json", api.EnvCreate),
     ("env rm new -y --json", api.EnvRm),
-    ("env mirror ls --json", api.EnvMirror),
+    ("env mirror ls --json", api.EnvMirrorLs),
     ("env mirror use m -y --json", api.EnvMirror),
     ("host ls --json", api.HostLs),
     ("host trust server1 --json", api.HostTrust),
@@ -158,7 +160,7 @@ JSON = [
 
 
 @pytest.mark.parametrize(("line", "kind"), JSON)
-def test_json_is_the_result_and_nothing_else(daemon: fakes.Served, line: str, kind: type[api.Request]) -> None:
+def test_json_is_the_result_and_nothing_else(daemon: fakes.Served, line: str, kind: type[api.AnyRequest]) -> None:
     result = daemon.run(*line.split())
     assert result.status == 0
     assert result.json == plain(fakes.ANSWERS[kind])
@@ -167,7 +169,7 @@ def test_json_is_the_result_and_nothing_else(daemon: fakes.Served, line: str, ki
 
 
 @pytest.mark.parametrize(("line", "kind"), JSON)
-def test_failure_as_json(daemon: fakes.Served, line: str, kind: type[api.Request]) -> None:
+def test_failure_as_json(daemon: fakes.Served, line: str, kind: type[api.AnyRequest]) -> None:
     fault = errors.PortInUse("taken", "choose", port=8888)
     daemon.backend.answers[kind] = fault
     result = daemon.run(*line.split())
@@ -191,8 +193,11 @@ def test_a_bug_names_the_log(daemon: fakes.Served) -> None:
     assert str(daemon.home / "state" / "daemon.log") in result.stderr
 
 
-def test_a_bug_here_is_kept_in_the_log(daemon: fakes.Served) -> None:
-    daemon.backend.answers[api.Url] = {"no url": "in it"}
+def test_a_bug_here_is_kept_in_the_log(daemon: fakes.Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    def out(context: Context, text: str = "") -> None:
+        raise KeyError(text)
+
+    monkeypatch.setattr(Context, "out", out)
     result = daemon.run("url")
     log = daemon.home / "state" / "daemon.log"
     assert result.status == 1
@@ -248,7 +253,7 @@ def test_ps_shows_no_token(daemon: fakes.Served) -> None:
 
 
 def test_ps_of_nothing(daemon: fakes.Served) -> None:
-    daemon.backend.answers[api.PsRequest] = model.Ps()
+    daemon.backend.answers[api.PsRequest] = results.Ps()
     result = daemon.run("ps")
     assert (result.status, result.stdout) == (0, "")
     assert "jupyman up" in result.stderr
@@ -259,7 +264,7 @@ def test_ps_with_everything_unknown(daemon: fakes.Served) -> None:
         name="x", host="x", state="lost", link=model.LinkStatus(state="needs-auth", last_error="no key fits")
     )
     found = model.FoundServer(host="x", pid=1, port=None, user="alice", root_dir=None, started=None)
-    daemon.backend.answers[api.PsRequest] = model.Ps(sessions=[session], servers=[found])
+    daemon.backend.answers[api.PsRequest] = results.Ps(sessions=[session], servers=[found])
     result = daemon.run("ps", "-a")
     assert result.status == 0
     assert "None" not in result.stdout
@@ -269,22 +274,36 @@ def test_ps_with_everything_unknown(daemon: fakes.Served) -> None:
 GONE = model.ErrorInfo(code="host-unreachable", message="h2 does not answer", hint="look at the network")
 
 
+def failing(kind: type[api.AnyRequest]) -> Any:
+    return msgspec.structs.replace(fakes.ANSWERS[kind], error=GONE)
+
+
 @pytest.mark.parametrize(
     ("line", "kind", "answer", "shown"),
     [
         (
             "ps -a",
             api.PsRequest,
-            model.Ps(sessions=[fakes.SESSION], unreachable=[model.Unreachable(host="h2", error=GONE)]),
+            results.Ps(sessions=[fakes.SESSION], unreachable=[results.Unreachable(host="h2", error=GONE)], error=GONE),
             ["server1", "NOT REACHED", "h2", "h2 does not answer"],
         ),
-        ("kill server1 h2:1", api.Kill, {**fakes.ANSWERS[api.Kill], "error": GONE}, ["stopped session server1"]),
-        ("down server1 x", api.Down, {**fakes.ANSWERS[api.Down], "error": GONE}, ["server1: forwards closed"]),
-        ("tunnel 1 2", api.Tunnel, {**fakes.ANSWERS[api.Tunnel], "error": GONE}, ["127.0.0.1:6006"]),
+        (
+            "kill server1 h2:1",
+            api.Kill,
+            failing(api.Kill),
+            ["stopped session server1"],
+        ),
+        (
+            "down server1 x",
+            api.Down,
+            failing(api.Down),
+            ["server1: forwards closed"],
+        ),
+        ("tunnel 1 2", api.Tunnel, failing(api.Tunnel), ["127.0.0.1:6006"]),
     ],
 )
 def test_what_was_done_is_shown_beside_what_failed(
-    daemon: fakes.Served, line: str, kind: type[api.Request], answer: Any, shown: list[str]
+    daemon: fakes.Served, line: str, kind: type[api.AnyRequest], answer: Any, shown: list[str]
 ) -> None:
     daemon.backend.answers[kind] = answer
     result = daemon.run(*line.split())
@@ -306,7 +325,7 @@ def ago(seconds: float) -> str:
     [
         ("up", 600, ""),
         ("reconnecting", 2, ""),  # a blip
-        ("reconnecting", 60, "no answer in 3 s (jupyman goes on trying, next at "),
+        ("reconnecting", 60, "no answer in 3 s (jupyman keeps trying, next attempt at "),
         ("connecting", 60, ""),
         ("needs-auth", 1, "no answer in 3 s (jupyman up server1)"),
         ("failed", 1, "no answer in 3 s (jupyman up server1)"),
@@ -319,9 +338,9 @@ def test_ps_says_what_is_the_matter_and_keeps_silent_about_a_blip(
         state=state, since=ago(away), reconnects=3, last_error="no answer in 3 s", next_attempt=ago(-3)
     )
     session = msgspec.structs.replace(fakes.SESSION, link=link)
-    daemon.backend.answers[api.PsRequest] = model.Ps(sessions=[session])
+    daemon.backend.answers[api.PsRequest] = results.Ps(sessions=[session])
     lines = daemon.run("ps").stdout.splitlines()
-    assert f"{state} (3 times back)" in lines[1]
+    assert f"{state} (reconnected 3 times)" in lines[1]
     if told:
         assert lines[2].startswith(f"server1: {told}")
     assert len(lines) == (3 if told else 2)
@@ -331,20 +350,20 @@ def test_ps_says_once_for_each_host_what_keeps_its_forwards(daemon: fakes.Served
     link = model.LinkStatus(state="needs-auth", since=ago(60), last_error="it asks for a code")
     tunnel = msgspec.structs.replace(fakes.TUNNEL, link=link, state="waiting", open=2, bytes_in=2048, bytes_out=5)
     other = msgspec.structs.replace(tunnel, local="127.0.0.1:6007")
-    daemon.backend.answers[api.PsRequest] = model.Ps(forwards=[tunnel, other])
+    daemon.backend.answers[api.PsRequest] = results.Ps(forwards=[tunnel, other])
     lines = daemon.run("ps").stdout.splitlines()
     assert lines[0].split() == ["FORWARD", "HOST", "REMOTE", "STATE", "OPEN", "IN", "OUT"]
     assert lines[1].split()[3:] == ["waiting", "2", "2.0", "kiB", "5", "B"]
     assert lines[3:] == ["server1: it asks for a code (jupyman tunnel 6006 --host server1)"]
     session = msgspec.structs.replace(fakes.SESSION, link=link)
-    daemon.backend.answers[api.PsRequest] = model.Ps(sessions=[session], forwards=[tunnel])
+    daemon.backend.answers[api.PsRequest] = results.Ps(sessions=[session], forwards=[tunnel])
     assert daemon.run("ps").stdout.count("it asks for a code") == 1
 
 
 def test_what_a_host_says_cannot_drive_the_terminal(daemon: fakes.Served) -> None:
     evil = "a\x1b[2J\x9b31m\x00b\u202ec\nSPOOFED  row"
     found = model.FoundServer(host="x", pid=1, port=1, user=evil, root_dir=evil, started=None)
-    daemon.backend.answers[api.PsRequest] = model.Ps(servers=[found])
+    daemon.backend.answers[api.PsRequest] = results.Ps(servers=[found])
     result = daemon.run("ps", "-a", tty=True)
     assert not {"\x1b", "\x9b", "\x00", "\u202e"} & set(result.stdout)
     assert not any(line.startswith("SPOOFED") for line in result.stdout.splitlines())
@@ -357,7 +376,7 @@ def test_logs_come_as_they_are_emitted(daemon: fakes.Served) -> None:
     def logs(request: api.Logs, operation: api.Operation) -> Any:
         for number in range(request.lines):
             operation.emit(api.Output(line=f"line {number} \x1b[31m"))
-        return {"name": "server1"}
+        return results.SessionName(name="server1")
 
     daemon.backend.scripts[api.Logs] = logs
     assert daemon.run("logs", "-n", "2").stdout == "line 0 \\x1b[31m\nline 1 \\x1b[31m\n"
@@ -378,7 +397,7 @@ def test_check_report(daemon: fakes.Served) -> None:
 
 def test_kernel_check_of_a_broken_kernel(daemon: fakes.Served) -> None:
     broken = msgspec.structs.replace(fakes.KERNEL, ok=False, problem="no such python")
-    daemon.backend.answers[api.KernelCheck] = model.Kernels(kernels=[broken])
+    daemon.backend.answers[api.KernelCheck] = results.Kernels(kernels=[broken])
     assert daemon.run("kernel", "check", "pytorch").status == 25
     assert daemon.run("kernel", "check", "PyTorch").status == 25
     for words in ((), ("server1",)):  # the host's word names no kernel
@@ -394,7 +413,7 @@ def test_kernel_check_says_what_is_wrong_and_what_was_done(daemon: fakes.Served)
         model.Repair(prefix="/e", packages=["ipywidgets>=8,<9"], command=command, state=state)
         for state in ("done", "declined")
     ]
-    answer = model.Kernels(kernels=[fakes.KERNEL], problems=[problem], repairs=repairs)
+    answer = results.Kernels(kernels=[fakes.KERNEL], problems=[problem], repairs=repairs)
     daemon.backend.answers[api.KernelCheck] = answer
     result = daemon.run("kernel", "check", "--fix", "-y")
     assert result.stdout.count("done: /e/bin/python -m pip install 'ipywidgets>=8,<9'") == 1
@@ -410,7 +429,7 @@ def test_kernels_of_one_name_are_told_apart(daemon: fakes.Served) -> None:
         msgspec.structs.replace(fakes.KERNEL, name="python3", environment=env, seen_by=seen)
         for env, seen in (("lab", ["lab"]), ("pytorch", []), (None, None))
     ]
-    daemon.backend.answers[api.KernelLs] = model.Kernels(kernels=same)
+    daemon.backend.answers[api.KernelLs] = results.Kernels(kernels=same)
     rows = [line.split()[:3] for line in daemon.run("kernel", "ls").stdout.splitlines()]
     assert rows == [
         ["KERNEL", "ENVIRONMENT", "SERVERS"],
@@ -424,7 +443,7 @@ def test_open_without_a_browser_says_what_to_do(daemon: fakes.Served) -> None:
     def opened(request: api.OpenCode, operation: api.Operation) -> Any:
         del request
         operation.emit(api.OpenBrowser(url="/go?code=once"))
-        return {"name": "server1"}
+        return results.Opened(name="server1")
 
     daemon.backend.scripts[api.OpenCode] = opened
     assert daemon.run("open").browsed == [f"{daemon.base}/go?code=once"]
@@ -458,7 +477,7 @@ def test_question(daemon: fakes.Served, prompt: api.Prompt, typed: str, answer: 
     def script(request: api.Url, operation: api.Operation) -> Any:
         del request
         said.append(operation.ask(prompt))
-        return {"name": "x", "url": "http://x"}
+        return results.SessionUrl(name="x", url="http://x")
 
     daemon.backend.scripts[api.Url] = script
     result = daemon.run("url", stdin=typed, tty=True)

@@ -55,8 +55,8 @@ def test_down_takes_all_that_exist_and_returns_the_first_failure(manager: Manage
     manager.sessions.enter(SessionSpec(name="mine", host="lab1"))
     operation = Quiet()
     result = manager.handle(api.Down(sessions=["nobody", "mine"]), operation)
-    assert [session.name for session in result["sessions"]] == ["mine"]
-    assert result["error"].code == "unknown-session"
+    assert [session.name for session in result.sessions] == ["mine"]
+    assert result.error.code == "unknown-session"
     assert [event.key for event in operation.events if isinstance(event, api.Step)] == ["down nobody"]
     with pytest.raises(errors.UnknownSession):
         manager.handle(api.Down(sessions=["nobody"]), operation)

@@ -47,7 +47,7 @@ def sessions(manager: Manager, **hosts: str) -> None:
         manager.sessions.enter(SessionSpec(name=name, host=host))
 
 
-def meant(manager: Manager, request: api.Request) -> str:
+def meant(manager: Manager, request: api.AnyRequest) -> str:
     return request_host.of_request(request, call(manager))[1]
 
 

@@ -315,7 +315,7 @@ def test_a_host_that_refuses_is_asked_ever_more_seldom(world: World) -> None:
 
 def test_sleep_another_network_and_a_vpn_that_comes_later(world: World) -> None:
     world.clock.sleep(40 * MINUTE)
-    world.away = lambda: errors.HostUnreachable("server1: the name gpu.lab does not resolve", unreached=True)
+    world.away = lambda: errors.HostSilent("server1: the name gpu.lab does not resolve")
     woke = world.clock.passed
     world.clock.at(woke + 20, world.heal)
     world.live(4.0)

@@ -152,7 +152,7 @@ class World:
         self.during()
         if self.away is not None:
             error = self.away()
-            silent = error.details.get("unreached", False)
+            silent = isinstance(error, errors.HostSilent)
             self.clock.now += login.REACH if silent else ANSWER
             raise error
         self.clock.now += ANSWER
@@ -179,7 +179,7 @@ class World:
 
     def vanish(self) -> None:
         """Nothing is answered any more."""
-        self.away = lambda: errors.HostUnreachable("server1: no answer in 2 s", unreached=True)
+        self.away = lambda: errors.HostSilent("server1: no answer in 2 s")
 
     def heal(self, *, late: float = 0.0) -> None:
         """Let the host answer again.

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from jupyman import api, model
+from jupyman.api import results
 from jupyman.core.sessions import gpu_monitor, registry
 from jupyman.core.verbs import kill_orphans
 from jupyman.host.gpus import report as gpus
@@ -101,7 +102,7 @@ def test_ps_says_what_a_sessions_notebooks_hold(daemon: fakes.Served) -> None:
         GpuUse(gpu=1, pid=3, memory=GIB),
     ]
     session = model.Session(name="s", host="h", state="running", link=model.LinkStatus(), gpu_use=use)
-    daemon.backend.answers[api.PsRequest] = model.Ps(sessions=[session])
+    daemon.backend.answers[api.PsRequest] = results.Ps(sessions=[session])
     lines = daemon.run("ps").stdout.splitlines()
     assert lines[2:] == [
         "s: 3.0 GiB of GPU 0 held by a.ipynb (pid 1)",

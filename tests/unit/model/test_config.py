@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyman import config, errors
+from jupyman import config, errors, rules
 
 COMMENTED = """\
 # mine
@@ -120,7 +120,7 @@ def test_byte_order_mark_of_notepad(tmp_path: Path) -> None:
 def test_any_text_loads_or_is_refused(text: str) -> None:
     """Never another exception; a name that passes is harmless everywhere."""
     try:
-        name = config.check_name(text)
+        name = rules.check_name(text)
     except errors.UsageFault:
         assert not text or not text.isascii() or len(text) > 63 or not text.strip("-.0123456789") or not text.isalnum()
     else:
@@ -132,24 +132,24 @@ def test_any_text_loads_or_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("name", ["a", "_", "A.b-c_d", "1a", "a" * 63])
 def test_names(name: str) -> None:
-    assert config.check_name(name) == name
+    assert rules.check_name(name) == name
 
 
 @pytest.mark.parametrize("name", ["", "-a", ".a", "1", "8888", "a" * 64, "a/b", "a b", "a\n", "é", "a:b", "٣"])
 def test_what_is_no_name(name: str) -> None:
     with pytest.raises(errors.UsageFault):
-        config.check_name(name)
+        rules.check_name(name)
 
 
 @pytest.mark.parametrize("port", [1, 8888, 65535])
 def test_ports(port: int) -> None:
-    assert config.check_port(port) == port
+    assert rules.check_port(port) == port
 
 
 @pytest.mark.parametrize("port", [0, -1, 65536, 10**9])
 def test_what_is_no_port(port: int) -> None:
     with pytest.raises(errors.UsageFault):
-        config.check_port(port)
+        rules.check_port(port)
 
 
 # --- writing ------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""`jupyman env push`: packages from this computer into an environment of a host that has no network."""
+"""`jupyman env push`: install packages from this computer in an environment of a host without a network."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import click
 
 from jupyman import api, errors
+from jupyman.api.results import WheelTarget
 from jupyman.cli.context import Context
 from jupyman.cli.options import EnvName, TextLine, host_option, json_option
 
@@ -23,7 +23,7 @@ Examples:
   jupyman env push --download 'torch_geometric>=2.6' --env pytorch"""
 )
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--env", required=True, type=EnvName(), help="where they are installed, by name or prefix")
+@click.option("--env", required=True, type=EnvName(), help="where to install them, by name or prefix")
 @host_option
 @click.option(
     "--download",
@@ -31,20 +31,20 @@ Examples:
     type=TextLine(),
     multiple=True,
     metavar="SPEC",
-    help="fetch wheels for the host here, with pip",
+    help="first download wheels for the host with pip",
 )
 @json_option
 @click.pass_obj
-def push(
+def command(
     context: Context, /, *, files: tuple[Path, ...], env: str, host: str | None, specs: tuple[str, ...], as_json: bool
 ) -> None:
-    """Upload package files (.conda, .tar.bz2, wheels, sdists) and install them there without a network.
+    """Upload package files (.conda, .tar.bz2, wheels, sdists) and install them without a network.
 
-    An upload that was broken off goes on where it ended. --download first fetches wheels on this computer, with all
-    that they need, for the host's platform and the environment's Python.
+    An interrupted upload resumes where it stopped. --download first downloads wheels to this computer, with their
+    dependencies, for the host's platform and the environment's Python.
     """
     if not files and not specs:
-        raise errors.UsageFault("nothing to push", "name files, or say --download SPEC")
+        raise errors.UsageFault("nothing to push", "name files, or use --download SPEC")
     with tempfile.TemporaryDirectory(prefix="jupyman-") as folder:
         found = [path.absolute() for path in files]
         if specs:
@@ -55,14 +55,15 @@ def push(
     if as_json:
         context.dump(result)
     else:
-        context.out(f"installed {len(result['files'])} files in {result['prefix']}")
+        count = len(result.files)
+        context.out(f"installed {count} package{'' if count == 1 else 's'} in {result.prefix}")
 
 
-def _download(context: Context, specs: tuple[str, ...], target: dict[str, Any], folder: Path) -> None:
-    """Fetch wheels by this Python's pip, for the host's Python and C library instead of this computer's."""
+def _download(context: Context, specs: tuple[str, ...], target: WheelTarget, folder: Path) -> None:
+    """Download wheels with this Python's pip, for the host's Python and C library instead of this computer's."""
     words = [sys.executable, "-m", "pip", "download", "--dest", str(folder), "--only-binary=:all:"]
-    words += ["--python-version", str(target["python"]), "--implementation", "cp"]
-    words += [word for platform in target["platforms"] for word in ("--platform", str(platform))]
+    words += ["--python-version", target.python, "--implementation", "cp"]
+    words += [word for platform in target.platforms for word in ("--platform", platform)]
     context.note("$ " + " ".join([*words[1:6], "…", *specs]))
     with subprocess.Popen(
         [*words, "--", *specs], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -71,6 +72,6 @@ def _download(context: Context, specs: tuple[str, ...], target: dict[str, Any], 
             context.note(f"  {line.rstrip()}")
     if process.returncode != 0:
         raise errors.UsageFault(
-            f"pip could not download {' '.join(specs)} for Python {target['python']} on {target['machine']}",
-            "its own words are above; where it has no wheel, push a source distribution",
+            f"pip could not download {' '.join(specs)} for Python {target.python} on {target.machine}",
+            "its output is above; if there is no wheel, push a source distribution",
         )
