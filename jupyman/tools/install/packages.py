@@ -62,7 +62,7 @@ def steps(environment: Environment, paths: Sequence[str], tools: Sequence[Tool],
     if "conda" in by_kind:
         if environment.kind not in CONDA_KINDS:
             raise errors.UsageFault(
-                f"environment {environment.name} is one of {environment.kind}: conda packages cannot be installed there",
+                f"environment {environment.name} is one of {environment.kind}: conda packages do not go into it",
                 "push wheels instead",
             )
         files = by_kind["conda"]

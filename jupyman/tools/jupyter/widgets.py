@@ -1,8 +1,8 @@
 """The two halves of Jupyter widgets (a progress bar of tqdm is one), and the versions that fit together.
 
 ipywidgets belongs to the environment of the kernel; without it tqdm prints "IProgress not found". The package that
-draws widgets belongs to the environment of the server: jupyterlab_widgets for JupyterLab and notebook 7, widgetsnbextension
-for notebook 6.
+draws widgets belongs to the environment of the server: jupyterlab_widgets for JupyterLab and notebook 7,
+widgetsnbextension for notebook 6.
 Both must be of one generation, else the page shows "Error displaying widget". By their own metadata, ipywidgets
 7.8.5 requires ``jupyterlab-widgets<3,>=1.0.0`` and ``widgetsnbextension~=3.6.10``, ipywidgets 8.0.0 requires
 ``jupyterlab-widgets~=3.0`` and ``widgetsnbextension~=4.0``.

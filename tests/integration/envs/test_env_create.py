@@ -142,7 +142,7 @@ def test_what_is_refused_before_anything_is_touched(mine: Cli, user: User, with_
         ("$(id)", (), 2, "cannot be the name"),
         ("base", (), 2, "cannot be the name"),
         ("x", ("--tool", "mamba"), 21, "the host has no mamba"),
-        ("x", ("--channel", "https://me:secret@h/x"), 2, "holds a password"),
+        ("x", ("--channel", "https://me:secret@h/x"), 2, "contains a password"),
         ("x", ("--mirror", "nosuch"), 2, "no mirror is called"),
         ("x", ("--tool", "uv", "--dir", "/usr/lib"), 27, "no permission to write in /usr/lib"),
         ("x", ("--tool", "uv", "--dir", "/nonexistent/at/all"), 27, "no permission to write in /"),
