@@ -5,10 +5,10 @@ of ours goes straight to them; paramiko's Transport gets the rest.
 
 Threads: until the login is done Transport's own thread reads. From then on the loop does, and puts what is for
 Transport into a queue (`ready`, `_drain`, `_resume`, `_fail` and `_leave` run in the loop's thread). It stops after
-NEWKEYS, because what follows is sealed with keys that Transport has yet to set, and when the queue is full; it goes on
-when Transport's thread has taken everything. Transport's thread changes the reader only while the loop has stopped.
-`_told`, `_switched`, `_logged_in` and `_thread` belong to Transport's thread; `_gone` guards `_closed`, `_busy` and
-`_loop`; the sender has a lock of its own.
+NEWKEYS, because what follows is sealed with keys that Transport has yet to set; when new keys are needed, until
+Transport has asked for them; and when the queue is full. It goes on when all was taken. Transport's thread changes the
+reader only while the loop has stopped. `_told`, `_switched`, `_logged_in` and `_thread` belong to Transport's thread;
+`_gone` guards `_closed`, `_busy` and `_loop`; the sender has a lock of its own.
 
 Over 300 lines because Transport's interface and both ways of reading meet here.
 """
@@ -412,7 +412,7 @@ class Packetizer:
         try:
             while not self._stopped and (found := self.reader.next()) is not None:
                 self._queue.put(found)
-                if self._queue.qsize() >= QUEUE or (isinstance(found, tuple) and found[0] == MSG_NEWKEYS):
+                if not isinstance(found, tuple) or found[0] == MSG_NEWKEYS or self._queue.qsize() >= QUEUE:
                     self._stop()
                     self._queue.put(None)
         except Exception as error:
