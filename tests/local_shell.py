@@ -1,4 +1,4 @@
-"""This machine as a host: a `Shell` without SSH in between, and accounts of its own for tests."""
+"""This machine as a host: a `Shell` without SSH in between."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ import pwd
 import shutil
 import signal
 import subprocess
-import tempfile
 import threading
-import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -144,41 +141,3 @@ def bare_path(folder: Path, *without: str) -> str:
             if program.name not in without and not link.is_symlink():
                 link.symlink_to(program)
     return str(folder)
-
-
-@dataclass(frozen=True)
-class Account:
-    """A Unix account made for one test."""
-
-    name: str
-    uid: int
-    home: Path
-
-
-@contextmanager
-def new_account() -> Iterator[Account]:
-    """Make an account with a home of its own, and remove both; needs root.
-
-    Yields:
-        The account; whatever it left running is killed before it is removed.
-    """
-    name = f"jmt{uuid.uuid4().hex[:12]}"
-    home = Path(tempfile.mkdtemp(prefix="jmt-home-", dir="/tmp"))
-    try:
-        subprocess.run(["useradd", "-M", "-N", "-d", str(home), "-s", "/bin/sh", name], check=True, capture_output=True)
-        account = pwd.getpwnam(name)
-        os.chown(home, account.pw_uid, account.pw_gid)
-        home.chmod(0o755)
-        try:
-            yield Account(name, account.pw_uid, home)
-        finally:
-            for entry in Path("/proc").glob("[0-9]*"):
-                try:
-                    if entry.stat().st_uid == account.pw_uid:
-                        os.kill(int(entry.name), signal.SIGKILL)
-                except (FileNotFoundError, ProcessLookupError):
-                    continue
-            # -f: a killed process may not be reaped yet, and userdel refuses while it sees one.
-            subprocess.run(["userdel", "-f", name], check=True, capture_output=True)
-    finally:
-        shutil.rmtree(home, ignore_errors=True)

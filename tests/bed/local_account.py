@@ -9,13 +9,15 @@ import signal
 import subprocess
 import tempfile
 import threading
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from jupyman import errors
 from jupyman.ssh.exec.command import CompletedCommand
+from tests.bed.accounts import add_account, remove_account
 
 
 @dataclass
@@ -23,8 +25,9 @@ class Account:
     """A uid with a home. Implements `jupyman.host.shell.script.Shell` without SSH.
 
     Attributes:
-        uid: need not be in /etc/passwd.
+        uid: of the account.
         home: becomes HOME.
+        name: in /etc/passwd; empty when it has no entry there.
         shell: runs the scripts.
         environ: further variables; they win.
         cut_at: the link is lost when a line has this text.
@@ -32,17 +35,25 @@ class Account:
 
     uid: int
     home: Path
+    name: str = ""
     shell: str = "/bin/sh"
     environ: dict[str, str] = field(default_factory=dict)
     cut_at: str | None = None
 
     def command(self, *argv: str) -> list[str]:
+        """Return the argv that runs a program as this account."""
         if os.getuid() == self.uid:
             return list(argv)
         return ["setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups", *argv]
 
     def variables(self) -> dict[str, str]:
-        base = {"HOME": str(self.home), "PATH": "/usr/local/bin:/usr/bin:/bin", "USER": "tester", "LANG": "C.UTF-8"}
+        """Return the environment of its programs."""
+        base = {
+            "HOME": str(self.home),
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "USER": self.name or "tester",
+            "LANG": "C.UTF-8",
+        }
         return {**base, **self.environ}
 
     def run(
@@ -54,6 +65,7 @@ class Account:
         on_line: Callable[[str], None] | None = None,
         cancelled: threading.Event | None = None,
     ) -> CompletedCommand:
+        """Run a script; see `Shell.run`. A lost link, or a cancellation, leaves it running."""
         del limit
         with tempfile.TemporaryFile() as complaints:
             process = subprocess.Popen(
@@ -94,25 +106,41 @@ class Account:
 
 
 @contextmanager
-def new_account() -> Iterator[Account]:
-    """Yield a fresh account; what it runs is ended afterwards."""
-    uid = random.randrange(200_000, 2_000_000) if os.getuid() == 0 else os.getuid()
+def new_account(*, named: bool = False) -> Iterator[Account]:
+    """Yield a fresh account; what it runs is ended afterwards.
+
+    Args:
+        named: whether it has an entry in /etc/passwd, which needs root.
+    """
     home = Path(tempfile.mkdtemp(prefix="jmh-", dir="/tmp"))
-    os.chown(home, uid, -1)
-    try:
-        yield Account(uid, home)
-    finally:
-        # Without root the uid is that of a person: only processes with this home are the account's.
-        ours = [pid for pid in processes(uid) if os.getuid() == 0 or environ(pid).get("HOME") == str(home)]
-        folders = {environ(pid).get("JUPYTER_RUNTIME_DIR") for pid in ours}
-        for pid in ours:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        for left in Path("/tmp").glob("jm-*"):
-            if left.lstat().st_uid == uid and (os.getuid() == 0 or str(left) in folders):
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, home, ignore_errors=True)
+        name = ""
+        uid = random.randrange(200_000, 2_000_000) if os.getuid() == 0 else os.getuid()
+        if named:
+            name = f"jmt{uuid.uuid4().hex[:12]}"
+            uid = add_account(name, home, Path("/bin/sh")).pw_uid
+            stack.callback(remove_account, name)
+            home.chmod(0o755)
+        os.chown(home, uid, -1)
+        account = Account(uid, home, name)
+        stack.callback(_end, account)
+        yield account
+
+
+def _end(account: Account) -> None:
+    root = os.getuid() == 0
+    # Without root the uid is that of a person: only processes with this home are the account's.
+    ours = [pid for pid in processes(account.uid) if root or environ(pid).get("HOME") == str(account.home)]
+    folders = {environ(pid).get("JUPYTER_RUNTIME_DIR") for pid in ours}
+    for pid in ours:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for left in Path("/tmp").glob("jm-*"):
+        with suppress(FileNotFoundError):
+            if left.lstat().st_uid == account.uid and (root or str(left) in folders):
                 shutil.rmtree(left, ignore_errors=True)
-        home.chmod(0o700)
-        shutil.rmtree(home, ignore_errors=True)
+    account.home.chmod(0o700)
 
 
 def processes(uid: int) -> list[int]:

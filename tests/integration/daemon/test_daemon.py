@@ -1,4 +1,7 @@
-"""The daemon's API over a real socket: authentication, events, questions, and clients that leave."""
+"""The daemon's API over a real socket: authentication, events, questions, and clients that leave.
+
+Over 400 lines because every test is of the same API, by the same few requests.
+"""
 
 from __future__ import annotations
 

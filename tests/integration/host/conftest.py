@@ -8,14 +8,15 @@ import pytest
 
 from jupyman.host.report import probe
 from jupyman.model import HostReport
+from tests.bed.local_account import new_account
 from tests.integration.host.environment_tree import Look, Tree
-from tests.local_shell import LocalShell, new_account
+from tests.local_shell import LocalShell
 
 
 @pytest.fixture
 def tree() -> Iterator[Tree]:
     """Yield an account whose home is to be filled."""
-    with new_account() as account:
+    with new_account(named=True) as account:
         yield Tree(account)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jupyman.model import Environment, HostReport
-from tests.local_shell import Account
+from tests.bed.local_account import Account
 
 
 class Tree:

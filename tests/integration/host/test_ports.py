@@ -17,7 +17,8 @@ import pytest
 from jupyman import errors
 from jupyman.host.report import ports
 from jupyman.model import PortHolder
-from tests.local_shell import Account, LocalShell, bare_path, new_account
+from tests.bed.local_account import Account, new_account
+from tests.local_shell import LocalShell, bare_path
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="makes accounts: needs root")
 
@@ -89,7 +90,7 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 @contextmanager
 def made() -> Iterator[Host]:
-    with new_account() as account, ExitStack() as stack:
+    with new_account(named=True) as account, ExitStack() as stack:
         yield Host(account, stack)
 
 

@@ -1,11 +1,7 @@
-<<<<<<< HEAD
-"""A new version of jupyman beside a daemon of the old one replaces it, and the servers go on."""
-=======
 """Another version or build of jupyman here, or 0.1.0 on another computer: servers run on, and no record is damaged.
 
 The tests with 0.1.0 build its wheel from the history.
 """
->>>>>>> upgrade
 
 from __future__ import annotations
 
@@ -22,9 +18,10 @@ import pytest
 
 from jupyman import __version__
 from tests.bed import Bed, Cli, Ran, User, private_home, release, wait_until
+from tests.bed.aftermath import no_traceback, says, servers, stuck
 from tests.bed.command import REPOSITORY
-from tests.integration.aftermath import free_port, no_traceback, says, servers, stuck
-from tests.integration.notebooks import Kernel, local_port, now
+from tests.bed.notebooks import Kernel, local_port, now
+from tests.bed.ports import free_port
 
 RECORDED = REPOSITORY / "tests" / "data" / "state"
 OLD = "0.0.1"
@@ -41,19 +38,6 @@ def copied(folder: Path, version: str = __version__) -> Environ:
     return {"PYTHONPATH": str(folder)}
 
 
-<<<<<<< HEAD
-def test_a_new_version_replaces_the_old_daemon(cli: Cli, tmp_path: Path) -> None:
-    old = other_version(tmp_path, OLD)
-    made = cli("up", "server1", "--no-browser", "--json", env=old)
-    assert made.rc == 0, made
-    assert cli("daemon", "status", "--json", env=old).json["version"] == OLD
-    [session] = cli("ps", "--json").json["sessions"]
-    assert cli("daemon", "status", "--json").json["version"] == __version__
-    assert session["server"]["pid"] == made.json["server"]["pid"]
-    assert session["url"] == made.json["url"]
-    assert session["state"] == "running"
-    assert len([one for one in cli.processes() if "daemon" in one.cmdline()]) == 1
-=======
 def made(cli: Cli, *words: str, env: Environ | None = None) -> Session:
     """Make a session; its local port is one that no other test takes while a daemon is replaced."""
     ran = cli("up", "server1", "--no-browser", "--json", "--local-port", str(free_port()), *words, env=env)
@@ -72,7 +56,7 @@ def daemon(cli: Cli) -> tuple[str, int]:
 # --- copies of this version that are changed a little -------------------------------------------------------------
 
 
-def test_a_new_version_takes_over_from_the_old_daemon(cli: Cli, tmp_path: Path) -> None:
+def test_a_new_version_replaces_the_old_daemon(cli: Cli, tmp_path: Path) -> None:
     old = copied(tmp_path, OLD)
     session = made(cli, env=old)
     assert daemon(cli)[0] == OLD
@@ -88,7 +72,6 @@ def test_commands_that_replace_it_at_the_same_moment_share_one_daemon(cli: Cli, 
         ran = [one.result() for one in [pool.submit(cli, "ps") for _ in range(4)]]
     assert [one for one in ran if one.rc != 0] == []
     assert daemon(cli)[0] == __version__
->>>>>>> upgrade
 
 
 def test_a_daemon_of_0_1_0_which_can_prove_nothing_gives_way_too(cli: Cli, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,3 +70,12 @@ def odd(key: Path) -> Iterator[Gateway]:
     """Yield a host that sends odd messages when it is told to."""
     with gateway(key) as made:
         yield made
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Raise the limit of open files, to more than the connections of a forward without a limit of its own need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 8192)), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

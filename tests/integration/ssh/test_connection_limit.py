@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 import socket
 import threading
 import time
@@ -13,21 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jupyman.core.sessions.forward_view import crowded
+from jupyman.core.sessions.views import crowded
 from jupyman.ssh.forward import connection_limit, engine
 from jupyman.ssh.forward.engine import BoundForward, Engine, EngineName
 from tests.bed.sockets import connect, echo, read_all, serving
 from tests.bed.sshd import private_sshd
 from tests.bed.wait import wait_until
-
-
-@pytest.fixture
-def many_files() -> Iterator[None]:
-    """So many that a forward without a bound would find more than the bound."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 8192)), hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture(params=["native", "sshtunnel"])

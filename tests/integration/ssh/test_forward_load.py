@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 import selectors
 import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,15 +28,6 @@ pytestmark = pytest.mark.usefixtures("packets")
 
 
 # --- many, and slow -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def many_files() -> Iterator[None]:
-    """Two descriptors of this process for each connection, and one of sshd's."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 8192)), hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_thousand_connections_at_once(many_files: None, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_what_the_host_has_not_is_an_error_and_nothing_stays(cli: Cli, user: Use
         ("--dir", "~/nowhere", 27, "remote-failed", f"there is no directory {user.home}/nowhere"),
         ("--env", "nosuch", 21, "env-missing", "nosuch", "pytorch"),
         ("--gpu", "7", 2, "usage", "the host has no GPU 7", "GPU 0"),
-        ("--app", "notebook", 20, "jupyter-missing", "can run Jupyter notebook", "say --app lab"),
+        ("--app", "notebook", 20, "jupyter-missing", "can run Jupyter notebook", "use --app lab"),
     ):
         said = refused(cli, "up", "server1", option, asked, status=status, code=code)
         assert [word for word in words if word not in said.stderr] == [], said

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import click
 import pytest
 
-from jupyman.cli.main import cli
 from tests import fakes
+from tests.unit.cli.commands import commands
 
 BAD = [
     "up --port abc",
@@ -139,15 +138,6 @@ def test_promised_for_later(tmp_path: Path, line: str) -> None:
     shown = fakes.run(tmp_path, *line.split(), "--json")
     assert shown.status == 2
     assert shown.json["error"]["hint"] == "not in this version"
-
-
-def commands(group: click.Group = cli, words: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    found = [words]
-    context = click.Context(group)
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        found += commands(command, (*words, name)) if isinstance(command, click.Group) else [(*words, name)]
-    return found
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)

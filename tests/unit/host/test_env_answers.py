@@ -20,7 +20,7 @@ from jupyman.host.shell.script import Facts
 from jupyman.model import Environment, HostReport
 from tests.fake_shell import FakeShell
 from tests.unit.core.offline import Quiet
-from tests.unit.tools.test_fuzz import mutate
+from tests.unit.tools.mutation import mutate
 
 
 def mirror_files(shell: FakeShell) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,7 +164,18 @@ def test_a_module_is_one_noun_or_verb(path: Path) -> None:
 def test_a_file_of_tests_is_about_one_thing(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     reason = "Over 400 lines because" in (ast.get_docstring(ast.parse(text)) or "")
-    assert reason or len(text.splitlines()) <= 520
+    assert reason or len(text.splitlines()) <= 400
+
+
+def test_no_test_module_is_imported_by_another_one() -> None:
+    """What several of them need is in a conftest, in tests/bed or in a module beside them."""
+    imported = {
+        path.relative_to(TESTS).as_posix()
+        for path in TESTS.rglob("*.py")
+        for name, _ in imports(path)
+        if re.search(r"^tests\.(\w+\.)*test_", name)
+    }
+    assert imported == set()
 
 
 def test_rooms_are_small() -> None:

@@ -1,4 +1,7 @@
-"""The relay on its own: a real local socket, and a byte stream, a loop and an owner that the test plays by hand."""
+"""The relay on its own: a real local socket, and a byte stream, a loop and an owner that the test plays by hand.
+
+Over 400 lines because each transition of the relay's table has its test.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What installers say, what package files are, and how mirrors get into configuration files. Tables, no I/O."""
+"""What installers say, what package files are, and how mirrors get into configuration files. Tables, no I/O.
+
+Over 400 lines because the tables are of one parser after the other.
+"""
 
 from __future__ import annotations
 
