@@ -214,8 +214,8 @@ class Packetizer:
     def need_rekey(self) -> bool:
         """Return whether Transport should begin an exchange of keys.
 
-        It changes only inside `read_message` and the two setters, in Transport's own thread: Transport would take a
-        wish that comes at the end of one exchange for that exchange, and never begin another.
+        It changes only inside `read_message` and the two setters, in Transport's own thread: otherwise Transport
+        would take a request that comes at the end of one exchange for that exchange, and never begin another.
         """
         return self._told
 
@@ -258,7 +258,7 @@ class Packetizer:
 
     def _dispose(self) -> None:
         self.sock.close()
-        if self.router is None:  # else that one does, when nobody watches it any more
+        if self.router is None:  # else the router does, when the loop does not watch it any more
             self.sender.close()
 
     # --- sending ------------------------------------------------------------------------------------------------------
@@ -273,7 +273,7 @@ class Packetizer:
         if self._dump:
             self._log("sent", payload[0], len(payload))
         self._last_sent = time.monotonic()
-        # Transport's thread has to go on, if somebody else sends what the socket does not take; all others wait.
+        # Transport's thread has to go on if the loop sends what the socket does not take; all others wait.
         self.sender.send(payload, wait=self._thread != threading.get_ident() or self.sender.on_stuck is None)
 
     def write_all(self, out: bytes) -> None:
@@ -314,7 +314,7 @@ class Packetizer:
         """Wait for a message that is not for the router.
 
         Raises:
-            SSHException: what came is damaged, or the host does not answer our wish for new keys.
+            SSHException: what came is damaged, or the host does not answer our request for new keys.
             NeedRekeyException: Transport should begin an exchange of keys.
             EOFError, OSError: the connection has ended.
         """
