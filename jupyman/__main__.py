@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> int:
-    """Run the command line; Ctrl-C finds somebody from the first import on.
+    """Run the command line; Ctrl-C is handled from the first import on.
 
     Returns:
         The exit status.
@@ -16,7 +16,7 @@ def main() -> int:
 
         return command_line()
     except KeyboardInterrupt:
-        sys.stderr.write("error: interrupted\nhint: nothing was begun\n")
+        sys.stderr.write("error: interrupted\nhint: nothing was started\n")
         return 130
 
 

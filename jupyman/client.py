@@ -3,6 +3,8 @@
 No secret (the token, an answer to a question) is sent on a connection before the daemon has proven on that connection
 that it is the one of daemon.json. A connection is never reopened in between: the daemon may end at any moment, and
 another user's program may then take its port. See docs/adr/0007-strangers.md.
+
+Over 300 lines because a request, the proof and the replacement of an old daemon share one connection.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The user's config.toml: read strictly, edited without losing a comment."""
+"""The user's config.toml: read strictly, edited without losing comments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jupyman.rules import check_destination, check_name, check_port
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of the tables: a key that is not known is an error, not a silent nothing."""
+    """Base of the tables: an unknown key is an error."""
 
 
 class Defaults(Table, frozen=True, kw_only=True):
@@ -77,18 +77,18 @@ def load(path: Path) -> Config:
     """Read config.toml.
 
     Args:
-        path: the file; absent, it counts as empty.
+        path: the file; if absent, it counts as empty.
 
     Returns:
         The configuration.
 
     Raises:
-        ConfigFault: it cannot be read, is no TOML, or has an unknown key or a wrong value; file and line are named.
+        ConfigFault: it cannot be read, is not TOML, or has an unknown key or a wrong value; it names file and line.
     """
     try:
-        with path.open(encoding="utf-8-sig") as file:  # Notepad writes a mark before the first letter
+        with path.open(encoding="utf-8-sig") as file:  # Notepad writes a byte order mark
             owner = os.fstat(file.fileno()).st_uid
-            # It names programs that run as this user (ssh_config).
+            # It can name programs that run as this user (ssh_config).
             if owner not in {0, own_uid()}:
                 raise errors.ConfigFault(f"{path} belongs to uid {owner}, not to you", "write one of your own")
             text = file.read()
@@ -101,7 +101,7 @@ def load(path: Path) -> Config:
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"line (\d+)", str(error))
         line = found[1] if found else str(text.count("\n") + 1)
-        raise errors.ConfigFault(f"{path} line {line} is no TOML: {error}", file=str(path), line=int(line)) from error
+        raise errors.ConfigFault(f"{path} line {line} is not TOML: {error}", file=str(path), line=int(line)) from error
     try:
         _check_values(content)
         return msgspec.convert(content, Config)
@@ -111,7 +111,7 @@ def load(path: Path) -> Config:
 
 
 class _Wrong(Exception):
-    """A value that cannot be: where it stands, and why."""
+    """An invalid value: its place, and why it is invalid."""
 
     def __init__(self, keys: tuple[str, ...], why: str) -> None:
         super().__init__(f"{'.'.join(keys)}: {why}" if keys else why)
@@ -119,7 +119,7 @@ class _Wrong(Exception):
 
 
 def _check_values(content: dict[str, Any]) -> None:
-    """Check table by table: msgspec names the field but not the host that it belongs to."""
+    """Check table by table: msgspec names the field, but not the host that it belongs to."""
     _check_table({**content, "hosts": {}, "defaults": {}, "mirrors": {}}, Config, ())
     defaults, hosts, mirrors = (content.get(key, {}) for key in ("defaults", "hosts", "mirrors"))
     _check_table(defaults, Defaults, ("defaults",))
@@ -170,7 +170,7 @@ def _check_destination(text: str | None, keys: tuple[str, ...]) -> None:
 
 
 def _line(text: str, keys: tuple[str, ...]) -> int:
-    """Find the line of a key; the nearest table around it where it is written in an unusual way; else the first."""
+    """Find the line of a key; if it is written in an unusual way, that of its table; else the first line."""
     best, length = 1, 0
     for number, found in _places(text):
         common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(found, keys, strict=False)))
@@ -180,7 +180,7 @@ def _line(text: str, keys: tuple[str, ...]) -> int:
 
 
 def _places(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Yield each line that names a table or a key, with the full path of what it names."""
+    """Yield each line that names a table or a key, with its full path."""
     table: tuple[str, ...] = ()
     for number, line in enumerate(text.splitlines(), 1):
         header = re.match(r"\s*\[\[?([^\]]+)\]", line)
@@ -200,22 +200,22 @@ def _keys(dotted: str) -> tuple[str, ...]:
 
 
 def add_host(path: Path, name: str, values: dict[str, str | int]) -> None:
-    """Write a table ``[hosts.NAME]``; everything else in the file stays as the user wrote it.
+    """Write a table ``[hosts.NAME]``; the rest of the file stays as the user wrote it.
 
     Args:
-        path: config.toml; made 0600 where it is absent.
+        path: config.toml; created 0600 if it is absent.
         name: of the host.
         values: its keys.
 
     Raises:
         ConfigFault: the file cannot be read or written.
-        UsageFault: the host is there already, or a value cannot be.
+        UsageFault: the host exists already, or a value is invalid.
     """
     import tomlkit
 
     check_name(name, "host")
     if name in load(path).hosts:
-        raise errors.UsageFault(f"host {name} is in {path} already", f"edit the file, or jupyman host rm {name}")
+        raise errors.UsageFault(f"host {name} is already in {path}", f"edit the file, or jupyman host rm {name}")
     try:
         _check_table(values, HostEntry, ("hosts", name))
     except _Wrong as error:
@@ -239,7 +239,7 @@ def remove_host(path: Path, name: str) -> None:
         name: of the host.
 
     Raises:
-        UnknownHost: there is none.
+        UnknownHost: there is no such host.
         ConfigFault: the file cannot be read or written.
     """
     import tomlkit
@@ -253,7 +253,7 @@ def remove_host(path: Path, name: str) -> None:
 
 
 def _text(path: Path) -> str:
-    """Read the file with its line ends as they are."""
+    """Read the file without converting line ends."""
     if not path.exists():
         return ""
     with path.open(encoding="utf-8-sig", newline="") as file:
@@ -261,7 +261,7 @@ def _text(path: Path) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Replace the file in one step; its mode stays, and a link to a file elsewhere stays a link."""
+    """Replace the file atomically; its mode stays, and a symbolic link stays a link."""
     import tempfile
 
     try:

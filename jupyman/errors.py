@@ -1,30 +1,6 @@
 """The error tree: what can go wrong, the exit status, and what the user can do.
 
-JupymanError                          when
-├── UsageFault            2   usage             arguments that are not valid
-│   ├── UnknownHost       2   unknown-host      no such alias, address or config entry
-│   ├── UnknownSession    2   unknown-session   no session of that name
-│   └── ConfigFault       2   bad-config        config.toml or ssh_config cannot be used
-├── HostUnreachable      10   host-unreachable  no TCP connection to the host
-├── AuthenticationFailed 11   auth-failed       the host refused every credential
-├── HostKeyFault         12   host-key          host key unknown, changed or revoked
-├── LinkLost             13   link-lost         the SSH connection ended while in use
-├── ForwardingRefused    14   forwarding-refused  sshd does not open the forward
-├── JupyterMissing       20   jupyter-missing   no environment can run Jupyter
-├── EnvironmentMissing   21   env-missing       no environment of that name or prefix
-├── PortInUse            22   port-in-use       the port is taken and may not be freed
-├── ServerExited         23   server-exited     the server died
-├── LaunchTimedOut       24   launch-timeout    the server did not answer in time
-├── KernelFault          25   kernel            the kernel spec could not be installed or does not work
-├── NotOurs              26   not-ours          a process, port or file of another user
-├── RemoteFailed         27   remote-failed     a command on the host failed (disk full, permission)
-├── SlurmMissing         30   slurm-missing     the host has no Slurm
-├── JobRejected          31   job-rejected      sbatch refused the job
-├── JobEnded             32   job-ended         the job ended
-├── DaemonUnavailable    40   daemon-unavailable  the daemon cannot be reached or started
-├── VersionMismatch      41   version-mismatch  daemon and CLI differ in version
-├── Interrupted         130   interrupted       Ctrl-C
-└── InternalError         1   internal          a bug in jupyman
+docs/errors.md lists all of them.
 
 An error crosses the API as `ErrorInfo` and is rebuilt on the other side by `from_info`. Code that handles an error
 looks at its class and attributes, never at its details: a subclass without a code of its own exists for that, and

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def own_uid() -> int:
-    """Return the uid that this user's files have; 0 on Windows, which says that of every file."""
+    """Return the uid of this user's files; 0 on Windows, where every file has that."""
     if sys.platform == "win32":
         return 0
     return os.getuid()
@@ -48,18 +48,18 @@ class Paths:
         """Create the folders, 0700.
 
         Raises:
-            OSError: they cannot be made, or exist and belong to another user.
+            OSError: they cannot be created, or belong to another user.
         """
         for folder in (self.config, self.state, self.runtime):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if sys.platform == "win32":
                 continue
-            # The config may be root's: so is /tmp, where somebody has it as JUPYMAN_HOME.
+            # The config folder may be root's, for instance /tmp as JUPYMAN_HOME.
             trusted, closed = {own_uid()}, 0o077
             if folder == self.config:
                 sticky = folder.stat().st_mode & stat.S_ISVTX
                 trusted, closed = {own_uid(), 0}, 0 if sticky else 0o002
-            for status in (folder.lstat(), folder.stat()):  # a link must be ours, too
+            for status in (folder.lstat(), folder.stat()):  # a link must be ours too
                 if status.st_uid not in trusted:
                     raise PermissionError(f"{folder} belongs to uid {status.st_uid}, not to you")
             if status.st_mode & closed and status.st_uid == own_uid():
@@ -70,7 +70,7 @@ def find(environ: dict[str, str] | None = None) -> Paths:
     """Find the folders.
 
     Args:
-        environ: the environment; ``JUPYMAN_HOME`` puts all three folders under one.
+        environ: the environment variables; ``JUPYMAN_HOME`` puts all three folders under one.
 
     Returns:
         The folders; nothing is created.
@@ -80,10 +80,10 @@ def find(environ: dict[str, str] | None = None) -> Paths:
     if home:
         base = Path(os.path.expanduser(home)).absolute()  # noqa: PTH111 - Path's own raises for ~nobody
         return Paths(config=base, state=base / "state", runtime=base / "run")
-    # platformdirs takes 10 ms to import: only where no JUPYMAN_HOME says it.
+    # platformdirs takes 10 ms to import, so only without JUPYMAN_HOME.
     from platformdirs import PlatformDirs
 
     dirs = PlatformDirs("jupyman", appauthor=False)
     state = Path(dirs.user_state_dir)
-    # /run/user/UID vanishes at logout where linger is off, and with it the daemon's address: keep it with the state.
+    # Without linger /run/user/UID is deleted at logout, and the daemon's address with it: keep it with the state.
     return Paths(config=Path(dirs.user_config_dir), state=state, runtime=state / "run")

@@ -1,4 +1,4 @@
-"""PURE: what names, destinations, ports and forwards may look like. Each rule exists once, here."""
+"""PURE: the forms of names, destinations, ports, forwards and sizes. Each rule exists once, here."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ _FORWARD = re.compile(
     r"(?P<local>[0-9]+)"
     r"(?::(?:(?P<address>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._][A-Za-z0-9._-]*):)?(?P<remote>[0-9]+))?"
 )
+_UNITS = ("B", "kiB", "MiB", "GiB", "TiB")
 # The characters that OpenSSH 9.6 refuses (ssh.c, valid_hostname and valid_ruser). An older ssh passes them to a shell
 # through the user's own `Match exec` or `ProxyCommand` with %h, %n or %r.
 _SHELL = frozenset("'`\"$;&<>|(){}")
@@ -118,3 +119,13 @@ def parse_forward(text: str) -> ForwardSpec:
     local = check_port(int(match["local"]))
     remote = check_port(int(match["remote"] or local))
     return ForwardSpec(local, (match["address"] or "127.0.0.1").strip("[]"), remote)
+
+
+def size(count: int | None) -> str:
+    """Format a number of bytes with three significant digits; "?" if it is unknown."""
+    if count is None:
+        return "?"
+    amount, unit = float(count), 0
+    while amount >= 1023.5 and unit < len(_UNITS) - 1:
+        amount, unit = amount / 1024, unit + 1
+    return f"{amount:.0f} {_UNITS[unit]}" if amount >= 1000 or not unit else f"{amount:.3g} {_UNITS[unit]}"

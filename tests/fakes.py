@@ -138,7 +138,7 @@ class FakeBackend:
 
 
 class Screen(io.StringIO):
-    """A stream that is a terminal, or is none."""
+    """A stream that may be a terminal."""
 
     def __init__(self, text: str = "", *, tty: bool = False, encoding: str = "utf-8") -> None:
         super().__init__(text)
@@ -155,7 +155,7 @@ class Screen(io.StringIO):
 
 @dataclass
 class Result:
-    """What a command left."""
+    """What a command printed and returned."""
 
     status: int
     stdout: str
@@ -183,7 +183,7 @@ def run(
         stdin: what is typed.
         tty: whether all three streams are a terminal.
         environ: further variables.
-        browser: whether there is one; else opening it fails as badly as it can.
+        browser: whether there is one; without, opening it raises.
     """
     browsed: list[str] = []
 
@@ -210,7 +210,7 @@ def run(
 
 @dataclass
 class Served:
-    """The daemon's server with a fake behind it."""
+    """The daemon's server with a fake backend."""
 
     backend: FakeBackend
     home: Path

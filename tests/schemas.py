@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,3 +36,10 @@ def check_output(command: str, output: Any) -> None:
     failed = isinstance(output, dict) and set(output) == {"error"}
     kind = schemas["commands"]["any that fails" if failed else command]
     jsonschema.Draft202012Validator({**kind, "$defs": schemas["$defs"]}).validate(output)
+
+
+def check_words(words: Sequence[str], output: Any) -> None:
+    """Check what a command line printed; nothing if it is not known as one with JSON."""
+    known = [name for name in _results()["commands"] if name.split() == [*words][: name.count(" ") + 1]]
+    if known and "--json" in words:
+        check_output(max(known, key=len), output)

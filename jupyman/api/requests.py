@@ -14,6 +14,7 @@ from jupyman.api import results
 from jupyman.model import App, HostReport, OnConflict, Restart, Session
 
 R = TypeVar("R", bound=msgspec.Struct)
+R_co = TypeVar("R_co", bound=msgspec.Struct, covariant=True)
 
 
 class ClientContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +25,7 @@ class ClientContext(msgspec.Struct, frozen=True, kw_only=True):
     interactive: bool = False  # stdin is a terminal: prompts can be answered
 
 
-class Request(msgspec.Struct, Generic[R], frozen=True, kw_only=True, tag_field="op"):
+class Request(msgspec.Struct, Generic[R_co], frozen=True, kw_only=True, tag_field="op"):
     """Base of the requests; its type argument is the type of the result."""
 
 

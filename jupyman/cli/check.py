@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import click
 
-from jupyman import api
+from jupyman import api, rules
 from jupyman.cli import terminal
 from jupyman.cli.context import Context
 from jupyman.cli.options import EnvName, Host, json_option
@@ -35,7 +35,7 @@ def _summary(report: HostReport) -> Iterator[str]:
     yield f"{report.host}: {report.os or 'unknown system'}, {account}"
     if report.disk is not None:
         disk = report.disk
-        yield f"home: {disk.path}, {terminal.size(disk.free)} of {terminal.size(disk.total)} free"
+        yield f"home: {disk.path}, {rules.size(disk.free)} of {rules.size(disk.total)} free"
     if report.slurm:
         yield f"Slurm: {report.slurm}"
     if report.driver is not None:
@@ -76,13 +76,13 @@ def _gpus(report: HostReport) -> Iterator[str]:
         return
     rows: list[tuple[str, ...]] = []
     for gpu in report.gpus:
-        memory = f"{terminal.size(gpu.memory_used)} / {terminal.size(gpu.memory_total)}"
+        memory = f"{rules.size(gpu.memory_used)} / {rules.size(gpu.memory_total)}"
         use = "?" if gpu.utilization is None else f"{gpu.utilization} %"
         rows.append((str(gpu.index), gpu.name or "?", memory, use, gpu.uuid or "?"))
         rows += [("", f"MIG {part.name}", "", "", part.uuid) for part in gpu.instances]
     yield terminal.table(("GPU", "NAME", "MEMORY", "USE", "UUID"), rows)
     held = [
-        (str(gpu.index), terminal.size(one.memory), one.user or "-", str(one.pid), _process(one))
+        (str(gpu.index), rules.size(one.memory), one.user or "-", str(one.pid), _process(one))
         for gpu in report.gpus
         for one in gpu.processes
     ]

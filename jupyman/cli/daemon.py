@@ -13,7 +13,7 @@ from jupyman import api, errors
 from jupyman.api.results import DaemonStopped
 from jupyman.cli.context import Context
 from jupyman.cli.options import json_option, lines_option
-from jupyman.cli.terminal import size
+from jupyman.rules import size
 
 if TYPE_CHECKING:
     import psutil

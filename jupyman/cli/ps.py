@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import click
 
-from jupyman import api
+from jupyman import api, rules
 from jupyman.api.results import Ps, Unreachable
 from jupyman.cli import terminal
 from jupyman.cli.context import Context
@@ -61,7 +61,7 @@ def _sessions(sessions: list[Session]) -> Iterator[str]:
         yield from _problems(one.name, one.problems)
         for use in one.gpu_use:
             holder = _holder(use)
-            yield f"{one.name}: {terminal.size(use.memory)} of GPU {use.gpu} held by {holder} (pid {use.pid})"
+            yield f"{one.name}: {rules.size(use.memory)} of GPU {use.gpu} held by {holder} (pid {use.pid})"
         trouble = _trouble(one.link, f"jupyman up {one.name}")
         if trouble:
             yield f"{one.name}: {trouble}"
@@ -115,7 +115,7 @@ def _forwards(forwards: list[HostForward], reported: set[str]) -> Iterator[str]:
 
 def _forward(one: HostForward) -> tuple[str, ...]:
     state = one.state + (", shared" if one.share else "")
-    sizes = (terminal.size(one.bytes_in), terminal.size(one.bytes_out))
+    sizes = (rules.size(one.bytes_in), rules.size(one.bytes_out))
     return (one.local, one.host, one.remote, state, str(one.open), *sizes)
 
 

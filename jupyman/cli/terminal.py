@@ -1,4 +1,4 @@
-"""What a terminal sees: progress lines, tables, and nothing that a hostile host could smuggle in."""
+"""Text for terminals: progress lines, tables, and no control characters from hosts."""
 
 from __future__ import annotations
 
@@ -12,42 +12,41 @@ from jupyman.api import Step
 
 _MARKS = {"done": ("✓", "32"), "warn": ("!", "33"), "skip": ("-", "2"), "run": ("…", "2")}
 _WIDTH = 78
-# Control, format (bidirectional overrides, zero-width) and surrogate characters: they change what a terminal shows.
-_TREACHEROUS = frozenset({"Cc", "Cf", "Cs"})
+# Control, format (bidirectional overrides, zero-width) and surrogate characters change what a terminal shows.
+_UNSAFE = frozenset({"Cc", "Cf", "Cs"})
 
 
 def printable(text: str, stream: TextIO) -> str:
     """Make text safe for a stream: control characters escaped, and what its encoding lacks replaced.
 
     Args:
-        text: may come from a host; line breaks and tabs stay.
+        text: may come from a host; line breaks and tabs are kept.
         stream: where it goes.
     """
     if not (text.isascii() and text.isprintable()):
-        text = "".join(c if c in "\n\t" or unicodedata.category(c) not in _TREACHEROUS else _escape(c) for c in text)
+        text = "".join(c if c in "\n\t" or unicodedata.category(c) not in _UNSAFE else _escape(c) for c in text)
     encoding = _encoding(stream)
     return text.encode(encoding, "replace").decode(encoding, "replace")
 
 
 def safe_json(text: str, stream: TextIO) -> str:
-    r"""Make JSON safe for a stream without changing what it says: characters become ``\uXXXX``.
+    r"""Make JSON safe for a stream without changing its value: characters become ``\uXXXX``.
 
     Args:
-        text: JSON; control characters below 32 are escaped in it already.
+        text: JSON, in which control characters below 32 are escaped already.
         stream: where it goes.
     """
     if text.isascii() and "\x7f" not in text:
         return text
-    # Elsewhere than in UTF-8, which RFC 8259 asks for, nothing but ASCII is safe.
+    # In another encoding than UTF-8, which RFC 8259 requires, only ASCII is safe.
     unicode = _encoding(stream).lower().replace("_", "-") in {"utf-8", "utf8"}
     return "".join(
-        c if (unicode or c.isascii()) and unicodedata.category(c) not in _TREACHEROUS else _unicode_escape(c)
-        for c in text
+        c if (unicode or c.isascii()) and unicodedata.category(c) not in _UNSAFE else _unicode_escape(c) for c in text
     )
 
 
 def _unicode_escape(character: str) -> str:
-    # JSON knows 16-bit units only (RFC 8259, section 7).
+    # JSON has 16-bit units only (RFC 8259, section 7).
     units = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[i] << 8 | units[i + 1]:04x}" for i in range(0, len(units), 2))
 
@@ -61,12 +60,12 @@ def _escape(character: str) -> str:
 
 
 class Progress:
-    """Steps as they happen: on a terminal a line that is rewritten, elsewhere one line for each finished step.
+    """Shows steps: on a terminal in a line that is rewritten, elsewhere in one line for each finished step.
 
     Args:
         stream: stderr.
-        colour: whether it takes colours.
-        dumb: a terminal that cannot take a line away.
+        colour: whether it shows colours.
+        dumb: a terminal that cannot erase a line.
     """
 
     def __init__(self, stream: TextIO, *, colour: bool, dumb: bool = False) -> None:
@@ -84,7 +83,7 @@ class Progress:
         text = " ".join(printable(step.text, self._stream).split())
         if step.state == "run":
             if self._live:
-                # A line that wraps could not be taken away.
+                # A line that wraps could not be erased.
                 self._write(f"\r\x1b[2K{mark} {text[: self._columns() - 3]}")
                 self._open = True
             return
@@ -93,7 +92,7 @@ class Progress:
         self._write(f"{mark} {text:<{_WIDTH - 2}} {seconds}".rstrip() + "\n")
 
     def clear(self) -> None:
-        """Take the unfinished line away."""
+        """Erase the unfinished line."""
         if self._open:
             self._write("\r\x1b[2K")
             self._open = False
@@ -101,21 +100,21 @@ class Progress:
     def _columns(self) -> int:
         try:
             return os.get_terminal_size(self._stream.fileno()).columns or _WIDTH
-        except (OSError, ValueError):  # no file under it
+        except (OSError, ValueError):  # not a file
             return _WIDTH
 
     def _write(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # the terminal may be gone: no reason to stop
+        with contextlib.suppress(OSError):  # the terminal may be gone
             self._stream.write(text)
             self._stream.flush()
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lay out a table as `ps` does: columns by their widest cell, no lines.
+    """Lay out a table as `ps` does: columns as wide as their widest cell, no lines.
 
     Args:
         heads: of the columns.
-        rows: cells; a line break in one is shown as such and starts no row.
+        rows: their cells; a line break in a cell is escaped.
     """
     cells = [[cell.replace("\n", "\\n").replace("\t", "\\t") for cell in row] for row in (heads, *rows)]
     widths = [max(_columns(row[index]) for row in cells) for index in range(len(heads))]
@@ -127,25 +126,13 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _columns(text: str) -> int:
-    """Width on a terminal: East Asian wide characters take two columns, combining ones none."""
+    """Return the width on a terminal: East Asian wide characters take two columns, combining ones none."""
     wide = sum(1 for c in text if unicodedata.east_asian_width(c) in "WF")
     return len(text) + wide - sum(1 for c in text if unicodedata.combining(c))
 
 
-def size(count: int | None) -> str:
-    """Return bytes for people; "?" where not known."""
-    if count is None:
-        return "?"
-    amount = float(count)
-    for unit in ("B", "kiB", "MiB", "GiB", "TiB"):
-        if amount < 1024 or unit == "TiB":
-            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
-        amount /= 1024
-    return "?"
-
-
 def duration(seconds: float) -> str:
-    """Return a time span for people: its two largest units."""
+    """Format a time span: its two largest units."""
     count = max(0, int(seconds))
     units = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
     for index, (unit, length) in enumerate(units):

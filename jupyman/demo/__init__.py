@@ -1,1 +1,1 @@
-"""`jupyman demo`: a throw-away SSH host on this computer, and a tour of the verbs."""
+"""`jupyman demo`: a temporary SSH host on this computer, and a tour of the verbs."""

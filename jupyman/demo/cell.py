@@ -1,4 +1,4 @@
-"""Execute cells on a Jupyter server as a browser would: REST for the kernel, a websocket for its channels.
+"""Execute cells on a Jupyter server as a browser does: REST for the kernel, a websocket for its channels.
 
 The message format is Jupyter's own: https://jupyter-client.readthedocs.io/en/stable/messaging.html
 """
@@ -17,7 +17,7 @@ from jupyman import errors
 
 
 class CellKernel:
-    """A kernel of its own on a server; use as a context manager.
+    """A new kernel on a server; use as a context manager.
 
     Args:
         url: the session's address with its token, as `jupyman url` prints it.
@@ -50,11 +50,11 @@ class CellKernel:
         self._call("DELETE", f"/api/kernels/{self._id}")
 
     def reconnect(self) -> None:
-        """Connect to the kernel, once more where the connection was lost."""
+        """Connect to the kernel, again if the connection was lost."""
         try:
             import websocket
         except ImportError as error:
-            raise errors.UsageFault("the demo's parts are not installed", "pip install 'jupyman[demo]'") from error
+            raise errors.UsageFault("the extra `demo` is not installed", "pip install 'jupyman[demo]'") from error
         if self._channels is not None:
             self._channels.close()
         self._channels = websocket.create_connection(
@@ -70,7 +70,7 @@ class CellKernel:
             code: its text.
 
         Returns:
-            What it printed.
+            What the cell printed.
 
         Raises:
             KernelFault: it failed.
@@ -81,7 +81,7 @@ class CellKernel:
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         content = json.dumps(body).encode() if body is not None else None
         headers = {"Authorization": f"token {self._token}", "Content-Type": "application/json"}
-        # The address is ours: http on loopback.
+        # The URL is ours: http on loopback.
         request = urllib.request.Request(f"{self._base}{path}", content, headers, method=method)
         with urllib.request.urlopen(request, timeout=self._timeout) as answer:
             return json.loads(answer.read() or b"null")
@@ -142,6 +142,6 @@ def converse(channels: Any, code: str, timeout: float = 60.0) -> str:
 
 
 def execute(url: str, code: str, *, kernel: str | None = None, timeout: float = 60.0) -> str:
-    """Start a kernel, run `code` in it, end it; arguments, result and errors as `Kernel` and its `run`."""
+    """Start a kernel, run `code` in it, end it; arguments, result and errors as `CellKernel` and its `run`."""
     with CellKernel(url, kernel, timeout=timeout) as started:
         return started.run(code)

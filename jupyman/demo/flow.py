@@ -1,4 +1,4 @@
-"""`jupyman demo`: the whole flow against a throw-away SSH host on this computer."""
+"""`jupyman demo`: check, up, kernel and a cell against a temporary SSH host on this computer."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from jupyman.demo.host import ALIAS, DemoHost
 
 CELL = "import os, sys; print(f'Python {sys.version.split()[0]}, pid {os.getpid()}, in {os.getcwd()}')"
 KERNEL = "demo-kernel"
-INTERRUPT_TIMEOUT = 2.0  # seconds for a command to end by Ctrl-C
-# Ctrl-C, `kill`, and the end of the terminal: each cleans up.
+INTERRUPT_TIMEOUT = 2.0  # seconds for a command to end after Ctrl-C
+# Ctrl-C, `kill`, and the end of the terminal all clean up.
 ENDS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 STEPS = (
     ("check", ALIAS),
@@ -47,16 +47,16 @@ def run(*, once: bool, browser: bool, say: Callable[[str], None]) -> int:
     """
     with contextlib.ExitStack() as undo:
         for number in ENDS:
-            if (before := signal.getsignal(number)) is not signal.SIG_IGN:  # under nohup it stays so
+            if (before := signal.getsignal(number)) is not signal.SIG_IGN:  # as under nohup
                 undo.callback(signal.signal, number, before)
                 signal.signal(number, _end)
-        # A short path: the kernels' UNIX sockets and the home below must fit into 107 bytes.
+        # A short path, because those of the kernels' UNIX sockets below it are limited to 107 bytes.
         directory = Path(tempfile.mkdtemp(prefix="jmdemo-"))
         undo.callback(shutil.rmtree, directory, ignore_errors=True)
         host = undo.enter_context(DemoHost(directory / "host"))
         environ = {**os.environ, "JUPYMAN_HOME": str(directory / "jupyman"), "JUPYMAN_SSH_CONFIG": str(host.ssh_config)}
         undo.callback(_clean_up, environ, say)
-        say(f"a throw-away SSH host listens on 127.0.0.1:{host.port}, its home is {host.home}")
+        say(f"a temporary SSH host listens on 127.0.0.1:{host.port}, its home is {host.home}")
         return _flow(environ, once=once, browser=browser, say=say)
 
 
@@ -66,7 +66,7 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 def _clean_up(environ: dict[str, str], say: Callable[[str], None]) -> None:
-    for number in ENDS:  # also for the commands below: a second Ctrl-C must not leave half of it
+    for number in ENDS:  # also for the commands below: a second Ctrl-C must not interrupt the cleaning
         signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(OSError):  # the terminal may be gone
         say("")
@@ -91,11 +91,11 @@ def _flow(environ: dict[str, str], *, once: bool, browser: bool, say: Callable[[
     say(f"  {execute(url, CELL, kernel=KERNEL).strip()}")
     if once:
         say("")
-        say("the demo went through")
+        say("the demo succeeded")
         return 0
     say("")
     say(f"open {url}")
-    say("Ctrl-C ends the demo and removes everything it made")
+    say("Ctrl-C ends the demo and removes everything that it made")
     with contextlib.suppress(KeyboardInterrupt):
         if browser:
             _jupyman(environ, "open", ALIAS, quiet=True)
@@ -104,7 +104,7 @@ def _flow(environ: dict[str, str], *, once: bool, browser: bool, say: Callable[[
 
 
 def _command(*words: str) -> list[str]:
-    # -P: a jupyman.py in the current directory, which may be /tmp, is not us.
+    # -P: do not import a jupyman.py of the current directory, which may be /tmp.
     return [sys.executable, "-P", "-m", "jupyman", *words]
 
 
@@ -114,7 +114,7 @@ def _jupyman(environ: dict[str, str], *words: str, quiet: bool = False) -> int:
         try:
             return process.wait()
         except KeyboardInterrupt:
-            # From a terminal the command got its Ctrl-C too, and says so itself.
+            # On a terminal the command receives Ctrl-C too, and reports it itself.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 if (status := process.wait(INTERRUPT_TIMEOUT)) > 0:
                     return status

@@ -1,4 +1,4 @@
-"""The throw-away SSH host of `jupyman demo`: asyncssh on loopback, with keys and a home of its own."""
+"""The temporary SSH host of `jupyman demo`: asyncssh on loopback, with keys and a home of its own."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from jupyman import errors
 
 ALIAS = "demo"
 START_TIMEOUT = 15.0  # seconds
-UNDO_TIMEOUT = 10.0  # seconds for commands to end by themselves; a launch that is cut off undoes what it made
+UNDO_TIMEOUT = 10.0  # seconds for commands to end by themselves; an interrupted launch undoes what it made
 END_TIMEOUT = 5.0  # seconds between SIGTERM and SIGKILL for what sessions left running
-# What a login on a real host would not have: it would lead the demo's Jupyter out of its home.
+# Variables that a login on a real host does not have. They would point the demo's Jupyter outside its home.
 _FOREIGN = ("JUPYTER", "JUPYMAN", "XDG_", "CONDA", "_CONDA", "MAMBA", "PYTHON", "IPYTHON", "SSH_", "VIRTUAL_ENV")
 
 
 class DemoHost:
-    """An SSH host of its own user, with its own home; use as a context manager.
+    """An SSH host for the user that starts it, with a home of its own; use as a context manager.
 
-    It runs commands with the rights of whoever started it, so it listens on loopback only and takes only the one key
-    that it made, which lies in its folder (0700).
+    It runs commands with the rights of that user, so it listens on loopback only and accepts only the one key that it
+    made, which lies in its folder (0700).
 
     Args:
-        folder: where everything is kept; made, and left for the caller to remove.
+        folder: created for all its files; the caller removes it.
 
     Attributes:
-        port: where it listens, once entered.
+        port: where it listens, after it was entered.
         home: HOME of its sessions.
         ssh_config: for JUPYMAN_SSH_CONFIG; it knows the host as ``demo``.
 
@@ -63,9 +63,9 @@ class DemoHost:
         if os.name != "posix":
             raise errors.UsageFault("the demo's host needs a POSIX shell", "run it on Linux or macOS")
         try:
-            import asyncssh  # noqa: F401 - only to find out
+            import asyncssh  # noqa: F401 - only to see whether it is installed
         except ImportError as error:
-            raise errors.UsageFault("the demo's parts are not installed", "pip install 'jupyman[demo]'") from error
+            raise errors.UsageFault("the extra `demo` is not installed", "pip install 'jupyman[demo]'") from error
         self.folder.mkdir(mode=0o700, parents=True)
         self.home.mkdir(mode=0o700)
         self._thread.start()
@@ -86,7 +86,7 @@ class DemoHost:
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
-        except Exception as error:  # told by __enter__
+        except Exception as error:  # __enter__ raises it
             self._error = error
         finally:
             self._ready.set()
@@ -146,14 +146,14 @@ class DemoHost:
         return {
             **kept,
             "HOME": str(self.home),
-            # As if this Python's environment were the first on the login's PATH: its Jupyter is found there. The
-            # system's own programs are on every login's.
+            # This Python's environment first, as on a login's PATH, so that its Jupyter is found; then what every login
+            # has.
             "PATH": os.pathsep.join([programs, kept.get("PATH", os.defpath), os.defpath]),
             "SSH_CONNECTION": " ".join(str(part) for part in connection),
         }
 
     async def _process(self, process: Any) -> None:
-        """Run a command as sshd does: by a shell, with streams that end with the channel."""
+        """Run a command as sshd does: with a shell, and with streams that end with the channel."""
         import asyncssh
 
         task = asyncio.current_task()
@@ -161,10 +161,10 @@ class DemoHost:
         self._commands.add(task)
         task.add_done_callback(self._commands.discard)
         child = await asyncio.to_thread(self._start, process)
-        # Its end waits for what asyncssh has yet to write to the command.
+        # Leaving it waits until asyncssh has written everything to the command.
         async with process:
-            with contextlib.suppress(asyncssh.Error, OSError):  # the client went away already
-                # Pipes, not asyncio's streams: those stay open behind a closed channel.
+            with contextlib.suppress(asyncssh.Error, OSError):  # the client has disconnected
+                # Pipes, not asyncio's streams, which stay open after the channel is closed.
                 await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr, send_eof=False)
                 await _end_of_output(process)
             process.exit(await asyncio.to_thread(child.wait))
@@ -183,7 +183,7 @@ class DemoHost:
         )
 
     def _end_processes(self) -> None:
-        """End what sessions left running: processes of ours whose HOME is this host's."""
+        """End what sessions left running: this user's processes whose HOME is this host's."""
         for end in (psutil.Process.terminate, psutil.Process.kill):
             for one in self._processes():
                 with contextlib.suppress(psutil.Error):
@@ -199,14 +199,14 @@ class DemoHost:
     def _processes(self) -> list[psutil.Process]:
         found = []
         for one in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):  # another user's, or gone
+            with contextlib.suppress(psutil.Error):  # another user's, or ended
                 if one.pid != os.getpid() and one.environ().get("HOME") == str(self.home):
                     found.append(one)
         return found
 
 
 async def _end_of_output(process: Any) -> None:
-    """Wait until a command has closed its output, or the client its channel, of which `drain` hears nothing."""
+    """Wait until a command has closed its output, or the client its channel, which `drain` does not notice."""
     import asyncssh
 
     async def drain() -> None:
@@ -221,14 +221,14 @@ async def _end_of_output(process: Any) -> None:
 
 
 def _server_class() -> Callable[[set[Any]], Any]:
-    """Build asyncssh's server with forwarding allowed; a function, for asyncssh is there only with the extra."""
+    """Return asyncssh's server class with forwarding allowed; a function, because asyncssh is an optional import."""
     import asyncssh
 
     class Server(asyncssh.SSHServer):
-        """Lets the one client open streams to this computer's own addresses.
+        """Lets the client open streams to this computer's own addresses.
 
         Args:
-            connections: has this one while it lasts.
+            connections: contains this one while it is open.
         """
 
         def __init__(self, connections: set[Any]) -> None:
@@ -236,22 +236,22 @@ def _server_class() -> Callable[[set[Any]], Any]:
             self._own: Any = None
 
         def connection_made(self, conn: Any) -> None:
-            """Remember it: the host's end is the connection's end."""
+            """Remember the connection: the host aborts it when it stops."""
             self._own = conn
             self._connections.add(conn)
 
         def connection_lost(self, exc: Exception | None) -> None:
-            """Forget it."""
+            """Forget the connection."""
             del exc
             self._connections.discard(self._own)
 
         def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:
-            """Allow loopback only: nobody needs more of a demo."""
+            """Allow loopback only: the demo needs no more."""
             del dest_port, orig_host, orig_port
             return dest_host in {"127.0.0.1", "localhost", "::1"}
 
         def unix_connection_requested(self, dest_path: str) -> bool:
-            """Allow UNIX sockets: whoever runs this can open them anyway."""
+            """Allow UNIX sockets: the user of the demo can open them anyway."""
             del dest_path
             return True
 

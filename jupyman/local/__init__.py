@@ -1,1 +1,1 @@
-"""This computer: the daemon's address, its start, and whose connections come in."""
+"""This computer: the daemon's address and start, and the owners of incoming connections."""

@@ -1,8 +1,8 @@
-"""Other users of this computer who connect to what is ours: they are refused, and it is remembered who they were.
+"""Refuse connections of other users of this computer to our ports, and remember who tried.
 
-One `Strangers` belongs to one local port. `refuse` is called by the thread that accepts (the loop of all forwards, one
-of sshtunnel's, the API's): it asks the kernel once, and waits for nothing. `seen` is called by whoever shows it.
-`_lock` guards `refused`, `_last` and `_names`; a name is looked up in a thread of its own, because a directory service
+One `PeerGuard` belongs to one local port. `refuse` is called by the thread that accepts (the loop of all forwards,
+sshtunnel's threads, the API's loop): it queries the kernel once and never blocks. `seen` is called by any thread.
+`_lock` guards `refused`, `_last` and `_names`. A name is looked up in a thread of its own, because a directory service
 may hang.
 """
 
@@ -18,15 +18,15 @@ from jupyman.local import peer
 
 log = logging.getLogger(__name__)
 
-SHOWN = 3600.0  # seconds for which an attempt is worth a line of `ps`
-KEPT = 8  # users that are told apart: with a user namespace one person has thousands of uids
+SHOWN = 3600.0  # seconds for which `ps` lists an attempt
+KEPT = 8  # users that are remembered: with a user namespace one user has thousands of uids
 
 
 class PeerGuard:
-    """Who was refused at one local port.
+    """The guard of one local port.
 
     Args:
-        what: the port in words, for the log.
+        what: describes the port in the log.
     """
 
     def __init__(self, what: str) -> None:
@@ -37,7 +37,7 @@ class PeerGuard:
         self._lock = threading.Lock()
 
     def refuse(self, far: peer.End, near: peer.End) -> bool:
-        """Tell whether a connection that was just accepted is to be closed unread.
+        """Return whether a connection that was just accepted must be closed unread.
 
         Args:
             far: the caller's address and port.
@@ -48,27 +48,27 @@ class PeerGuard:
             return False
         with self._lock:
             self.refused += 1
-            if uid == peer.GONE:  # our own looks at who listens come and go so, too: nobody is accused
+            if uid == peer.GONE:  # our own port checks look like this too: no user is recorded
                 return True
-            news = uid not in self._last
+            is_new = uid not in self._last
             self._last.pop(uid, None)
             self._last[uid] = time.time()
             if len(self._last) > KEPT:
                 self._last.pop(next(iter(self._last)))
-        if news:
-            with contextlib.suppress(RuntimeError):  # no thread is left: he is refused without his name
-                threading.Thread(target=self._tell, args=(uid,), name="stranger", daemon=True).start()
+        if is_new:
+            with contextlib.suppress(RuntimeError):  # no thread can be started: the name stays unknown
+                threading.Thread(target=self._record, args=(uid,), name="stranger", daemon=True).start()
         return True
 
     def seen(self) -> list[tuple[str, float]]:
-        """Return who was refused of late, in words, and when last (seconds since the epoch)."""
+        """Return the users that were refused recently, and when last (seconds since the epoch)."""
         since = time.time() - SHOWN
         with self._lock:
             return [
                 (self._names.get(uid, f"uid {uid}"), moment) for uid, moment in self._last.items() if moment > since
             ]
 
-    def _tell(self, uid: int) -> None:
+    def _record(self, uid: int) -> None:
         name = account(uid)
         with self._lock:
             if uid in self._last:
@@ -78,7 +78,7 @@ class PeerGuard:
 
 
 def account(uid: int) -> str:
-    """Return a user of this computer in words; may wait for a directory service."""
+    """Return a user's name and uid; may wait for a directory service."""
     if sys.platform != "win32":
         import pwd
 

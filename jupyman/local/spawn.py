@@ -1,4 +1,4 @@
-"""Start the daemon, detached from the terminal that asked for it."""
+"""Start the daemon, detached from the terminal."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def spawn(paths: Paths) -> subprocess.Popen[bytes]:
     """Start ``jupyman daemon run`` in the background.
 
     Args:
-        paths: their folders are made first.
+        paths: their folders are created first.
 
     Returns:
-        The process; two that start at once settle it by the lock, and the loser ends.
+        The process. Of two that start at once only one gets the lock; the other exits.
     """
     paths.make()
     flags: dict[str, object] = {}
@@ -31,7 +31,7 @@ def spawn(paths: Paths) -> subprocess.Popen[bytes]:
             stdin=nothing,
             stdout=nothing,
             stderr=nothing,
-            cwd=str(paths.state),  # not the folder of the terminal: it could not be unmounted for weeks
+            cwd=str(paths.state),  # not the terminal's folder, which could not be unmounted while the daemon runs
             env={**os.environ, "JUPYMAN_DAEMON": "1"},
             **flags,
         )

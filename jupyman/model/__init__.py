@@ -16,15 +16,18 @@ from jupyman.model.gpu import (
 from jupyman.model.host import Disk, HostReport, PortHolder
 from jupyman.model.kernel import KernelSpec, Repair
 from jupyman.model.problem import ErrorInfo, Problem, Severity
-from jupyman.model.server import FoundServer, LaunchSpec, Running, Server
 from jupyman.model.session import (
     Forward,
     ForwardState,
+    FoundServer,
     HostForward,
+    LaunchSpec,
     LinkState,
     LinkStatus,
     OnConflict,
     Restart,
+    Running,
+    Server,
     ServerState,
     Session,
     SessionSpec,

@@ -1,4 +1,4 @@
-"""The nouns of GPUs, CUDA and torch: part of model.py, from where everybody imports them."""
+"""GPUs, CUDA and torch."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ class GpuProcess(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     name: str | None
     memory: int | None
-    user: str | None = None  # None: it cannot be seen from this account (another container, hidden by the host)
-    ours: bool = False  # it is a process of the account that we logged in with
-    kernel: str | None = None  # the id of the Jupyter kernel that it is, or that started it
-    notebook: str | None = None  # the path of that kernel's notebook, as its server tells it
+    user: str | None = None  # None: not visible to this account (another container, or hidden by the host)
+    ours: bool = False  # it belongs to the account that we are logged in as
+    kernel: str | None = None  # id of the Jupyter kernel that it is, or that started it
+    notebook: str | None = None  # path of that kernel's notebook, as its server reports it
     server: int | None = None  # pid of the Jupyter server that it belongs to
-    session: str | None = None  # the name of that server, where jupyman started it
+    session: str | None = None  # name of that server if jupyman started it
 
 
 class MigInstance(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of a GPU in MIG mode; `name` tells its size: ``3g.40gb``."""
+    """A part of a GPU in MIG mode; `name` has its size: ``3g.40gb``."""
 
     uuid: str
     name: str
@@ -42,7 +42,7 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GpuUse(msgspec.Struct, frozen=True, kw_only=True):
-    """What a session's server holds on a GPU through one process; memory in bytes."""
+    """GPU memory that a session's server holds through one process; bytes."""
 
     gpu: int
     pid: int
@@ -74,19 +74,19 @@ class Torch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """Does this environment's torch fit the driver?"""
+    """Whether an environment's torch fits the driver."""
 
     env: str
     ok: bool | None
     text: str
-    fix: str | None = None  # what to do where it does not fit: the command that installs what does
+    fix: str | None = None  # if it does not fit: the command that installs one that does
 
 
 class DeepCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tiny torch program did in an environment; `device` is the GPU that it ran on."""
+    """The result of a small torch program in an environment; `device` is the GPU that it ran on."""
 
     env: str
-    ok: bool | None  # None: there was nothing to try
+    ok: bool | None  # None: nothing was tried
     text: str
     fix: str | None = None
     device: str | None = None

@@ -8,7 +8,7 @@ from jupyman.model.base import Noun
 from jupyman.model.environment import Environment
 from jupyman.model.gpu import DeepCheck, Driver, Gpu, Toolkit, Verdict
 from jupyman.model.problem import Problem
-from jupyman.model.server import FoundServer
+from jupyman.model.session import FoundServer
 
 
 class PortHolder(Noun, frozen=True, kw_only=True):

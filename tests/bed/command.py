@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 from tests.bed.wait import wait_until
+from tests.schemas import check_words
 
 REPOSITORY = Path(__file__).parent.parent.parent
 KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "COVERAGE_PROCESS_START")
@@ -35,16 +36,20 @@ class Ran:
         rc: the exit status; negative: the signal.
         stdout: all of it.
         stderr: all of it.
+        words: the arguments, if its JSON is to be compared with docs/schema.
     """
 
     rc: int
     stdout: str
     stderr: str
+    words: tuple[str, ...] = ()
 
     @property
     def json(self) -> Any:
-        """Standard output, parsed as JSON."""
-        return json.loads(self.stdout)
+        """Standard output, parsed as JSON and compared with its schema."""
+        output = json.loads(self.stdout)
+        check_words(self.words, output)
+        return output
 
     def __str__(self) -> str:
         """Return all of it, for a failed assertion."""
@@ -139,7 +144,7 @@ class Cli:
                     process.wait()
             out.seek(0)
             err.seek(0)
-            ran = Ran(process.returncode, out.read(), err.read())
+            ran = Ran(process.returncode, out.read(), err.read(), words)
         assert not late, f"jupyman {' '.join(words)} did not end in {timeout:g} s: {ran}"
         return ran
 

@@ -116,7 +116,7 @@ def interrupted(terminal: Terminal) -> Ran:
     ran = terminal.end()
     assert time.monotonic() - pressed < PROMPTLY
     assert ran.rc == 130, ran
-    assert ran.stderr.splitlines()[-2:] == ["error: interrupted", "hint: nothing half-made was left behind"], ran
+    assert ran.stderr.splitlines()[-2:] == ["error: interrupted", "hint: nothing was left half done"], ran
     assert "Traceback" not in ran.stderr, ran
     assert ran.stdout == "", ran
     return ran

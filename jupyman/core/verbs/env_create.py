@@ -6,12 +6,12 @@ import contextlib
 
 import msgspec
 
-from jupyman import api, errors
+from jupyman import api, errors, rules
 from jupyman.api.results import EnvCreated, StepResult
 from jupyman.core.verbs.env_job import conclude, watch
 from jupyman.core.verbs.env_rm import remove_unfinished
 from jupyman.core.verbs.host_call import HostCall
-from jupyman.host.envs.facilities import free, look, mib, place, quota_left
+from jupyman.host.envs.facilities import free, look, place, quota_left
 from jupyman.host.kernels import specs as kernels
 from jupyman.host.report import probe
 from jupyman.host.shell import jobs
@@ -192,12 +192,12 @@ class _Creation:
             room = free(facts.one("disk"))
             quota = quota_left(report, plan.prefix)
             left = min((one for one in (room, quota) if one is not None), default=None)
-            progress.text = f"{mib(left)} are free, about {mib(plan.room)} are needed"
+            progress.text = f"{rules.size(left)} are free, about {rules.size(plan.room)} are needed"
             # What an interrupted installation has written is counted twice: better than a full disk.
             if left is not None and left < plan.room:
                 which = "of your quota" if quota is not None and left == quota else f"in {facts.one('folder')}"
                 raise errors.RemoteFailed(
-                    f"only {mib(left)} are left {which}, and about {mib(plan.room)} are needed",
+                    f"only {rules.size(left)} are left {which}, and about {rules.size(plan.room)} are needed",
                     "make room, or choose a folder on another disk with --dir",
                     free=left,
                     needed=plan.room,

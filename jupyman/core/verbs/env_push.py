@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from jupyman import api, errors
+from jupyman import api, errors, rules
 from jupyman.api.results import EnvPushed, StepResult, WheelTarget
 from jupyman.core.verbs.env_job import conclude, watch
 from jupyman.core.verbs.host_call import HostCall
-from jupyman.host.envs.facilities import look, mib
+from jupyman.host.envs.facilities import look
 from jupyman.host.report import probe
 from jupyman.host.shell import jobs, upload
 from jupyman.host.shell.jobs import JobSpec
@@ -130,13 +130,13 @@ def _upload(path: Path, call: HostCall) -> str:
     with call.step(f"upload {path.name}", f"uploading {path.name}") as progress:
 
         def show(have: int, size: int, speed: float) -> None:
-            progress.now(f"{_bar(have, size)} {path.name}, {mib(int(speed))}/s")
+            progress.now(f"{_bar(have, size)} {path.name}, {rules.size(int(speed))}/s")
 
         uploaded = upload.upload(call.link, path, progress=show, cancelled=call.cancelled)
-        progress.text = f"{path.name}: {mib(path.stat().st_size)}, checksum verified"
+        progress.text = f"{path.name}: {rules.size(path.stat().st_size)}, checksum verified"
     return uploaded
 
 
 def _bar(have: int, size: int) -> str:
     done = BAR * have // size if size else BAR
-    return f"[{'#' * done}{'.' * (BAR - done)}] {100 * have // size if size else 100:3d} % of {mib(size)}"
+    return f"[{'#' * done}{'.' * (BAR - done)}] {100 * have // size if size else 100:3d} % of {rules.size(size)}"

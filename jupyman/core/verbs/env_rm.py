@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from jupyman import api, errors
+from jupyman import api, errors, rules
 from jupyman.api.results import EnvRemoved
 from jupyman.core.verbs.host_call import HostCall
-from jupyman.host.envs.facilities import mib
 from jupyman.host.kernels import specs as kernels
 from jupyman.host.report import probe
 from jupyman.host.shell import jobs as env_jobs
@@ -51,7 +50,7 @@ def remove(request: api.EnvRm, call: HostCall) -> EnvRemoved:
         ]
         size = facts.number("size")
         size = size * 1024 if size is not None else None
-        progress.text = f"{name}: {prefix}, {mib(size) if size is not None else 'size not known'}"
+        progress.text = f"{name}: {prefix}, {rules.size(size) if size is not None else 'size not known'}"
     users = [line.split() for line in facts.all("use")]
     busy = _busy(users)
     if busy and request.yes and not request.force:
@@ -123,7 +122,7 @@ def _busy(users: list[list[str]]) -> str:
 
 def _question(host: str, prefix: str, size: int | None, specs: list[str], busy: str, job: Job | None) -> str:
     text = f"Remove {prefix} from {host}"
-    text += f" ({mib(size)})" if size is not None else ""
+    text += f" ({rules.size(size)})" if size is not None else ""
     text += f" and kernel {', '.join(specs)}" if specs else ""
     if job is not None and job.state == "running":
         text += ", and stop its installation"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from jupyman import errors
+from jupyman import errors, rules
 from jupyman.api import Kill
 from jupyman.core.verbs.host_call import HostCall
 from jupyman.host.gpus import report as gpu_report
@@ -14,7 +14,6 @@ from jupyman.host.shell import script
 from jupyman.host.shell.script import Facts, Shell
 from jupyman.model import Gpu, Problem
 from jupyman.model.problem_codes import new_problem
-from jupyman.tools.gpu import choose
 from jupyman.tools.jupyter import process_tree
 
 LOOK_TIMEOUT = 30.0  # seconds
@@ -187,8 +186,8 @@ def _line(orphan: Orphan) -> str:
 def _held(orphans: Sequence[Orphan]) -> str:
     """Return what they hold, as text: memory, and that of each GPU."""
     memory = sum(orphan.memory or 0 for orphan in orphans)
-    parts = [f"{choose.size(memory)} of memory"]
+    parts = [f"{rules.size(memory)} of memory"]
     for index in sorted({index for orphan in orphans for index in orphan.gpu}):
         total = sum(orphan.gpu.get(index, 0) for orphan in orphans)
-        parts.append(f"{choose.size(total)} of GPU {index}" if total else f"GPU {index}")
+        parts.append(f"{rules.size(total)} of GPU {index}" if total else f"GPU {index}")
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

@@ -59,6 +59,7 @@ def ps(request: api.PsRequest, call: VerbCall, settled_by: float) -> Ps:
         forwards=forwards,
         servers=servers,
         unreachable=missing or msgspec.UNSET,
+        error=missing[0].error if missing else msgspec.UNSET,
     )
 
 

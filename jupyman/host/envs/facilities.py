@@ -9,7 +9,6 @@ from jupyman.host.shell.script import Shell
 from jupyman.model import HostReport
 from jupyman.tools.install.request import KINDS, HostInstallers, Python, Tool
 
-MIB = 1024 * 1024
 _TIMEOUT = 60.0  # seconds: each tool found is asked for its version
 
 
@@ -55,10 +54,3 @@ def quota_left(report: HostReport, prefix: str) -> int | None:
     if disk is None or disk.quota is None or disk.quota_used is None:
         return None
     return max(0, disk.quota - disk.quota_used) if prefix.startswith(f"{(report.home or '?').rstrip('/')}/") else None
-
-
-def mib(count: int | None) -> str:
-    """Return bytes for people."""
-    if count is None:
-        return "an unknown number of MiB"
-    return f"{count / MIB / 1024:.1f} GiB" if count >= 1024 * MIB else f"{count // MIB} MiB"

@@ -7,7 +7,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from jupyman import errors
+from jupyman import errors, rules
 from jupyman.model import Gpu, GpuProcess, MigInstance
 from jupyman.tools.host.text import clean
 
@@ -112,8 +112,8 @@ def choose(spec: GpuSpec, gpus: Sequence[Gpu], claimed: Container[int] = ()) -> 
     if spec.kind == "free":
         enough = [gpu for gpu in ranked if (_free(gpu) or 0) >= spec.free]
         if not enough:
-            raise errors.UsageFault(f"no GPU has {size(spec.free)} free", f"available: {_list(gpus)}")
-        return _result(enough[:1], f"has {size(spec.free)} free{_why(enough[:1], claimed)}")
+            raise errors.UsageFault(f"no GPU has {rules.size(spec.free)} free", f"available: {_list(gpus)}")
+        return _result(enough[:1], f"has {rules.size(spec.free)} free{_why(enough[:1], claimed)}")
     if len(ranked) < spec.count:
         usable = "GPUs" if len(ranked) == len(gpus) else "usable GPUs"
         raise errors.UsageFault(f"the host has {len(ranked)} {usable}, not {spec.count}", f"available: {_list(gpus)}")
@@ -139,7 +139,7 @@ def who(process: GpuProcess) -> str:
 
 def held(process: GpuProcess) -> str:
     """Describe a process on a GPU with the memory that it holds."""
-    return who(process) + (f", {size(process.memory)}" if process.memory is not None else "")
+    return who(process) + (f", {rules.size(process.memory)}" if process.memory is not None else "")
 
 
 def _why(chosen: Sequence[Gpu], claimed: Container[int]) -> str:
@@ -214,14 +214,9 @@ def _free(gpu: Gpu) -> int | None:
     return gpu.memory_total - gpu.memory_used
 
 
-def size(count: int) -> str:
-    """Format an amount of memory, bytes."""
-    return f"{count / GIB:.3g} GiB" if count >= GIB else f"{count / 1024**2:.3g} MiB"
-
-
 def _room(gpu: Gpu) -> str:
     free = _free(gpu)
-    return f", {size(free)} free" if free is not None else ""
+    return f", {rules.size(free)} free" if free is not None else ""
 
 
 def _list(gpus: Sequence[Gpu]) -> str:

@@ -94,7 +94,7 @@ def test_once_needs_no_terminal_no_root_and_no_ssh_program(user: User) -> None:
         home = re.search(r"its home is (\S+)", out)
         assert home is not None
         assert re.search(rf"a cell through the tunnel:\n  Python [0-9.]+, pid [0-9]+, in {home[1]}\n", out)
-        assert out.endswith("the demo went through\n\ncleaning up\n")
+        assert out.endswith("the demo succeeded\n\ncleaning up\n")
         for word in ("Traceback", "Warning", "never awaited"):
             assert word not in err
         assert not (user.home / "browsed").exists()
@@ -158,7 +158,7 @@ def test_ended_in_the_middle_of_up_it_removes_all(cli: Cli, end: signal.Signals)
         ran = terminal.end()
     assert ran.rc == 130, ran
     assert ran.stderr.count("error: interrupted") == 1, ran
-    assert ran.stderr.rstrip().endswith(("cleaning up", "hint: nothing half-made was left behind")), ran
+    assert ran.stderr.rstrip().endswith(("cleaning up", "hint: nothing was left half done")), ran
     assert "Traceback" not in ran.stderr
     assert not alive(server)
     assert not sockets.exists()

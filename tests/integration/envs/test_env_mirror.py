@@ -152,7 +152,7 @@ def test_which_mirror_answers(near: Cli, user: User) -> None:
     assert told["fastest"] == "near"
     assert told["used"] == ["near"]
     text = near("env", "mirror", "ls", "server1")
-    assert "the fastest from there: near" in text.stderr
+    assert "fastest from there: near" in text.stderr
     assert "not reached" in text.stdout
     ran = near("env", "mirror", "use", "half", "server1", "-y")
     assert ran.rc == 0, ran

@@ -104,7 +104,7 @@ def test_yes_is_required_without_a_terminal(cli: Cli, bed: Bed) -> None:
     assert text == f"# a colleague's\nother.example.org ssh-ed25519 AAAA\n{key}"
     again = cli("host", "trust", "server1", "-y")
     assert again.rc == 0, again
-    assert again.stdout == f"server1: {mark} is known already\n"
+    assert again.stdout == f"server1: {mark} is already known\n"
     assert known(cli).read_text() == text
 
 
@@ -154,12 +154,12 @@ def test_hashed_names_are_written_and_read(cli: Cli, bed: Bed) -> None:
     # ssh-keygen finds what we wrote, and we what it hashed.
     found = ["ssh-keygen", "-f", str(known(cli)), "-F", f"[{bed.sshd.address}]:{bed.sshd.port}"]
     assert subprocess.run(found, check=False, capture_output=True).returncode == 0
-    assert "is known already" in cli("host", "trust", "server1").stdout
+    assert "is already known" in cli("host", "trust", "server1").stdout
     known(cli).write_text(line(bed.sshd, bed.host_keys["rsa"]))
     subprocess.run(["ssh-keygen", "-q", "-H", "-f", str(known(cli))], check=True, capture_output=True)
     assert known(cli).read_text().startswith("|1|")
     # A host that is known by its RSA key alone is asked for that one.
-    assert "is known already" in cli("host", "trust", "server1").stdout
+    assert "is already known" in cli("host", "trust", "server1").stdout
     assert cli("check", "server1").rc == 0
 
 

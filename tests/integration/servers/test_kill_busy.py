@@ -141,7 +141,7 @@ def test_a_dead_server_is_not_asked(cli: Cli, session: dict[str, Any], user: Use
     ran = cli("kill", "server1")
     assert ran.rc == 0, ran
     assert "does not say" not in ran.stderr
-    assert ran.stdout == "stopped session server1: no server was left\n"
+    assert ran.stdout == "stopped session server1: its server had already ended\n"
 
 
 def test_of_several_only_the_one_at_work_stays(cli: Cli, session: dict[str, Any]) -> None:
@@ -165,7 +165,7 @@ def test_of_several_only_the_one_at_work_stays(cli: Cli, session: dict[str, Any]
 def test_down_of_several_closes_those_that_are_there(cli: Cli, session: dict[str, Any]) -> None:
     ran = cli("down", "nobody", "server1")
     assert ran.rc == 2, ran
-    assert ran.stdout.startswith("server1: forwards closed, the server on server1 runs on; ")
+    assert ran.stdout.startswith("server1: forwards closed, the server on server1 keeps running; ")
     assert "error: no session is called 'nobody'" in ran.stderr
     assert alive(session["server"]["pid"])
     told = cli("down", "nobody", "server1", "--json")

@@ -213,5 +213,5 @@ def test_a_kernel_in_use_is_no_orphan(cli: Cli, bed: Bed, tmp_path: Path) -> Non
 def test_orphans_excludes_other_targets(cli: Cli) -> None:
     ran = cli("kill", "--orphans", "server1", "8888")
     assert ran.rc == 2, ran
-    assert "--orphans HOST stands alone" in ran.stderr
+    assert "--orphans HOST cannot be combined" in ran.stderr
     assert cli.processes() == []

@@ -59,7 +59,7 @@ def test_a_killed_server_is_reported_and_has_a_successor(cli: Cli, user: User, w
     assert now(cli)["state"] == "running"
     kill_9(after, user)
     killed = cli("kill", "server1")
-    assert (killed.rc, killed.stdout) == (0, "stopped session server1: no server was left\n"), killed
+    assert (killed.rc, killed.stdout) == (0, "stopped session server1: its server had already ended\n"), killed
     nothing_left(cli, user)
 
 

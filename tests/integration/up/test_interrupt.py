@@ -97,7 +97,7 @@ def test_while_jupyter_hangs_and_without_a_terminal(cli: Cli, user: User) -> Non
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=PROMPTLY)
     assert (process.returncode, out) == (130, "")
-    assert err.splitlines()[-2:] == ["error: interrupted", "hint: nothing half-made was left behind"]
+    assert err.splitlines()[-2:] == ["error: interrupted", "hint: nothing was left half done"]
     nothing_left(cli, user)
 
 
@@ -165,5 +165,5 @@ def test_before_anything_has_begun(cli: Cli) -> None:
         assert process.stdout.readline() == "importing\n"
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=PROMPTLY)
-    assert (process.returncode, err) == (130, "error: interrupted\nhint: nothing was begun\n")
+    assert (process.returncode, err) == (130, "error: interrupted\nhint: nothing was started\n")
     assert not cli.home.exists()

@@ -97,7 +97,7 @@ def test_without_a_browser_the_address_is_a_command_away(cli: Cli) -> None:
     before = cli.browsed
     ran = cli("open", env={"BROWSER": ""})
     assert (ran.rc, ran.stdout) == (0, ""), ran
-    assert ran.stderr.splitlines() == ["no browser could be opened here", "jupyman url server1 prints the address"]
+    assert ran.stderr.splitlines() == ["no browser could be opened here", "jupyman url server1 prints the URL"]
     assert cli.browsed == before
 
 
@@ -160,7 +160,7 @@ def test_down_closes_the_forward_and_leaves_the_server(cli: Cli, session: Sessio
     ran = cli("down", "server1")
     assert (ran.rc, ran.stderr) == (0, ""), ran
     held = f"127.0.0.1:{port} stays reserved (--release frees it)"
-    assert ran.stdout == f"server1: forwards closed, the server on server1 runs on; {held}\n"
+    assert ran.stdout == f"server1: forwards closed, the server on server1 keeps running; {held}\n"
     assert served(session, "/api/status")[0] == 503
     seen = now(cli)
     assert (seen["link"]["state"], seen["forwards"], seen["url"]) == ("idle", [], None)

@@ -64,7 +64,6 @@ OURS = {
     "jupyman.model.host",
     "jupyman.model.kernel",
     "jupyman.model.problem",
-    "jupyman.model.server",
     "jupyman.model.session",
     "jupyman.paths",
     "jupyman.rules",

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import jsonschema
+import msgspec
 import pytest
 
 import jupyman
@@ -16,8 +18,7 @@ from jupyman import api, errors
 from jupyman.api import schema
 from jupyman.cli.main import cli
 from tests import fakes
-from tests.schemas import SCHEMAS, check_output
-from tests.unit.cli.commands import commands
+from tests.schemas import SCHEMAS, check_output, check_words
 
 # The words that a command needs beside --json.
 ARGUMENTS = {
@@ -52,22 +53,20 @@ def test_the_schemas_are_those_of_the_structs(name: str) -> None:
     assert kept == schema.FILES[name](), "run: python -m jupyman.api.schema docs/schema"
 
 
+def with_json(command: click.Command, words: str = "") -> Iterator[str]:
+    """Yield the words of all commands that have --json."""
+    if any(parameter.name == "as_json" for parameter in command.params):
+        yield words
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            verb = command.get_command(context, name)
+            assert verb is not None
+            yield from with_json(verb, f"{words} {name}".strip())
+
+
 def test_every_command_with_json_has_its_schema() -> None:
-    with_json = {
-        " ".join(words)
-        for words in commands()
-        if words and any(parameter.name == "as_json" for parameter in _command(words).params)
-    }
-    assert with_json == set(schema.COMMANDS)
-
-
-def _command(words: tuple[str, ...]) -> Any:
-    import click
-
-    command: Any = cli
-    for word in words:
-        command = command.get_command(click.Context(command), word)
-    return command
+    assert set(with_json(cli)) == set(schema.COMMANDS)
 
 
 @pytest.mark.parametrize("command", sorted(set(schema.COMMANDS) - ELSEWHERE))
@@ -101,9 +100,15 @@ def test_other_output_does_not_fit(daemon: fakes.Served, change: dict[str, Any])
         check_output("ps", {**daemon.run("ps", "--json").json, **change})
 
 
-def test_requests_and_events_fit_their_schemas() -> None:
-    import msgspec
+def test_a_command_line_finds_its_schema() -> None:
+    check_words(["env", "mirror", "ls", "--json", "server1"], {"mirrors": [], "used": [], "fastest": None})
+    check_words(["logs", "server1"], None)
+    for words in (["ps", "--json"], ["env", "ls", "server1", "--json"], ["host", "rm", "x", "--json"]):
+        with pytest.raises(jsonschema.ValidationError):
+            check_words(words, {"other": 1})
 
+
+def test_requests_and_events_fit_their_schemas() -> None:
     for name, group, value in (
         ("requests", "bodies", api.Call(request=api.EnvCreate(name="x", packages=["a"]))),
         ("events", "lines", api.Step(key="a", text="b", state="warn", seconds=1.5)),

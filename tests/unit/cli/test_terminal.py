@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jupyman import rules
 from jupyman.api import Step
 from jupyman.cli import terminal
 from tests.fakes import Screen
@@ -50,10 +51,20 @@ def test_columns_line_up_with_wide_characters() -> None:
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(None, "?"), (0, "0 B"), (1023, "1023 B"), (1024, "1.0 kiB"), (80 << 30, "80.0 GiB"), (1 << 50, "1024 TiB")],
+    [
+        (None, "?"),
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1 kiB"),
+        (1024 * 1024 - 1, "1 MiB"),
+        (1000 << 20, "1000 MiB"),
+        (3 << 29, "1.5 GiB"),
+        (80 << 30, "80 GiB"),
+        (1 << 50, "1024 TiB"),
+    ],
 )
 def test_size(count: int | None, text: str) -> None:
-    assert terminal.size(count) == text
+    assert rules.size(count) == text
 
 
 @pytest.mark.parametrize(

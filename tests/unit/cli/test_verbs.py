@@ -356,7 +356,7 @@ def test_ps_says_once_for_each_host_what_keeps_its_forwards(daemon: fakes.Served
     daemon.backend.answers[api.PsRequest] = results.Ps(forwards=[tunnel, other])
     lines = daemon.run("ps").stdout.splitlines()
     assert lines[0].split() == ["FORWARD", "HOST", "REMOTE", "STATE", "OPEN", "IN", "OUT"]
-    assert lines[1].split()[3:] == ["waiting", "2", "2.0", "kiB", "5", "B"]
+    assert lines[1].split()[3:] == ["waiting", "2", "2", "kiB", "5", "B"]
     assert lines[3:] == ["server1: it asks for a code (jupyman tunnel 6006 --host server1)"]
     session = msgspec.structs.replace(fakes.SESSION, link=link)
     daemon.backend.answers[api.PsRequest] = results.Ps(sessions=[session], forwards=[tunnel])
@@ -394,7 +394,7 @@ def test_a_failed_server_shows_its_last_lines(daemon: fakes.Served) -> None:
 
 def test_check_report(daemon: fakes.Served) -> None:
     text = daemon.run("check").stdout
-    for word in ("Debian", "550.54", "12.4", "A100", "? / 80.0 GiB", "torch 2.4.0 fits", "fix: remove something"):
+    for word in ("Debian", "550.54", "12.4", "A100", "? / 80 GiB", "torch 2.4.0 fits", "fix: remove something"):
         assert word in text
 
 

@@ -87,12 +87,12 @@ def test_check_says_whose_each_process_is(daemon: fakes.Served) -> None:
     daemon.backend.answers[api.Check] = report
     text = daemon.run("check").stdout
     lines = words(text)
-    assert "0 A100 3.0 GiB / 80.0 GiB 7 % GPU-0" in lines
+    assert "0 A100 3 GiB / 80 GiB 7 % GPU-0" in lines
     assert "MIG 3g.40gb MIG-5a6e" in lines
-    assert "0 3.0 GiB alice 4242 work/train.ipynb (session server1, kernel 1f3c9a20)" in lines
+    assert "0 3 GiB alice 4242 work/train.ipynb (session server1, kernel 1f3c9a20)" in lines
     assert "0 ? bob 4243 train\\x1b[2J, x (kernel aaaabbbb)" in lines
-    assert "0 1.0 GiB - 123 PID 123 (another container or a user that cannot be seen)" in lines
-    assert "0 1.0 GiB alice 4244 python (session server1)" in lines
+    assert "0 1 GiB - 123 PID 123 (another container or a user that cannot be seen)" in lines
+    assert "0 1 GiB alice 4244 python (session server1)" in lines
     assert "CUDA toolkit 12.4 in /usr/local/cuda-12.4 (nvcc on PATH)" in lines
     assert "cuDNN 9.1 in environment e" in lines
     assert "e: torch 2.5.1 computed on A100" in lines
@@ -110,9 +110,9 @@ def test_ps_says_what_a_sessions_notebooks_hold(daemon: fakes.Served) -> None:
     daemon.backend.answers[api.PsRequest] = results.Ps(sessions=[session])
     lines = daemon.run("ps").stdout.splitlines()
     assert lines[2:] == [
-        "s: 3.0 GiB of GPU 0 held by a.ipynb (pid 1)",
+        "s: 3 GiB of GPU 0 held by a.ipynb (pid 1)",
         "s: ? of GPU 0 held by kernel 1f3c9a20 (pid 2)",
-        "s: 1.0 GiB of GPU 1 held by a process of its server (pid 3)",
+        "s: 1 GiB of GPU 1 held by a process of its server (pid 3)",
     ]
 
 

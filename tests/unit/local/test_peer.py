@@ -36,9 +36,9 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
         def forbidden(*_: object) -> None:
             raise PermissionError
 
-        monkeypatch.setattr(peer, "_ask", forbidden)
+        monkeypatch.setattr(peer, "_query", forbidden)
     # What is true of this system was found out as the user who runs this, not as the one who is played.
-    assert peer._true(peer._ask if request.param == "asked" else peer._read)
+    assert peer._works(peer._query if request.param == "asked" else peer._scan)
     return str(request.param)
 
 
@@ -119,7 +119,7 @@ def test_a_connection_that_was_not_accepted_yet_has_no_holder(way: str) -> None:
 
 def test_where_the_kernel_finds_nothing_at_all_its_tables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peer, "_known", {})
-    monkeypatch.setattr(peer, "_ask", lambda *_: None)  # without the module tcp_diag: ENOENT of every socket
+    monkeypatch.setattr(peer, "_query", lambda *_: None)  # without the module tcp_diag: ENOENT of every socket
     with connected() as (_, far, near):
         assert peer.stranger(far, near) is None
     assert peer.stranger(far, near) == peer.GONE
@@ -133,8 +133,8 @@ def test_what_does_not_know_our_own_connection_accuses_nobody(
 ) -> None:
     monkeypatch.setattr(peer, "_known", {})
     # As WSL 1, whose tables are empty; or as one that gives all sockets to somebody.
-    monkeypatch.setattr(peer, "_ask", lambda *_: says)
-    monkeypatch.setattr(peer, "_read", lambda *_: says)
+    monkeypatch.setattr(peer, "_query", lambda *_: says)
+    monkeypatch.setattr(peer, "_scan", lambda *_: says)
     with connected() as (_, far, near):
         assert peer.stranger(far, near) is None
 
@@ -143,7 +143,7 @@ def test_where_nothing_is_told_nobody_is_refused(monkeypatch: pytest.MonkeyPatch
     def forbidden(*_: object, **__: object) -> None:
         raise OSError(errno.EACCES, "no")
 
-    monkeypatch.setattr(peer, "_ask", forbidden)
+    monkeypatch.setattr(peer, "_query", forbidden)
     monkeypatch.setattr(Path, "read_text", forbidden)
     with connected() as (_, far, near):
         others(monkeypatch, os.getuid() + 1)
