@@ -33,6 +33,10 @@ class JupymanError(Exception):
         self.hint = hint or self.default_hint
         self.details: dict[str, Any] = details
 
+    def add(self, **details: Any) -> None:
+        """Add further facts for ``--json``."""
+        self.details.update(details)
+
     @property
     def log(self) -> list[str]:
         """The last lines of a log that explain the error."""

@@ -14,9 +14,6 @@ from tests.bed import Bed, Cli, Network, User, private_home
 
 NO_SKIP = "JUPYMAN_TESTS_NO_SKIP"
 
-# The files that take longest.
-LONGEST = ("test_storm.py", "test_scale.py", "test_fuzz.py")
-
 # The time of one example depends on what else the machine does.
 settings.register_profile("jupyman", deadline=None)
 settings.load_profile("jupyman")
@@ -78,15 +75,6 @@ def network() -> Iterator[Network]:
     """A network of its own, which can be made to drop packets."""
     with Network() as made:
         yield made
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first, so that no worker starts one of them when the others are done.
-
-    The order of the rest stays: the unit tests, whose files are short, come last.
-    """
-    order = {name: number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 def _skipped(config: pytest.Config) -> int:

@@ -45,10 +45,10 @@ if command -v shellcheck >/dev/null 2>&1; then
 else
     skipped shell "shellcheck is not installed"
 fi
-# Each worker has a host of its own (sshd, accounts, conda). More than four only wait for each other. The files keep the
-# order of tests/conftest.py, the longest first: by default xdist starts with those that have the most tests, which are
-# short, and at the end one worker is alone with a long one.
-workers=$("$venv" -c 'import os; print(max(2, min(4, os.cpu_count() or 2)))')
+# Each worker has a host of its own (sshd, accounts, conda). One more than there are CPUs, as many tests wait, and at most
+# four. The files start in order, the short ones of tests/unit last: by default xdist starts with the files that have the
+# most tests, which are short, and at the end one worker is alone with a long file.
+workers=$("$venv" -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
 case " $* " in *' -n '* | *' -n'[0-9]* | *' --pdb '*) ;; *) set -- -n "$workers" --dist loadfile --no-loadscope-reorder "$@" ;; esac
 check tests "$bin/pytest" "$@"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 import msgspec
 
@@ -14,34 +14,37 @@ from jupyman.api import results
 from jupyman.api.requests import result_of
 
 # Command -> what it prints with --json. A command that fails prints an `ErrorReport` instead.
+REQUESTS: Mapping[str, type[api.AnyRequest]] = {
+    "up": api.Up,
+    "down": api.Down,
+    "kill": api.Kill,
+    "ps": api.PsRequest,
+    "tunnel": api.Tunnel,
+    "open": api.OpenCode,
+    "url": api.Url,
+    "check": api.Check,
+    "kernel add": api.KernelAdd,
+    "kernel ls": api.KernelLs,
+    "kernel check": api.KernelCheck,
+    "kernel rm": api.KernelRm,
+    "env ls": api.EnvLs,
+    "env create": api.EnvCreate,
+    "env rm": api.EnvRm,
+    "env push": api.EnvPush,
+    "env mirror ls": api.EnvMirrorLs,
+    "env mirror use": api.EnvMirror,
+    "env mirror reset": api.EnvMirror,
+    "host ls": api.HostLs,
+    "host trust": api.HostTrust,
+    "daemon start": api.DaemonStatus,
+    "daemon status": api.DaemonStatus,
+    "daemon restart": api.DaemonStatus,
+    "daemon stop": api.DaemonStop,
+}
 COMMANDS: Mapping[str, type[msgspec.Struct]] = {
-    "up": result_of(api.Up),
-    "down": result_of(api.Down),
-    "kill": result_of(api.Kill),
-    "ps": result_of(api.PsRequest),
-    "tunnel": result_of(api.Tunnel),
-    "open": result_of(api.OpenCode),
-    "url": result_of(api.Url),
-    "check": result_of(api.Check),
-    "kernel add": result_of(api.KernelAdd),
-    "kernel ls": result_of(api.KernelLs),
-    "kernel check": result_of(api.KernelCheck),
-    "kernel rm": result_of(api.KernelRm),
-    "env ls": result_of(api.EnvLs),
-    "env create": result_of(api.EnvCreate),
-    "env rm": result_of(api.EnvRm),
-    "env push": result_of(api.EnvPush),
-    "env mirror ls": result_of(api.EnvMirrorLs),
-    "env mirror use": result_of(api.EnvMirror),
-    "env mirror reset": result_of(api.EnvMirror),
-    "host ls": result_of(api.HostLs),
     "host add": results.HostAdded,
     "host rm": results.HostRemoved,
-    "host trust": result_of(api.HostTrust),
-    "daemon start": result_of(api.DaemonStatus),
-    "daemon status": result_of(api.DaemonStatus),
-    "daemon restart": result_of(api.DaemonStatus),
-    "daemon stop": result_of(api.DaemonStop),
+    **{command: result_of(cast("type[api.Request[msgspec.Struct]]", kind)) for command, kind in REQUESTS.items()},
 }
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -1,1 +1,1 @@
-"""The SSH room: links, host keys, login, forwards."""
+"""SSH: links, host keys, logins, commands and forwards."""

@@ -1,6 +1,9 @@
-"""The link: our one SSH connection to a host. All commands and forwards of that host ride on it.
+"""The link: our one SSH connection to a host, for all its commands and forwards.
 
-Every exception of paramiko and of sockets becomes one of ours at this border.
+Every exception of paramiko and of sockets becomes one of ours here. Methods may be called from any thread, except
+`open_stream` (the loop's).
+
+Over 300 lines because all errors of a connection are translated in one place.
 """
 
 from __future__ import annotations
@@ -15,32 +18,30 @@ from typing import Any
 import paramiko
 
 from jupyman import errors
-from jupyman.ssh.channels.channel import Channel, Receiver
-from jupyman.ssh.channels.transport import BROKEN, CHANNEL_TIMEOUT, Address, Transport
+from jupyman.model.endpoint import Target
+from jupyman.ssh.channels.transport import BROKEN, CHANNEL_TIMEOUT, Transport
 from jupyman.ssh.config.ssh_g import HostConfig
 from jupyman.ssh.exec import command
-from jupyman.ssh.exec.command import CompletedCommand as CompletedCommand  # noqa: PLC0414 - part of this module's face
+from jupyman.ssh.exec.command import CompletedCommand as CompletedCommand  # noqa: PLC0414 - re-exported
 from jupyman.ssh.exec.session_pool import SessionPool
-from jupyman.ssh.io import loop as loops
-from jupyman.ssh.io.loop import Loop
 from jupyman.ssh.login import dial, route
 from jupyman.ssh.login.auth import Credentials, Keyring
 from jupyman.ssh.login.route import LoginContext, Route
+from jupyman.ssh.streams.byte_stream import ByteStream, StreamReceiver
 
 log = logging.getLogger(__name__)
-# paramiko writes to its own loggers and, where nobody listens, to stderr; and it logs names and algorithms, which are
-# nobody's business. What matters becomes an error of ours.
+# paramiko writes to its own loggers and, if they have no handler, to stderr; and it logs names and algorithms. What
+# matters becomes an error of ours.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("jupyman.paramiko").setLevel(logging.CRITICAL)
 
-PUT_TIMEOUT = 60.0  # seconds for a session to become free
 LIMIT = 4 * 1024 * 1024  # bytes of a command's output that are kept
 # RFC 4254, section 5.1.
 _CONNECT_FAILED = 2
 
 
 class NoAnswer(errors.LinkLost):
-    """The host does not answer over a connection that stands."""
+    """The host does not answer, and the connection has not ended."""
 
 
 class _Client(paramiko.SSHClient):
@@ -60,24 +61,24 @@ class Link:
     Attributes:
         config: of the host.
         transport: to the host itself.
-        peer: IP address of the first machine on the way; None: it is reached by a ProxyCommand.
+        peer: IP address of the first machine on the route; None: it is reached by a ProxyCommand.
         source: IP address of this computer to which that connection is bound; None likewise.
     """
 
-    def __init__(self, config: HostConfig, way: Route) -> None:
+    def __init__(self, config: HostConfig, path: Route) -> None:
         from fabric import Config, Connection
 
         self.config = config
-        self.transport: Transport = way.chain[-1]
-        self._route = way
+        self.transport: Transport = path.chain[-1]
+        self._route = path
         self._reason: str | None = None
-        self._allowed: set[Address] = set()
-        first: Any = way.chain[0].sock
+        self._allowed: set[Target] = set()
+        first: Any = path.chain[0].sock
         self.peer, self.source = _address(first, "getpeername"), _address(first, "getsockname")
-        # fabric holds the connection: session channels and uploads are its own. Not its `run` (stdin goes a byte per
-        # 10 ms), its host key policy (accepts everything) or its forwards (ADR 3). An empty SSH config, because ours
-        # was read by ssh itself, and `lazy`, because a fabric.yaml of the user's is not meant for us (it may name a
-        # gateway); `connect` of its client does nothing, because ours is verified and logged in.
+        # fabric holds the connection and opens session channels. Not used: its `run` (a byte of stdin each 10 ms), its
+        # host key policy (accepts everything) and its forwards (ADR 3). The SSH config is empty because ssh itself has
+        # read ours, and `lazy` keeps a user's fabric.yaml out (it may name a gateway); `connect` of the client does
+        # nothing, because the transport is verified and logged in.
         settings = Config(ssh_config=paramiko.SSHConfig(), lazy=True)
         self.connection = Connection(config.hostname, user=config.user, port=config.port, config=settings)
         self.connection.client = _Client(self.transport)
@@ -89,7 +90,6 @@ class Link:
             lambda: None if self.alive else self._lost(),
         )
         self._sessions.open_ahead()
-        self.transport.channels.join(loops.shared())
 
     @classmethod
     def open(
@@ -108,44 +108,44 @@ class Link:
             config: of the host.
             credentials: of the caller.
             keyring: of the daemon.
-            timeout: seconds to reach each machine on the way and shake hands; the login is not counted.
-            reach: seconds for TCP to connect to one address, where less than `timeout`.
+            timeout: seconds to reach each machine on the route and exchange keys; the login is not counted.
+            reach: seconds for TCP to connect to one address, if less than `timeout`.
             cancelled: ends the attempt.
 
         Raises:
-            UnknownHost, HostUnreachable: no connection; HostSilent if the first machine on the way did not even
-                refuse.
+            UnknownHost, HostUnreachable: no connection; HostSilent if the first machine on the route did not answer, not
+                even by a refusal.
             ConfigFault: the configuration of a jump host cannot be used.
             HostKeyFault: unknown, changed or revoked key; nothing secret was sent.
-            AuthenticationFailed: no credential was taken.
-            LinkLost: it ended on the way.
+            AuthenticationFailed: no credential was accepted.
+            LinkLost: it ended meanwhile.
             Interrupted: cancelled.
         """
-        way = Route()
+        path = Route()
         try:
-            route.climb(config, LoginContext(credentials, keyring, timeout, cancelled, reach), way)
-            return cls(config, way)
+            route.connect(config, LoginContext(credentials, keyring, timeout, cancelled, reach), path)
+            return cls(config, path)
         except BROKEN as error:  # it ended right after the login
-            way.close()
+            path.close()
             raise errors.LinkLost(f"{config.alias} ended the connection: {error or type(error).__name__}") from error
         except BaseException:
-            way.close()
+            path.close()
             raise
 
     # --- state ----------------------------------------------------------------------------------------------------
 
     @property
     def alive(self) -> bool:
-        """Whether the connection has not ended, as far as is known."""
+        """Whether the connection has not ended, as far as we know."""
         return bool(self.transport.is_active())
 
     @property
     def busy(self) -> float:
-        """For how many seconds commands, or uploads, have been running; 0: none is."""
+        """For how many seconds at least one command has been running; 0: none is."""
         return self._sessions.busy
 
     def on_lost(self, callback: Callable[[str], None]) -> None:
-        """Call `callback` with the reason, once, in a thread of its own, when the connection has ended."""
+        """Call `callback` once, with the reason, in a thread of its own, when the connection has ended."""
         self.transport.on_end(lambda: callback(self._reason or self.transport.reason))
 
     def heartbeat(self, timeout: float) -> float:
@@ -158,7 +158,7 @@ class Link:
             Seconds until it came.
 
         Raises:
-            NoAnswer: it did not come, and the connection stands.
+            NoAnswer: it did not come, and the connection has not ended.
             LinkLost: the connection has ended.
         """
         start = time.monotonic()
@@ -199,7 +199,7 @@ class Link:
         cancelled: threading.Event | None = None,
         feed: command.Feed | None = None,
     ) -> CompletedCommand:
-        """Run a script by ``/bin/sh -s``: one word that every login shell understands, the script on stdin.
+        """Run a script with ``/bin/sh -s``: a command that every login shell understands, and the script on stdin.
 
         Args:
             script: its text.
@@ -207,10 +207,10 @@ class Link:
             limit: bytes kept of stdout and of stderr; the rest is read and dropped.
             on_line: called with each line of stdout as it comes, cut at 16 KiB.
             cancelled: closes the channel.
-            feed: what follows the script on stdin once it asks for it.
+            feed: input after the script, once the script asks for it.
 
         Returns:
-            What it left.
+            Its output and status.
 
         Raises:
             LinkLost: the connection ended.
@@ -225,10 +225,10 @@ class Link:
 
     @contextlib.contextmanager
     def shell_ahead(self) -> Iterator[ShellAhead]:
-        """Start a shell on the host now, for a script that comes soon, inside a ``with`` block.
+        """Start a shell on the host now, for a script that follows soon, inside a ``with`` block.
 
         Yields:
-            What runs scripts as this link does; the first of them a round trip sooner, where a session is to spare.
+            An object that runs scripts as this link does; the first one a round trip sooner, if a session is free.
         """
         with self._sessions.spare() as channel:
             if channel is not None:
@@ -247,34 +247,14 @@ class Link:
             raise self._lost()
         return done
 
-    def put(self, local: str, remote: str) -> None:
-        """Upload a file by sftp.
-
-        Raises:
-            LinkLost: the connection ended.
-            RemoteFailed: the host refused it.
-        """
-        with self._sessions.session(time.monotonic() + PUT_TIMEOUT, None) as channel:
-            try:
-                channel.invoke_subsystem("sftp")
-                # fabric would open a session of its own and keep it: with MaxSessions 1 no command would run any more.
-                self.connection._sftp = paramiko.SFTPClient(channel)  # noqa: SLF001 - see above
-                self.connection.put(local, remote)
-            except Exception as error:  # paramiko reads sftp's answers as it reads messages: see manners.py
-                if self.alive:
-                    raise errors.RemoteFailed(f"{remote} could not be written: {error}") from error
-                raise self._lost() from error
-            finally:
-                self.connection._sftp = None  # noqa: SLF001 - see above
-
     # --- streams --------------------------------------------------------------------------------------------------
 
-    def channel(self, loop: Loop, receiver: Receiver) -> Channel:
-        """Return a new channel for a byte stream, to be opened; see `Channels.channel`."""
-        return self.transport.channels.channel(loop, receiver)
+    def open_stream(self, target: Target, receiver: StreamReceiver) -> ByteStream:
+        """Ask for a byte stream, in the loop's thread; see `StreamOpener.open_stream`."""
+        return self.transport.channels.open_stream(target, receiver)
 
-    def may_forward(self, target: Address) -> None:
-        """Find out whether sshd lets us forward to an address; asked once, for it reads its configuration at the login.
+    def may_forward(self, target: Target) -> None:
+        """Find out whether sshd lets us forward to an address; once, because it reads its configuration at the login.
 
         Args:
             target: as for `open_channel`; nothing needs to answer there.
@@ -289,7 +269,7 @@ class Link:
                 self.open_channel(target).close()
             self._allowed.add(target)
 
-    def open_channel(self, target: Address, timeout: float = CHANNEL_TIMEOUT) -> paramiko.Channel:
+    def open_channel(self, target: Target, timeout: float = CHANNEL_TIMEOUT) -> paramiko.Channel:
         """Open a byte stream to an address as the host sees it.
 
         Args:
@@ -321,7 +301,7 @@ class Link:
 
 
 class ShellAhead:
-    """Runs scripts as its link does; the first one meets a shell that runs already. Made by `Link.shell_ahead`."""
+    """Runs scripts as its link does; the first one in a shell that runs already. Made by `Link.shell_ahead`."""
 
     def __init__(self, link: Link, channel: paramiko.Channel | None) -> None:
         self._link = link
@@ -346,7 +326,7 @@ class ShellAhead:
 
 
 def _address(sock: Any, end: str) -> str | None:
-    """Return the IP address of an end of a connection; None if it has none, as that to a ProxyCommand has none."""
+    """Return the IP address of an end of a connection; None if it has none: it is that of a ProxyCommand."""
     try:
         found = getattr(sock, end)()
     except (OSError, AttributeError):
@@ -355,7 +335,7 @@ def _address(sock: Any, end: str) -> str | None:
 
 
 def scan(config: HostConfig, timeout: float = 10.0) -> paramiko.PKey:
-    """Ask a host for its key, without logging in; only a direct connection is possible.
+    """Get a host's key without logging in; only a direct connection is possible.
 
     Raises:
         UsageFault: it is reached through a jump host or a ProxyCommand.
@@ -363,7 +343,7 @@ def scan(config: HostConfig, timeout: float = 10.0) -> paramiko.PKey:
     """
     if config.proxy_jump or config.proxy_command is not None:
         raise errors.UsageFault(
-            f"{config.alias} is reached through another machine, so its key cannot be looked at beforehand",
+            f"{config.alias} is reached through another machine, so its key cannot be shown beforehand",
             f"run jupyman up {config.alias} on a terminal: it shows the key and asks",
         )
     deadline = time.monotonic() + timeout

@@ -30,7 +30,7 @@ WAIT = 60_000.0  # milliseconds
 
 @dataclass(frozen=True)
 class Desk:
-    """A person's computer: a session that was just made, and the tab that the browser opened for it."""
+    """A new session, and the browser tab that it opened."""
 
     cli: Cli
     sshd: Sshd
@@ -112,6 +112,9 @@ def at_desk(
                 made.sockets.append(socket)
 
             page.on("websocket", remember)
+            # JupyterLab waits a second and a half for its stylesheet, which is too short on a busy machine.
+            slow_theme = page.locator(".jp-Dialog", has_text="Error Loading Theme")
+            page.add_locator_handler(slow_theme, lambda dialog: dialog.locator("button").last.click())
             page.goto(made.address)
             page.locator(".jp-LauncherCard[data-category=Notebook]", has_text=kernel).click()
             page.get_by_text(f"{kernel} | Idle").wait_for()

@@ -17,7 +17,7 @@ from jupyman import errors
 from jupyman.api import ClientContext
 from jupyman.core.links.supervisor import Supervisor
 from jupyman.core.links.wakeups import WakeupWatcher
-from jupyman.host.servers import launchers
+from jupyman.host import servers
 from jupyman.host.servers.base import LauncherFactory
 from jupyman.model import LinkStatus
 from jupyman.ssh.link import Link
@@ -208,7 +208,7 @@ class Hosts:
 
     def launcher(self, host: str) -> LauncherFactory:
         """Return what makes the launcher of a host's sessions from a shell there, as config.toml says."""
-        return launchers.choose(self.entry(host).launcher)
+        return servers.choose(self.entry(host).launcher)
 
     def all(self) -> dict[str, Supervisor]:
         """Return every supervisor by host."""

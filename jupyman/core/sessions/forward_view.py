@@ -20,7 +20,7 @@ def crowded(listener: BoundForward) -> list[Problem]:
     Args:
         listener: of the forwarder.
     """
-    seen = listener.crowd
+    seen = listener.limit
     if seen.last is None or time.monotonic() - seen.last > SHOWN:
         return []
     count = f"{seen.refused} connection{'' if seen.refused == 1 else 's'}"
@@ -68,7 +68,7 @@ def strangers(listener: BoundForward, how: str) -> list[Problem]:
             f"last at {datetime.fromtimestamp(moment).astimezone():%H:%M:%S}",
             fix=f"nothing to do: the forward is yours alone; {how} would open it to every user of this computer",
         )
-        for who, moment in listener.strangers.seen()
+        for who, moment in listener.peer_guard.seen()
     ]
 
 

@@ -12,7 +12,7 @@ from jupyman.core.sessions import token_exposure
 from jupyman.core.sessions.registry import Live
 from jupyman.host.servers import http_check
 from jupyman.model import Running
-from jupyman.ssh.channels.transport import Address
+from jupyman.model.endpoint import Target
 from jupyman.ssh.forward.engine import BoundForward
 from jupyman.ssh.link import Link
 
@@ -66,7 +66,7 @@ class SessionForward:
         self.stranger: str | None = None
         self._unparked = False  # here; a `down` that comes later stands
 
-    def listening(self, target: Address) -> None:
+    def listening(self, target: Target) -> None:
         """Connect to a server that is still being asked for its status on the host; that it is the right one was seen.
 
         Args:
@@ -170,14 +170,14 @@ class SessionForward:
         self._asked_by = listener = self._bound()
         self._asking = http_check.Asking(listener.local_port)
 
-    def _preferred(self, target: Address) -> int:
+    def _preferred(self, target: Target) -> int:
         return self._asked or self._usual or (DEFAULT_PORT if isinstance(target, str) else target[1])
 
-    def _bind(self, target: Address) -> None:
+    def _bind(self, target: Target) -> None:
         with self._live.binding:  # a daemon that has just started may be at it
             self._bind_alone(target)
 
-    def _bind_alone(self, target: Address) -> None:
+    def _bind_alone(self, target: Target) -> None:
         live, supervisor = self._live, self._supervisor
         standing = live.listener
         if standing is not None and (standing is self._made or self._asked in {None, standing.local_port}):

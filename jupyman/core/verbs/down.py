@@ -51,4 +51,4 @@ def _park(session: Live, call: VerbCall, *, release: bool) -> None:
     if release:
         listener.close()
     else:
-        listener.part()
+        listener.detach()

@@ -17,7 +17,7 @@ from jupyman.host.kernels.repair import Plan
 from jupyman.host.kernels.specs import Listing
 from jupyman.host.report import probe
 from jupyman.model import Environment, HostReport, KernelSpec, Problem, Repair
-from jupyman.tools.envs import discovery
+from jupyman.tools.envs import choice, discovery
 from jupyman.tools.jupyter import kernelspec
 
 # A repair may uncover what else is lacking: that a kernel starts, and has no ipywidgets.
@@ -158,7 +158,7 @@ def _server_environments(report: HostReport, call: HostCall) -> list[Environment
         return used
     default = call.hosts.entry(call.host).env or call.hosts.config.defaults.env
     try:
-        return [probe.choose(report, None, default, "lab")[0]]
+        return [choice.choose(report, None, default, "lab")[0]]
     except errors.JupyterMissing:
         return [one for one in report.environments if one.apps][:1]
 

@@ -20,7 +20,8 @@ def url(request: api.Url, call: VerbCall) -> SessionUrl:
         LinkLost: it is not forwarded now.
     """
     session = _forwarded(request.session, call)
-    return SessionUrl(name=session.spec.name, url=session.url or "")
+    assert session.url is not None  # noqa: S101 - `_forwarded` saw it
+    return SessionUrl(name=session.spec.name, url=session.url)
 
 
 def open_(request: api.OpenCode, call: VerbCall, codes: OneTimeCodes) -> Opened:

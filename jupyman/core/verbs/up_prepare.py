@@ -12,12 +12,13 @@ from jupyman.core.runtime.progress import step
 from jupyman.core.sessions.session_forward import DEFAULT_PORT
 from jupyman.host.confirm import Confirm
 from jupyman.host.kernels import specs
-from jupyman.host.report import ports, probe
+from jupyman.host.report import ports
 from jupyman.host.servers import nohup
 from jupyman.host.servers.base import Record, UnmanagedServer
 from jupyman.host.shell.script import CancellableShell
 from jupyman.model import Environment, HostReport, LaunchSpec, OnConflict, PortHolder, Problem, Running, SessionSpec
 from jupyman.ssh.link import Link
+from jupyman.tools.envs import choice
 from jupyman.tools.gpu import choose as gpu_choice
 
 # As many as Jupyter itself would try (ServerApp.port_retries).
@@ -103,7 +104,7 @@ class Preparation:
 
     def _environments(self, default: str | None) -> tuple[Environment, Environment | None]:
         with step(self._operation, "environment", "choosing the environment") as progress:
-            server_env, kernel_env = probe.choose(self._report, self._spec.env, default, self._spec.app)
+            server_env, kernel_env = choice.choose(self._report, self._spec.env, default, self._spec.app)
             progress.text = f"environment {label(server_env)}: Jupyter {server_env.jupyter}, Python {server_env.python}"
             if kernel_env is not None:
                 from_where = f"Jupyter {server_env.jupyter} from {label(server_env)}"

@@ -1,4 +1,4 @@
-"""The probe: one read-only report on a host, and the choice of environments from it."""
+"""The probe: one read-only report on a host."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jupyman import errors
 from jupyman.host.gpus import report as gpu_facts
 from jupyman.host.shell import script
 from jupyman.host.shell.script import Facts, Shell
-from jupyman.model import App, Disk, Driver, Environment, Gpu, HostReport, Problem, Severity, Toolkit, Verdict
+from jupyman.model import Disk, Driver, Environment, Gpu, HostReport, Problem, Severity, Toolkit, Verdict
 from jupyman.model.problem_codes import new_problem
 from jupyman.tools.envs import discovery
 from jupyman.tools.gpu import nvidia_smi, torch_cuda
@@ -112,54 +112,6 @@ def read(facts: Facts, host: str) -> HostReport:
         uid=facts.number("uid"),
         boot_id=facts.one("boot_id"),
     )
-
-
-def choose(
-    report: HostReport, wanted: str | None, default: str | None, app: App
-) -> tuple[Environment, Environment | None]:
-    """Choose the environment that the server runs in and the one that the user works in.
-
-    Args:
-        report: of the host; its environments are in order of preference.
-        wanted: named by the user for this session.
-        default: of config.toml; unlike `wanted` it need not exist on this host.
-        app: that must be able to run.
-
-    Returns:
-        The server's environment, and the working one when it differs (its kernel must be registered).
-
-    Raises:
-        EnvironmentMissing: no environment `wanted`.
-        UsageFault: several environments have that name.
-        JupyterMissing: none can run Jupyter.
-    """
-    environments = report.environments
-    working: Environment | None = None
-    if wanted is not None:
-        working = discovery.find(environments, wanted, report.home)
-    elif default is not None:
-        try:
-            working = discovery.find(environments, default, report.home)
-        except errors.EnvironmentMissing:
-            working = None
-    able = [one for one in environments if app in one.apps]
-    if working is not None and working in able:
-        return working, None
-    own = [one for one in able if not one.lodger]
-    if own:
-        return own[0], working
-    if able:
-        name = able[0].name or able[0].prefix
-        raise errors.JupyterMissing(
-            f"no environment of {report.host} can run Jupyter {app} except {name}, which another user made",
-            f"use --env {name} if you trust that user, or install Jupyter in an environment of your own",
-        )
-    others = sorted({other for one in environments for other in one.apps})
-    if others:
-        raise errors.JupyterMissing(
-            f"no environment of {report.host} can run Jupyter {app}", f"use --app {others[0]}, or install it there"
-        )
-    raise errors.JupyterMissing(f"none of the {len(environments)} environments of {report.host} can run Jupyter")
 
 
 def _environments(facts: Facts) -> list[Environment]:

@@ -71,7 +71,7 @@ def launch(
             # The script also notices that its channel is closed, but only this confirms that nothing is left.
             _cancel(shell, spec.name, launch_id, client)
         else:
-            error.details["log"] = answer.all("log")
+            error.add(log=answer.all("log"))
         raise
     record = next(iter(records.read(facts).records), None)
     if record is None:

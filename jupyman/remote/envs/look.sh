@@ -1,7 +1,7 @@
 # shellcheck shell=sh
 # uses: lib/server
-# What can make environments here. Reads only.
-# JM_ROOTS roots of conda and its kin that the probe saw, one a line
+# The installers of environments, and Pythons. Read-only.
+# JM_ROOTS roots of conda, mamba and micromamba that the probe found, one a line
 # Says: home, jobs, machine, libc, tool.kind + .path, .root, .writable; python.path + .version, .venv
 main() {
     say home "$HOME"
@@ -17,15 +17,15 @@ main() {
     done <<ROOTS
 $JM_ROOTS
 ROOTS
-    jm_kin=${MAMBA_ROOT_PREFIX-}
+    jm_root_dir=${MAMBA_ROOT_PREFIX-}
     while IFS= read -r jm_base; do
-        # micromamba's root: environments, and no conda.
-        [ -n "$jm_kin" ] || [ ! -d "$jm_base/envs" ] || [ -e "$jm_base/bin/conda" ] || [ -d "$jm_base/condabin" ] || jm_kin=$jm_base
+        # A root of micromamba has environments but no conda.
+        [ -n "$jm_root_dir" ] || [ ! -d "$jm_base/envs" ] || [ -e "$jm_base/bin/conda" ] || [ -d "$jm_base/condabin" ] || jm_root_dir=$jm_base
     done <<ROOTS
 $JM_ROOTS
 ROOTS
-    for jm_exe in "${MAMBA_EXE-}" "$(command -v micromamba)" "$HOME/.local/bin/micromamba" "$HOME/bin/micromamba" "$jm_kin/bin/micromamba"; do
-        case $jm_exe in */micromamba) jm_tool micromamba "$jm_exe" "$jm_kin" yes ;; esac
+    for jm_exe in "${MAMBA_EXE-}" "$(command -v micromamba)" "$HOME/.local/bin/micromamba" "$HOME/bin/micromamba" "$jm_root_dir/bin/micromamba"; do
+        case $jm_exe in */micromamba) jm_tool micromamba "$jm_exe" "$jm_root_dir" yes ;; esac
     done
     for jm_exe in "$(command -v uv)" "$HOME/.local/bin/uv" "$HOME/.cargo/bin/uv"; do
         jm_tool uv "$jm_exe" '' yes

@@ -1,6 +1,6 @@
 # shellcheck shell=sh disable=SC2154 # some variables come from the libraries
 # uses: lib/server
-# The files in which conda and pip read where packages come from. Reads only.
+# The files in which conda and pip are told where packages come from. Read-only.
 # Says: file.name, .path, .state (absent, ours, foreign), .kept (backup, absent), .sum, .line; kept.name, .line
 main() {
     jm_file condarc "$HOME/.condarc"
@@ -16,7 +16,7 @@ jm_file() {
     jm_real=$2
     [ ! -L "$2" ] || jm_real=$(readlink -f -- "$2")
     if [ -z "$jm_real" ]; then
-        say file.state foreign # a link into what is closed to us, or into itself
+        say file.state foreign # a link to something not readable, or to itself
     elif [ ! -e "$jm_real" ]; then
         say file.state absent
     elif [ -f "$jm_real" ] && jm_look "$jm_real" && [ "$jm_uid" = "$jm_me" ] && [ -w "$jm_real" ]; then
@@ -26,7 +26,7 @@ jm_file() {
     fi
     if [ -f "$jm_real" ] && [ -r "$jm_real" ]; then
         say file.sum "$(cksum <"$jm_real")"
-        # A mark at the end of each line: a carriage return before it stays.
+        # A mark at the end of each line keeps a carriage return before it.
         head -c 200000 <"$jm_real" | sed 's/$/|/' | lines file.line
     fi
     [ ! -f "$2.jupyman-absent" ] || say file.kept absent

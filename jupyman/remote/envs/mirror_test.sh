@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# Which addresses this host reaches, all at once, each within JM_LIMIT seconds.
+# The addresses that this host reaches: all are tried at once, for JM_LIMIT seconds.
 # JM_URLS lines `KEY ADDRESS`
 # Says: tool, reach KEY MILLISECONDS
 main() {
@@ -20,7 +20,7 @@ URLS
     wait
 }
 
-# GNU's date knows nanoseconds; others print whole seconds and a letter.
+# GNU date prints nanoseconds; others print whole seconds and a letter.
 jm_clock() {
     jm_stamp=$(date +%s%N)
     case $jm_stamp in *[!0-9]*) jm_stamp=$(date +%s)000000000 ;; esac

@@ -1,16 +1,16 @@
 # shellcheck shell=sh disable=SC2154 # some variables come from the libraries
 # uses: lib/server
-# Write a file of the user's own, at once or not at all, with its mode, through a link where it is one.
-# JM_PATH  JM_SUM what cksum said of it when it was read, "" where it was absent  JM_TEXT
-# JM_DO use: keep what was there beside it; reset: put that back
+# Write one of the user's own files atomically; its mode stays, and a symbolic link is followed.
+# JM_PATH  JM_SUM its cksum when it was read, "" if it was absent  JM_TEXT
+# JM_DO use: keep the old content beside it; reset: restore that
 # Says: written
 main() {
     jm_real=$JM_PATH
-    [ ! -L "$JM_PATH" ] || jm_real=$(readlink -f -- "$JM_PATH") || bail remote-failed "$JM_PATH leads nowhere" "mend or remove that link"
+    [ ! -L "$JM_PATH" ] || jm_real=$(readlink -f -- "$JM_PATH") || bail remote-failed "$JM_PATH is a link to nothing" "correct or remove that link"
     jm_now=''
     if [ -e "$jm_real" ]; then
         jm_look "$jm_real"
-        if [ ! -f "$jm_real" ] || [ "$jm_uid" != "$jm_me" ]; then bail not-ours "$jm_real is no file of yours" "ask its owner"; fi
+        if [ ! -f "$jm_real" ] || [ "$jm_uid" != "$jm_me" ]; then bail not-ours "$jm_real is not a file of yours" "ask its owner"; fi
         jm_now=$(cksum <"$jm_real")
     fi
     [ "$jm_now" = "$JM_SUM" ] || bail remote-failed "$JM_PATH was changed meanwhile" "run it again"
@@ -29,14 +29,14 @@ main() {
     fi
     jm_error=$(mkdir -p -- "${jm_real%/*}" 2>&1) || jm_cannot
     if [ ! -f "$JM_PATH.jupyman-backup" ] && [ ! -f "$JM_PATH.jupyman-absent" ]; then
-        # Of several changes the first one's past is kept.
+        # Of several changes, the content before the first is kept.
         if [ -n "$jm_now" ]; then
             jm_error=$(cp -p -- "$jm_real" "$JM_PATH.jupyman-backup" 2>&1) || jm_cannot
         else
             jm_error=$({ : >"$JM_PATH.jupyman-absent"; } 2>&1) || jm_cannot
         fi
     fi
-    # A copy first, for its mode; then its content is another.
+    # A copy first, for its mode; then its content is replaced.
     [ -z "$jm_now" ] || jm_error=$(cp -p -- "$jm_real" "$jm_new" 2>&1) || jm_cannot
     jm_error=$({ printf '%s' "$JM_TEXT" >"$jm_new" && mv -f -- "$jm_new" "$jm_real"; } 2>&1) || jm_cannot
     say written "$JM_PATH"

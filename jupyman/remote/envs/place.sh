@@ -1,8 +1,8 @@
 # shellcheck shell=sh disable=SC2154 # some variables come from the libraries
 # uses: lib/server lib/environment
-# The place where an environment shall lie. Reads only.
+# The directory for a new environment. Read-only.
 # JM_PREFIX  JM_NAME of the installation
-# Says: exists, incomplete, writable, folder (the nearest that is there), disk (a line of df -Pk), state + wish of an
+# Says: exists, incomplete, writable, folder (the nearest that exists), disk (a line of df -Pk), state + wish of an
 # earlier installation
 main() {
     jm_dir=$(jm_jobs)/$JM_NAME

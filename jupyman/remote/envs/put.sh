@@ -1,9 +1,9 @@
 # shellcheck shell=sh disable=SC2154 # some variables come from the libraries
 # uses: lib/server lib/environment
-# Take a file that follows on stdin, from where an earlier upload of the same content was broken off.
+# Receive a file on stdin, from where an earlier upload of the same content was interrupted.
 # JM_SHA its SHA-256  JM_SIZE bytes  JM_FILE its name
 # Says: feed N (then the bytes from N on are read from stdin), path, checking
-# The file comes only after `feed`: the shell, which reads this text from stdin too, has taken nothing of it by then.
+# The bytes come only after `feed`: the shell, which also reads this text from stdin, has consumed none of them by then.
 exec 3<&0
 main() {
     umask 077
@@ -12,7 +12,7 @@ main() {
     trap 'jm_unclaim; exit 0' HUP INT TERM PIPE
     jm_home
     jm_safe_dir "$(jm_root)/.uploads"
-    # What nobody came back for.
+    # Uploads that nobody continued.
     find "$(jm_root)/.uploads" -mindepth 1 -maxdepth 1 -mtime +14 -exec rm -rf -- {} + 2>/dev/null
     jm_dir=$(jm_root)/.uploads/$JM_SHA
     jm_safe_dir "$jm_dir"
@@ -43,22 +43,22 @@ main() {
     jm_error=$(cat <&3 2>&1 >>"$jm_dir/part") || bail remote-failed "cannot write $JM_FILE: ${jm_error##*: }" "make room on the host (disk full or quota?)"
     jm_have=$(($(wc -c <"$jm_dir/part")))
     if [ "$jm_have" -lt "$JM_SIZE" ]; then
-        bail remote-failed "only $jm_have of $JM_SIZE bytes of $JM_FILE have come" "run it again: it goes on where it was broken off"
+        bail remote-failed "only $jm_have of $JM_SIZE bytes of $JM_FILE have arrived" "run it again: it continues where it was interrupted"
     fi
     say checking "$JM_FILE"
     jm_have=$(jm_sum "$jm_dir/part")
     [ -n "$jm_have" ] || bail remote-failed "the host has no program for SHA-256" "it needs sha256sum, shasum, openssl or python3"
     if [ "$jm_have" != "$JM_SHA" ]; then
         rm -f -- "$jm_dir/part"
-        bail remote-failed "what has come of $JM_FILE is not what was sent (SHA-256 $jm_have)" "run it again; if it happens again, look at the host's disk and memory"
+        bail remote-failed "$JM_FILE was damaged on the way (SHA-256 $jm_have)" "run it again; if it happens again, look at the host's disk and memory"
     fi
     jm_error=$(mv -f -- "$jm_dir/part" "$jm_dir/$JM_FILE" 2>&1) || bail remote-failed "cannot write $JM_FILE: ${jm_error##*: }"
     say path "$jm_dir/$JM_FILE"
     jm_unclaim
 }
 
-# jm_free_lock: an upload of the same file whose link has died may wait for more bytes for ever: where it gets none for
-# three seconds, it is ended.
+# jm_free_lock: an upload of the same file whose link died may wait for bytes for ever: end it if it gets none for three
+# seconds.
 jm_free_lock() {
     [ -d "$jm_dir/lock" ] || return 0
     jm_then=$(wc -c <"$jm_dir/part" 2>/dev/null)

@@ -1,6 +1,6 @@
 # shellcheck shell=sh disable=SC2154 # some variables come from the libraries
 # uses: lib/server lib/environment
-# Whether an environment can be changed, what runs from it, and which wheels fit here. Reads only.
+# Whether an environment can be changed, what runs from it, and which wheels fit here. Read-only.
 # JM_PREFIX
 # Says: use PID UID KIND, writable, machine, libc, pip
 main() {

@@ -1,11 +1,11 @@
 # shellcheck shell=sh
-# Compute something small in an environment, as a kernel in it would. JM_ACTIVATE sh text  JM_PYTHON  JM_PROGRAM its text
+# Compute something small with the torch of an environment, activated as for a kernel. JM_ACTIVATE sh text  JM_PYTHON  JM_PROGRAM its text
 # JM_LIMIT seconds  JM_CUDA_SET 1: JM_CUDA is its CUDA_VISIBLE_DEVICES
-# Says: status, told (JSON), line (the last words, where it told nothing)
+# Says: status, told (its answer, JSON), line (its last line if there was no answer)
 main() { jm_bounded "$((JM_LIMIT + 5))" jm_compute; }
 
 jm_compute() {
-    # Only stdout goes back: what the program leaves behind must not hold the channel open.
+    # Only stdout is returned: a process that the program leaves behind must not hold the channel open.
     exec 2>/dev/null
     [ -x "$JM_PYTHON" ] || fail env-missing "there is no Python at $JM_PYTHON" "see jupyman env ls"
     jm_out=$(
@@ -14,7 +14,7 @@ jm_compute() {
             CUDA_VISIBLE_DEVICES=$JM_CUDA
             export CUDA_VISIBLE_DEVICES
         fi
-        # From stdin, and not from the folder in which a file of the user's may be called torch.py.
+        # From stdin: in the user's folder a file may be called torch.py.
         cd / && printf '%s\n' "$JM_PROGRAM" | within "$JM_LIMIT" "$JM_PYTHON" - 2>&1
     )
     say status "$?"

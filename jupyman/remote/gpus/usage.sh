@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # uses: lib/gpus
-# Who is on which GPU now. JM_GPU_TIMEOUT seconds. Says: uid, gpu.* of that library
+# The processes on the GPUs. JM_GPU_TIMEOUT seconds. Says: uid, gpu.* (lib/gpus)
 main() {
     say uid "$(id -u)"
     jm_bounded "$((2 * JM_GPU_TIMEOUT + 2))" jm_look_on

@@ -1,8 +1,8 @@
 # shellcheck shell=sh disable=SC2154 # some variables come from the libraries
 # uses: lib/server lib/environment
-# What an installation does and has said.
+# The progress and the log of an installation.
 # JM_NAME of the installation  JM_LINES of its log first  JM_FOLLOW 1: until it ends
-# JM_BRIEF 1: of its log only the line that it is at
+# JM_BRIEF 1: of its log only the newest line now and then
 # Says: event (begin KEY TEXT | end KEY STATE SECONDS), line, last, tick; at the end state, code, prefix, answer, log
 main() {
     # shellcheck disable=SC2153 # JM_NAME comes from jupyman
@@ -15,7 +15,7 @@ main() {
         [ "$jm_at" -gt 0 ] || jm_at=0
     fi
     while :; do
-        # First whether it still runs, then what it wrote: so nothing of a finished one is missed.
+        # First whether it still runs, then its output: so nothing of a finished one is missed.
         jm_job_state "$jm_dir"
         jm_news
         if [ "$jm_state" != running ] || [ "$JM_FOLLOW" != 1 ]; then break; fi
@@ -44,7 +44,7 @@ jm_news() {
         return 0
     fi
     jm_total=$(wc -l <"$jm_dir/log")
-    # One that has ended may have left a last line without an end.
+    # The last line of a finished one may have no line break.
     [ "$jm_state" = running ] || jm_total=$((jm_total + 1))
     if [ "$jm_total" -gt "$jm_at" ]; then
         sed -n "$((jm_at + 1)),${jm_total}p" "$jm_dir/log" | jm_redact | lines line

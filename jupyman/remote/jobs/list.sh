@@ -1,6 +1,6 @@
 # shellcheck shell=sh disable=SC2154 # some variables come from the libraries
 # uses: lib/server lib/environment
-# The installations of this account, also those of other machines with the same home. Reads only.
+# The installations of this account, including those of other machines with the same home. Read-only.
 # Says: job.name, .state, .node, .prefix, .tool, .new, .text, .number, .count, .started
 main() {
     for jm_dir in "$HOME"/.local/state/jupyman/*/.environments/*; do

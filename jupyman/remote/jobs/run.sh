@@ -1,6 +1,6 @@
 # shellcheck shell=sh disable=SC2154 # some variables come from the libraries
 # uses: lib/server lib/environment
-# Does an installation, step by step, with nobody watching: run from a file of its directory, by env_start.
+# Run an installation step by step, without a login: start.sh runs this text from a file of the installation's directory.
 # JM_NAME of the installation  JM_PREFIX  JM_TOOL  JM_NEW 1: PREFIX is made here
 # JM_COUNT of the steps  JM_STEPS sh text: `jm_do ID KEY SOFT TEXT SHOWN COMMAND...` each, and `jm_kernel ID TEXT SHOWN`
 # JM_UMASK of the account, from the environment
@@ -43,10 +43,10 @@ count $JM_COUNT
 code ${2-}"
 }
 
-# jm_complete: from here on it is an environment like any other.
+# jm_complete: remove the mark: from here on it is an environment like any other.
 jm_complete() { [ "$JM_NEW" != 1 ] || rm -f -- "$JM_PREFIX/$jm_mark"; }
 
-# jm_begin_step ID KEY TEXT SHOWN: status 1: an earlier run has done it.
+# jm_begin_step ID KEY TEXT SHOWN: status 1: an earlier run finished it.
 jm_begin_step() {
     jm_number=$((jm_number + 1)) jm_id=$1 jm_key=$2 jm_text=$3
     printf 'begin %s %s\n' "$2" "$3" >>"$jm_dir/steps"
@@ -82,7 +82,7 @@ jm_do() {
     jm_soft=$3
     shift 5
     (
-        # What the user's own configuration says of where packages go is not meant for an environment.
+        # The user's own settings for where packages are installed are not meant for an environment.
         umask "${JM_UMASK:-022}"
         unset JM_UMASK PYTHONHOME PYTHONPATH CONDA_PREFIX VIRTUAL_ENV
         LC_ALL=C.UTF-8 PYTHONNOUSERSITE=1 PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -93,13 +93,13 @@ jm_do() {
     jm_end_step $? "$jm_soft"
 }
 
-# jm_kernel ID TEXT SHOWN: the kernel is registered by the same script as `jupyman kernel add` runs.
+# jm_kernel ID TEXT SHOWN: register the kernel by the script that `jupyman kernel add` runs.
 jm_kernel() {
     jm_complete
     jm_begin_step "$1" kernel "$2" "$3" || return 0
     (umask "${JM_UMASK:-022}" && exec sh "$jm_dir/kernel") </dev/null >"$jm_dir/answer" 2>>"$jm_dir/log"
     jm_code=$?
-    # It says in a line what went wrong, and is a success otherwise.
+    # It reports a failure in a line `error`; its status is 0 in any case.
     ! grep -q '^error ' "$jm_dir/answer" || jm_code=1
     sed -n 's/^\(step\|line\|error\|executable\) //p' "$jm_dir/answer" >>"$jm_dir/log"
     jm_end_step "$jm_code" 0

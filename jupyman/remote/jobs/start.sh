@@ -1,7 +1,7 @@
 # shellcheck shell=sh disable=SC2154 # some variables come from the libraries
 # uses: lib/server lib/environment
-# Begin an installation: write what it needs into its directory, and leave it running, whoever goes away.
-# JM_NAME of the installation  JM_PREFIX  JM_NEW 1: PREFIX is to be made
+# Start an installation: write what it needs into its directory, and leave it running when the login ends.
+# JM_NAME of the installation  JM_PREFIX  JM_NEW 1: PREFIX must be made
 # JM_CONDA 1: as an empty environment of conda  JM_MAKE id of the step that makes it  JM_RUN text of the runner
 # JM_KERNEL text of the script that adds the kernel, or ""  JM_WISH JSON  JM_FILE name and JM_TEXT content of the
 # user's file, or ""  JM_SCOPE 1: in a systemd scope
@@ -45,7 +45,7 @@ main() {
         trap - HUP TERM PIPE
         JM_UMASK=$jm_umask
         export JM_UMASK
-        # Each exec keeps the process. The script's text is in a file of ours alone, not on its command line.
+        # Each exec keeps the process. The script's text is in a private file, not on its command line.
         # shellcheck disable=SC2086 # a list of words of ours
         exec $jm_hold sh "$jm_dir/run"
     ) </dev/null >"$jm_dir/runner" 2>&1 &
@@ -60,14 +60,14 @@ main() {
         jm_nap 0.05
         jm_tries=$((jm_tries + 1))
     done
-    jm_made='' # from here on a lost link leaves an installation that goes on
+    jm_made='' # from here on the installation runs on when the link is lost
     jm_unclaim
     say begun 1
 }
 
 jm_unwritable() { bail remote-failed "cannot write in $jm_dir: ${jm_error##*: }" "make room on the host (disk full or quota?)"; }
 
-# jm_place: make the prefix, with the mark in it, or find our own half-made one.
+# jm_place: make the prefix with the mark in it, or find our own unfinished one.
 jm_place() {
     [ ! -L "$JM_PREFIX" ] || bail not-ours "$JM_PREFIX is a symbolic link" "look who made it, or choose another name"
     if [ -e "$JM_PREFIX" ]; then
@@ -80,8 +80,8 @@ jm_place() {
             return 0
         fi
         ! grep -q '^make-' "$jm_dir/done" 2>/dev/null ||
-            bail usage "$JM_NAME was begun otherwise" "run jupyman env create $JM_NAME without options to go on, or jupyman env rm $JM_NAME"
-        # Nothing of it was finished: what is there is half of the first step.
+            bail usage "$JM_NAME was begun with other options" "run jupyman env create $JM_NAME without options to go on, or jupyman env rm $JM_NAME"
+        # No step was finished: what is there is a part of the first step.
         jm_error=$(rm -rf -- "$JM_PREFIX" 2>&1) || bail remote-failed "cannot remove $JM_PREFIX: ${jm_error##*: }" "mend its permissions on the host"
     fi
     jm_error=$({ umask "$jm_umask" && mkdir -p -- "${JM_PREFIX%/*}" && mkdir -- "$JM_PREFIX"; } 2>&1) ||

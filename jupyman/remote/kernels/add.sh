@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # uses: lib/kernel
-# Register an environment as a kernel of this account, prove that it runs, or leave everything as it was.
+# Register an environment as a kernel of this account and prove that it runs; else leave everything as it was.
 # JM_NAME kernel  JM_DISPLAY  JM_PYTHON JM_PREFIX JM_ENV JM_KIND JM_ROOT of the environment  JM_INSTALL 1: ipykernel too
 # JM_REPLACE 1: also a kernel of another environment  JM_PROOF 1 and JM_LIMIT seconds  JM_WISH JSON for JM_WRITE
 # JM_WRITE JM_PROVE Python programs
@@ -12,7 +12,7 @@ main() {
     jm_install
     jm_place
     say step "registering kernel $JM_NAME" || { jm_rollback; exit 0; }
-    # ipykernel forgets its temporary directory (kernelspec.py, write_kernel_spec), so it makes that in one of ours.
+    # ipykernel does not remove its temporary directory (kernelspec.py, write_kernel_spec), so it is made inside ours.
     jm_scratch || jm_refuse "no room in /tmp" "make room on the host"
     jm_complaint=$(TMPDIR=$jm_temporary "$JM_PYTHON" -m ipykernel install --user --name "$JM_NAME" --display-name "$JM_DISPLAY" 2>&1 >/dev/null) ||
         jm_refuse "ipykernel could not register the kernel: $(printf '%s\n' "$jm_complaint" | tail -n 1 | cut -c1-300)"
@@ -20,7 +20,7 @@ main() {
     for jm_try in /bin/bash /usr/bin/bash /usr/local/bin/bash; do
         if [ -x "$jm_try" ]; then jm_shell=$jm_try && break; fi
     done
-    # The shell is the host's to choose; a path of ours needs no escaping in JSON.
+    # The host chooses the shell; these paths need no escaping in JSON.
     # shellcheck disable=SC2153 # JM_WISH comes from jupyman
     jm_wish=$(printf '%s\n' "$JM_WISH" | sed "s|@SHELL@|$jm_shell|")
     jm_complaint=$(printf '%s\n' "$JM_WRITE" | "$JM_PYTHON" - write "$jm_target/kernel.json" 2>&1 3<<JM_END
@@ -28,7 +28,7 @@ $jm_wish
 JM_END
     ) || jm_refuse "the kernel's activation could not be written: $(printf '%s\n' "$jm_complaint" | tail -n 1 | cut -c1-300)"
     [ "$JM_PROOF" != 1 ] || jm_prove
-    # Told before it is settled: where nobody listens any more, it is undone.
+    # Reported before it is final: if nobody listens any more, it is undone.
     say directory "$jm_target" || { jm_rollback; exit 0; }
     printf 'json ' && tr -d '\r\n' <"$jm_target/kernel.json" && echo
     jm_began=''
@@ -36,7 +36,7 @@ JM_END
     [ -z "$jm_backup" ] || rm -rf -- "$jm_backup"
 }
 
-# Undo: what was added goes, what was there comes back.
+# Remove what was added and restore what was there.
 jm_rollback() {
     trap '' HUP INT TERM PIPE
     [ -z "$jm_temporary" ] || rm -rf -- "$jm_temporary"
@@ -57,7 +57,7 @@ jm_install() {
     jm_words=$(jm_installer ipykernel)
     case $? in
         1) fail kernel "environment $JM_ENV has no ipykernel, and no pip, conda or uv was found to install it" "install ipykernel there yourself" ;;
-        2) fail kernel "environment $JM_ENV has no ipykernel, and you may not change it" "ask its owner to install ipykernel, or make an environment of your own" ;;
+        2) fail kernel "environment $JM_ENV has no ipykernel, and you cannot change it" "ask its owner to install ipykernel, or make an environment of your own" ;;
     esac
     say step "installing ipykernel: $(printf '%s\n' "$jm_words" | tr '\n' ' ')" || exit 0
     jm_execute "$jm_words"
@@ -65,7 +65,7 @@ jm_install() {
     fail kernel "ipykernel could not be installed in $JM_ENV (status $jm_status)" "see the lines above; the environment may belong to another user or the host may have no network"
 }
 
-# jm_place: where the kernel will lie; set aside what is there.
+# jm_place: find the directory for the kernel, and set aside what is there.
 jm_place() {
     jm_specs=$("$JM_PYTHON" -c 'from jupyter_core.paths import jupyter_data_dir as d; print(d())' 2>/dev/null)/kernels
     [ "$jm_specs" != /kernels ] || fail kernel "environment $JM_ENV has no jupyter_core" "reinstall ipykernel there"
@@ -77,9 +77,9 @@ jm_place() {
         jm_other=$(printf '%s\n' "$JM_WRITE" | "$JM_PYTHON" - owner "$jm_target/kernel.json" 2>/dev/null)
         jm_mine=$("$JM_PYTHON" -c 'import os, sys; print(os.path.realpath(sys.argv[1]))' "$JM_PREFIX")
         [ "$jm_other" = "$jm_mine" ] || [ "$JM_REPLACE" = 1 ] ||
-            fail usage "kernel $JM_NAME already runs another environment ($jm_other)" "choose another --name, or say --replace"
+            fail usage "kernel $JM_NAME already runs another environment ($jm_other)" "choose another --name, or use --replace"
         say refreshed 1
-        # Beside `kernels`: within it Jupyter would list it as a kernel.
+        # Beside `kernels`, in which Jupyter would list it as a kernel.
         jm_backup=${jm_specs%/kernels}/.jupyman-$JM_NAME-$$
         jm_error=$(cp -Rp -- "$jm_target" "$jm_backup" 2>&1) || {
             rm -rf -- "$jm_backup"

@@ -1,11 +1,12 @@
 # shellcheck shell=sh
 # uses: lib/kernel
-# Start a kernel to see that it works, and look what it has. Changes nothing.
-# JM_NAME kernel  JM_SPECS the folder that its spec lies in  JM_PYTHON whose jupyter_client starts it; empty: nobody's
-# JM_PROGRAM the program of its argv, where that is known by its path  JM_PREFIX where it should run, where that is known
+# Start a kernel to check that it works, and report its packages. Changes nothing.
+# JM_NAME kernel  JM_SPECS the folder of its spec  JM_PYTHON whose jupyter_client starts it; empty: none
+# JM_PROGRAM the program of its argv if it has a path  JM_PREFIX in which it should run if that is known
 # JM_NAMED 1: the user asked for this kernel  JM_LIMIT seconds  JM_PROVE Python program
-# Says: missing PATH; or foreign PATH, and it was not started; or executable, prefix, version, conda, ipywidgets (kernel_proof.py), expected PREFIX, ready yes; or
-# failed WHY, and where the program is a Python: ipykernel none, broken WHY, or fine
+# Says: missing PATH; or foreign PATH, and it was not started;
+# or executable, prefix, version, conda, ipywidgets (kernel_proof.py), expected PREFIX, ready yes;
+# or failed WHY, and for a Python: ipykernel none, broken WHY, or fine
 main() {
     jm_temporary='' jm_answer='' jm_complaint=''
     if [ -n "$JM_PROGRAM" ] && [ ! -x "$JM_PROGRAM" ]; then
@@ -13,7 +14,7 @@ main() {
         return 0
     fi
     [ -n "$JM_PYTHON" ] || return 0
-    # What another user can change would run as us: only where the user wants just that.
+    # What another user can change would run as us: only if the user named this kernel.
     if [ "$JM_NAMED" != 1 ]; then
         for jm_dir in "$JM_PREFIX" "${JM_PROGRAM%/*}" "$JM_SPECS"; do
             [ -z "$jm_dir" ] || jm_firm "$jm_dir" || {

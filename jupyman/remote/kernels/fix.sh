@@ -1,10 +1,10 @@
 # shellcheck shell=sh
 # uses: lib/kernel
-# Install packages into an environment by its own tool, or only tell how.
+# Install packages into an environment by its own tool, or only print the command.
 # JM_PYTHON JM_PREFIX JM_KIND JM_ROOT of the environment  JM_PACKAGES one a line
-# JM_COMMAND what the user was shown and agreed to, one word a line; empty: only tell
-# Says: word (each of the command), or tool none, or owner NAME of an environment that is not the account's to change;
-# then line (each of the command's output), status
+# JM_COMMAND that the user was shown and agreed to, one word a line; empty: only print it
+# Says: word (each of the command), or tool none, or owner NAME of an environment that the account cannot change;
+# then line (of the command's output), status
 main() {
     jm_status=''
     # shellcheck disable=SC2086 # split into words on purpose, at line ends only

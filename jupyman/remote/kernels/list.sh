@@ -1,8 +1,8 @@
 # shellcheck shell=sh
-# The kernel specs of this account, of the environments (JM_PREFIXES, one a line) and of the system, and what draws their
-# widgets. Reads only.
+# The kernel specs of this account, of the environments (JM_PREFIXES, one a line) and of the system, and the packages that
+# draw their widgets. Read-only.
 # Says: spec.directory, spec.name, spec.user, spec.json; front.prefix (empty: for all), front.lab, front.classic
-# With JM_PATHS (one a line): which of these programs are gone, or may be changed by others. Says: missing PATH, foreign PATH
+# With JM_PATHS (one a line): the programs that are gone, or that others can change. Says: missing PATH, foreign PATH
 main() {
     if [ -n "$JM_PATHS" ]; then
         printf '%s\n' "$JM_PATHS" | while IFS= read -r jm_path; do
@@ -43,7 +43,7 @@ jm_specs() {
     done
 }
 
-# jm_front FOLDER: the version of JupyterLab's extension for widgets, where it is there.
+# jm_front FOLDER: the version of JupyterLab's extension for widgets, if it is there.
 jm_front() {
     jm_file=$1/labextensions/@jupyter-widgets/jupyterlab-manager/package.json
     [ ! -r "$jm_file" ] || say front.lab "$(head -c 100000 <"$jm_file" | sed -n 's/^ *"version": *"\([^"]*\)".*/\1/p' | head -n 1)"

@@ -1,8 +1,8 @@
 # shellcheck shell=sh disable=SC2154 # some variables come from the libraries
 # uses: lib/server
-# Kernels of this account whose server is gone. 
-# JM_LIST empty: find them. Else lines `PID TICKS`: end these, if they still are what they were and still orphans, with
-# what they started. JM_BOOT of the machine  JM_GRACE seconds after SIGTERM, JM_FORCE 1: then SIGKILL.
+# Kernels of this account whose server is gone.
+# JM_LIST empty: find them. Else lines `PID TICKS`: end these with what they started, if they are still the same processes
+# and still orphans. JM_BOOT of the machine  JM_GRACE seconds after SIGTERM, JM_FORCE 1: then SIGKILL.
 # Says: boot_id, orphan.pid + .ticks + .file + .memory (KiB) + .child (PID)...; with JM_LIST: ended PID, alive PID, changed PID
 main() {
     say boot_id "$(jm_boot_id)"
@@ -27,27 +27,27 @@ main() {
 jm_parent() { sed -n 's/^PPid:[^0-9]*\([0-9]*\)$/\1/p' "/proc/$1/status" 2>/dev/null; }
 
 # jm_starter PID: the pid of the server that started it. jupyter_client (launcher.py) puts it into every kernel's
-# environment, from where a wrapper around the kernel and all that the kernel starts have it too.
+# environment, which a wrapper around the kernel and all that the kernel starts inherit.
 jm_starter() { tr '\0\n' '\n?' <"/proc/$1/environ" 2>/dev/null | sed -n 's/^JPY_PARENT_PID=\([0-9][0-9]*\)$/\1/p' | head -n 1; }
 
-# jm_orphan PID: a kernel of ours that nobody has any more. Sets jm_born (its start time) and jm_file (its connection
-# file). Whatever is not certain is none: a kernel that was started by hand, one whose server lives (also where
-# something stands between them, or the server is on another machine), one that somebody talks to.
+# jm_orphan PID: status 0 for a kernel of ours that nobody uses any more. Sets jm_born (its start time) and jm_file (its
+# connection file). A doubtful case is not an orphan: a kernel that was started by hand, one whose server lives (also if
+# another process is between them, or the server is on another machine), one that somebody is connected to.
 jm_orphan() {
     [ "$(jm_uid_of "$1")" = "$jm_me" ] && jm_born=$(jm_ticks "$1") && jm_alive "$1" "$jm_born" || return 1
     jm_file=$(jm_connection "/proc/$1/cmdline")
     jm_by=$(jm_starter "$1")
     [ -n "$jm_file" ] && [ -n "$jm_by" ] || return 1
-    # Where some process has the server's number: it is the server, if it is older than its kernel. (Not a zombie: in a
-    # container nobody may ever ask how it ended.)
+    # A process with the server's pid is the server if it is older than the kernel. (Not a zombie: in a container perhaps
+    # nobody ever reaps it.)
     case $(sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/$jm_by/status" 2>/dev/null) in
         '' | Z | X) ;;
         *) [ "$(jm_ticks "$jm_by" || echo 0)" -gt "$jm_born" ] || return 1 ;;
     esac
     jm_up=$(jm_parent "$1")
     while [ "${jm_up:-0}" -gt 1 ]; do
-        # Who else started it (an ssh login, a batch system, an editor) still has it, unless it is the user's systemd,
-        # to which orphans fall, or a wrapper around the kernel (conda run), which is an orphan as well.
+        # Another parent (an ssh login, a batch system, an editor) still owns it, unless that is the user's systemd, which
+        # adopts orphans, or a wrapper around the kernel (conda run), which is an orphan as well.
         [ "$(jm_uid_of "$jm_up")" = "$jm_me" ] || return 1
         if [ "$(jm_starter "$jm_up")" != "$jm_by" ]; then
             [ "$(cat "/proc/$jm_up/comm" 2>/dev/null)" = systemd ] || return 1
@@ -56,7 +56,7 @@ jm_orphan() {
         jm_up=$(jm_parent "$jm_up")
     done
     [ -n "$jm_up" ] || return 1
-    # Around a kernel, and forked from it, are processes with the same file: one that is in use speaks for all.
+    # Wrappers and forks of a kernel have the same connection file: if one of them is in use, all are.
     # shellcheck disable=SC2013 # names of files in /proc
     for jm_kin in $(grep -lF -- "$jm_file" /proc/[0-9]*/cmdline 2>/dev/null); do
         jm_kin=${jm_kin#/proc/}
@@ -64,14 +64,14 @@ jm_orphan() {
     done
 }
 
-# jm_attached PID FILE: somebody follows the kernel's output (its server, jupyter console --existing): an established
-# connection to its iopub socket. To the others ipykernel 7 is connected itself. Where the connection file is gone, a
-# server has removed it, as one does that has told its kernel to end.
+# jm_attached PID FILE: status 0 if somebody follows the kernel's output (its server, jupyter console --existing): there
+# is an established connection to its iopub socket. (To its other sockets ipykernel 7 itself is connected.) A server
+# removes the connection file when it tells its kernel to end.
 jm_attached() {
     [ -f "$2" ] || return 1
     jm_port=$(sed -n 's/.*"iopub_port": *\([0-9][0-9]*\).*/\1/p' 2>/dev/null <"$2" | head -n 1)
     [ -n "$jm_port" ] || return 1
-    # With ipc the address is the start of the sockets' paths, and the port their end.
+    # With ipc, the address is the beginning of the sockets' paths, and the port their end.
     jm_address=$(sed -n 's/.*"ip": *"\(\/[^"]*\)".*/\1/p' 2>/dev/null <"$2" | head -n 1)
     # shellcheck disable=SC2012 # ls -l prints the link's target in one process
     { ls -l "/proc/$1/fd" 2>/dev/null | sed -n 's/.*socket:\[\([0-9]*\)\]$/\1/p'; echo .; cat /proc/net/tcp /proc/net/tcp6 /proc/net/unix 2>/dev/null; } |
@@ -102,7 +102,7 @@ JM_END
         jm_signal KILL
         jm_wait 5
     fi
-    # What they started goes with them; what an orphan that lives on has started stays.
+    # What they started ends with them; what another orphan started stays.
     jm_left=''
     while read -r jm_p jm_t; do
         [ -n "$jm_p" ] || continue
@@ -120,17 +120,17 @@ JM_END
     done)"
 }
 
-# jm_signal NAME: to each of jm_ending that is the one it was.
+# jm_signal NAME: send it to each of jm_ending that is still the same process.
 jm_signal() {
     printf '%s' "$jm_ending" | while read -r jm_p jm_t; do
         jm_alive "$jm_p" "$jm_t" || continue
         kill -"$1" "$jm_p" 2>/dev/null
-        # A stopped process (Ctrl-Z) does not get its SIGTERM before it goes on.
+        # A stopped process (Ctrl-Z) receives its SIGTERM only when it continues.
         kill -CONT "$jm_p" 2>/dev/null
     done
 }
 
-# jm_wait SECONDS: until all of jm_ending have ended.
+# jm_wait SECONDS: wait until all of jm_ending have ended.
 jm_wait() {
     jm_turn=0
     while [ "$jm_turn" -lt $(($1 * 10)) ]; do

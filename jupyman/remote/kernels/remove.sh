@@ -5,7 +5,7 @@
 main() {
     jm_target=''
     for jm_folder in "${JUPYTER_DATA_DIR:-${XDG_DATA_HOME:-$HOME/.local/share}/jupyter}/kernels" "$HOME/Library/Jupyter/kernels"; do
-        # Jupyter looks names up in lower case, whatever the directory is called.
+        # Jupyter looks names up in lower case; the directory may have capitals.
         for jm_dir in "$jm_folder"/*; do
             if [ "$(printf '%s' "${jm_dir##*/}" | tr '[:upper:]' '[:lower:]')" = "$JM_NAME" ] && { [ -e "$jm_dir" ] || [ -L "$jm_dir" ]; }; then
                 jm_target=$jm_dir

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# Common to every script. Variables JM_* come before this text. POSIX sh only: dash, busybox and old bash run it.
+# Comes before every script and after the variables JM_*. POSIX sh only: dash, busybox and old bash run it.
 LC_ALL=C
 export LC_ALL
 unset CDPATH ENV BASH_ENV
@@ -28,8 +28,8 @@ fail() {
 # lines NAME: each line of stdin becomes a fact.
 lines() { while IFS= read -r jm_line || [ -n "$jm_line" ]; do printf '%s %s\n' "$1" "$jm_line"; done; }
 
-# within SECONDS COMMAND...: run it, give up after SECONDS (status 124). timeout(1) is not POSIX, so without it a
-# watcher kills the command; a process stuck in the kernel (dead NFS, wedged driver) is left behind, not waited for.
+# within SECONDS COMMAND...: run it, and end it after SECONDS (status 124). timeout(1) is not POSIX: without it a watcher
+# kills the command. A process stuck in the kernel (dead NFS, stuck driver) is left behind.
 within() {
     jm_limit=$1
     shift
@@ -37,7 +37,7 @@ within() {
         timeout -k 1 "$jm_limit" "$@"
         return
     fi
-    # By another number: a command in the background has /dev/null for its input.
+    # Through another descriptor: a background command has /dev/null as its stdin.
     { "$@" <&3 3<&- & } 3<&0
     jm_child=$!
     (
@@ -56,10 +56,10 @@ within() {
     return "$jm_status"
 }
 
-# jm_bounded SECONDS COMMAND...: what it says, given up after SECONDS. A process stuck in the kernel (dead NFS, wedged
-# driver) cannot be killed and would hold the channel open by its stdout. So the parts write to a cat, which can be
-# killed: what has come by then counts. dash waits for a whole pipeline, stuck parts too, so a signal ends the waiting.
-# Only in the main shell: $$ is its pid in every subshell.
+# jm_bounded SECONDS COMMAND...: print its output for at most SECONDS. A process stuck in the kernel (dead NFS, stuck
+# driver) cannot be killed and would hold the channel open by its stdout. So it writes to a cat, which can be killed; what
+# has arrived by then counts. dash waits for a whole pipeline, stuck parts included, so a signal ends that wait.
+# Only in the main shell: $$ is its pid in every subshell, too.
 jm_bounded() {
     jm_bound=$1
     shift
@@ -80,7 +80,7 @@ jm_bounded() {
     return 0
 }
 
-# jm_nap: a short pause where sleep takes fractions (GNU, busybox, BSD), else a second.
+# jm_nap: a short pause if sleep accepts fractions (GNU, busybox, BSD), else a second.
 jm_nap() { sleep "${1:-0.05}" 2>/dev/null || sleep 1; }
 
 # jm_node: the name of this machine, safe as a directory name. A home may be shared by several machines.
@@ -106,8 +106,8 @@ jm_owner() { sed -n 's/^Uid:[[:space:]]*\([0-9]*\).*/\1/p' "/proc/$1/status" 2>/
 # language's kernel it is a word of its own: kernel-ID.json (jupyter_client, connect.py).
 jm_connection() { tr '\0\n' '\n?' <"$1" 2>/dev/null | grep 'kernel-[^/]*\.json$' | tail -n 1 | cut -c1-1000; }
 
-# jm_firm DIR: nobody but root can rename what we make in it: it is ours or root's, and not everybody may write there, or
-# its sticky bit is set. (A group that may write is the user's own choice.)
+# jm_firm DIR: status 0 if only root can rename what we make in it: it is ours or root's, and is not writable by everybody,
+# or has the sticky bit. (A group that can write is the user's own choice.)
 jm_firm() {
     jm_ls=$(ls -ldn -- "$1/." 2>/dev/null) || return 1
     # shellcheck disable=SC2086 # split into fields on purpose: the mode, the links, the uid
@@ -116,5 +116,5 @@ jm_firm() {
     case $1 in d???????-* | d????????[tT]*) ;; *) return 1 ;; esac
 }
 
-# jm_root: our directory on this host, printed; nothing is created.
+# jm_root: print our directory on this host; it is not created.
 jm_root() { printf '%s\n' "$HOME/.local/state/jupyman/$(jm_node)"; }

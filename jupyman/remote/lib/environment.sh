@@ -1,16 +1,16 @@
 # shellcheck shell=sh disable=SC2154
 # uses: lib/server
-# What the scripts about environments share; a library.
+# Functions for environments and their installations.
 # An installation's directory is ~/.local/state/jupyman/<node>/.environments/<name>: `status` (lines `KEY VALUE`), `steps`
 # (what began and ended in this run), `done` (ids of finished steps), `log`, `wish`.
 
-# Lies in an environment that is not finished. The probe looks for it: nothing is run from there.
+# A file in an environment that is not finished. The probe looks for it: nothing is run from there.
 jm_mark=.jupyman-incomplete
 
 jm_jobs() { printf '%s\n' "$(jm_root)/.environments"; }
 
 # jm_job_state DIR: sets jm_state: running, done, failed, interrupted (its process is gone), elsewhere (it runs on another
-# machine that has the same home, and nothing is known of it here), or none.
+# machine with the same home, so nothing is known about it here), or none.
 jm_job_state() {
     jm_state=none
     jm_private "$1/status" || return 0
@@ -19,32 +19,32 @@ jm_job_state() {
     if [ "$(jm_get "$1/status" node)" != "$(jm_node)" ]; then
         jm_state=elsewhere
     elif [ "$(jm_get "$1/status" boot_id)" != "$(jm_boot_id)" ] || ! jm_alive "$(jm_get "$1/status" pid)" "$(jm_get "$1/status" ticks)"; then
-        # It may have ended in good order just after its state was read.
+        # It may have ended normally just after its state was read.
         jm_state=$(jm_get "$1/status" state)
         [ "$jm_state" != running ] || jm_state=interrupted
     fi
 }
 
-# jm_elsewhere PREFIX NAME: the machine that is making it now, where that is another one with the same home.
+# jm_elsewhere PREFIX NAME: status 0 if another machine with the same home is making it now; sets jm_there, its name.
 jm_elsewhere() {
     jm_there=$(jm_get "$1/$jm_mark" node)
     case $jm_there in "$(jm_node)" | '' | */* | .*) return 1 ;; esac
     [ "$(jm_get "$HOME/.local/state/jupyman/$jm_there/.environments/$2/status" state)" = running ]
 }
 
-# jm_claim DIR: be the only one to work in it, for a moment; status 1: another has it for 20 s already.
+# jm_claim DIR: take its lock; status 1: another process has had it for 20 s.
 jm_claim() {
     jm_tries=0
     until mkdir -- "$1/lock" 2>/dev/null; do
         jm_holder=$(cat "$1/lock/owner" 2>/dev/null)
         # shellcheck disable=SC2086 # split into fields on purpose
         set -- "$1" $jm_holder
-        # Just made, or its maker died in between: it gets two seconds.
+        # Just made, or its maker died in between: wait two seconds.
         if [ $# -lt 4 ]; then jm_old=$((jm_tries >= 20)); else
             jm_old=0
             [ "$4" = "$(jm_boot_id)" ] && jm_alive "$2" "$3" || jm_old=1
         fi
-        # Renaming is atomic: of several takers one wins. What it got must still be what was judged.
+        # Renaming is atomic: one of several processes gets it. What was renamed must still be what was judged.
         if [ "$jm_old" = 1 ] && mv -- "$1/lock" "$1/lock.stale.$$" 2>/dev/null; then
             if [ "$(cat "$1/lock.stale.$$/owner" 2>/dev/null)" = "$jm_holder" ]; then rm -rf -- "$1/lock.stale.$$"; else
                 mv -- "$1/lock.stale.$$" "$1/lock" 2>/dev/null
@@ -62,21 +62,22 @@ jm_unclaim() {
     jm_claimed=''
 }
 
-# jm_detached COMMAND...: sets jm_hold, the words in front of a command that make it outlive its login.
+# jm_detached: sets jm_hold, the words in front of a command that let it outlive its login.
 jm_detached() {
     jm_hold=''
     ! command -v nohup >/dev/null 2>&1 || jm_hold='nohup'
     ! command -v setsid >/dev/null 2>&1 || jm_hold="setsid $jm_hold"
     [ "${JM_SCOPE-}" = 1 ] || return 0
-    # It registers the scope, then becomes the command: the pid stays. It finds the manager by XDG_RUNTIME_DIR.
+    # systemd-run registers the scope and then executes the command: the pid stays. It finds the user's manager by
+    # XDG_RUNTIME_DIR.
     jm_scope="env XDG_RUNTIME_DIR=/run/user/$jm_me systemd-run --user --scope --quiet --collect --"
     # shellcheck disable=SC2086 # a list of words of ours
     ! within 5 $jm_scope true >/dev/null 2>&1 || jm_hold="$jm_scope $jm_hold"
 }
 
-# jm_own_env PREFIX: an environment of this account, no link, no root of conda, not the home: sets jm_real.
+# jm_own_env PREFIX: require an environment of this account, not a link, a root of conda or the home; sets jm_real.
 jm_own_env() {
-    [ ! -L "$1" ] || bail not-ours "$1 is a symbolic link" "name the environment that it leads to"
+    [ ! -L "$1" ] || bail not-ours "$1 is a symbolic link" "name the environment that it points to"
     [ -d "$1" ] || bail env-missing "there is no directory $1" "see jupyman env ls"
     jm_real=$(cd -P -- "$1" 2>/dev/null && pwd) || bail remote-failed "cannot enter $1" "check its permissions on the host"
     jm_look "$jm_real" || bail remote-failed "cannot look at $1" "check its permissions on the host"
@@ -89,7 +90,7 @@ jm_own_env() {
         bail usage "$1 is no environment" "see jupyman env ls"
 }
 
-# jm_users PREFIX REAL: facts `use PID UID KIND` of the processes that run its programs, by whichever path.
+# jm_users PREFIX REAL: facts `use PID UID KIND` of the processes that run its programs by either path.
 jm_users() {
     grep -lF -e "$1/" -e "$2/" /proc/[0-9]*/cmdline 2>/dev/null | while IFS= read -r jm_file; do
         jm_words=$(tr '\0' ' ' <"$jm_file" 2>/dev/null | cut -c1-2000)

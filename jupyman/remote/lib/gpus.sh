@@ -1,6 +1,6 @@
 # shellcheck shell=sh
-# What nvidia-smi tells, and whose the processes on the GPUs are; a library.
-# JM_GPU_TIMEOUT seconds for each question, which are asked at once.
+# The output of nvidia-smi, and the owners and ancestors of the processes on the GPUs.
+# JM_GPU_TIMEOUT seconds for each call of nvidia-smi; they run at once.
 # Says: gpu.status .row .minimal .header_status .header .list .apps_status .app .user .uid .link .kernel .driver_file
 
 jm_gpus() {
@@ -11,7 +11,7 @@ jm_gpus() {
     wait
 }
 
-# jm_gpu_use: only who is on which GPU, for a look now and then.
+# jm_gpu_use: only the processes on the GPUs, for repeated checks.
 jm_gpu_use() {
     jm_find_smi || return 0
     jm_gpu_apps &
@@ -46,7 +46,7 @@ jm_gpu_rows() {
     esac
     say gpu.status "$jm_status"
     printf '%s\n' "$jm_out" | head -n 64 | cut -c1-1000 | lines gpu.row
-    # Which instances a card in MIG mode has is told by this list only.
+    # Only this list shows the instances of a card in MIG mode.
     case $jm_out in *Enabled*) within "$JM_GPU_TIMEOUT" "$jm_smi" -L | head -n 500 | cut -c1-300 | lines gpu.list ;; esac
 }
 
@@ -64,19 +64,19 @@ jm_gpu_apps() {
     [ -n "$jm_pids" ] || return 0
     # "user" alone is cut at eight characters.
     { ps -o pid= -o user:64= -p "$jm_pids" || ps -o pid= -o user= -p "$jm_pids"; } | lines gpu.user
-    jm_lineage "$jm_pids"
+    jm_ancestors "$jm_pids"
 }
 
-# jm_lineage PID,PID...: whose they are, their ancestors, and which of these are kernels: the name of the connection file
-# in a kernel's command line holds its id.
-jm_lineage() {
+# jm_ancestors PID,PID...: their owners, their ancestors, and the kernels among these: the name of the connection file in a
+# kernel's command line holds its id.
+jm_ancestors() {
     jm_links=$(cat /proc/[0-9]*/stat 2>/dev/null | awk -v wanted="$1" '
         /\) / { pid = $1; line = $0; sub(/^.*\) /, "", line); split(line, f, " "); parent[pid] = f[2] }
         END {
             count = split(wanted, start, ",")
             for (i = 1; i <= count; i++)
-                for (pid = start[i]; (pid in parent) && !(pid in told) && pid > 1; pid = parent[pid]) {
-                    told[pid] = 1
+                for (pid = start[i]; (pid in parent) && !(pid in seen) && pid > 1; pid = parent[pid]) {
+                    seen[pid] = 1
                     print pid, parent[pid]
                 }
         }' | head -n 1000)

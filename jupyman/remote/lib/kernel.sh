@@ -1,8 +1,7 @@
 # shellcheck shell=sh
-# What the scripts for kernels share: starting one to see that it works, and installing into its environment. It travels
-# as the value of JM_KERNEL and is eval'ed.
+# Functions for kernels: start one to check that it works, and install packages into its environment.
 
-# jm_scratch: sets jm_temporary, a directory of ours where nobody can put another in its place; status 1: there is no room.
+# jm_scratch: makes jm_temporary, a directory that nobody else can replace; status 1: there is no room.
 jm_scratch() {
     for jm_tmp in "${TMPDIR:-/tmp}" /tmp /var/tmp; do
         if jm_firm "$jm_tmp" && jm_temporary=$(mktemp -d "$jm_tmp/jm-XXXXXX" 2>/dev/null); then return 0; fi
@@ -11,29 +10,29 @@ jm_scratch() {
     return 1
 }
 
-# jm_try_kernel FOLDER: start kernel JM_NAME of a folder of specs by the jupyter_client of JM_PYTHON, and ask it who it is. Sets
-# jm_answer, or jm_complaint and a status. JM_PROVE program  JM_LIMIT seconds
+# jm_try_kernel FOLDER: start kernel JM_NAME of a folder of specs by the jupyter_client of JM_PYTHON, and ask it for its
+# interpreter. Sets jm_answer, or jm_complaint with a status. JM_PROVE program  JM_LIMIT seconds
 jm_try_kernel() {
-    jm_told=$jm_temporary/told
+    jm_stderr=$jm_temporary/stderr
     # shellcheck disable=SC2034 # for the caller
-    # The program watches the channel by fd 4: when that goes, the kernel must not stay until its time is over.
-    { jm_answer=$(printf '%s\n' "$JM_PROVE" | within "$((JM_LIMIT + 10))" "$JM_PYTHON" - "$JM_NAME" "$1" "$JM_LIMIT" 4 2>"$jm_told"); } 4>&1
+    # The program watches the channel by fd 4: when that closes, the kernel must end at once.
+    { jm_answer=$(printf '%s\n' "$JM_PROVE" | within "$((JM_LIMIT + 10))" "$JM_PYTHON" - "$JM_NAME" "$1" "$JM_LIMIT" 4 2>"$jm_stderr"); } 4>&1
     jm_status=$?
-    jm_complaint=$(tail -n 1 "$jm_told" | cut -c1-300)
+    jm_complaint=$(tail -n 1 "$jm_stderr" | cut -c1-300)
     [ "$jm_status" -eq 0 ] || jm_complaint=${jm_complaint:-no answer in $JM_LIMIT s}
     return "$jm_status"
 }
 
-# jm_runs PYTHON: status 0 where it runs at all.
+# jm_runs PYTHON: status 0 if it runs at all.
 jm_runs() { "$1" -c '' 2>/dev/null </dev/null; }
 
-# jm_has PYTHON PACKAGE: whether it is there; it may still be broken.
+# jm_has PYTHON PACKAGE: status 0 if the package is there; it may still be broken.
 jm_has() { "$1" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)' "$2" 2>/dev/null </dev/null; }
 
 # jm_installer PACKAGE...: the command that installs them into JM_PREFIX by that environment's own tool, one word a line.
-# Status 1: it has no tool; 2: this account may not change it. JM_PYTHON JM_KIND JM_ROOT of the environment
+# Status 1: it has no tool; 2: this account cannot change it. JM_PYTHON JM_KIND JM_ROOT of the environment
 jm_installer() {
-    # Where its packages lie, whether it also looks in ~/.local, whether the system's package manager owns it (PEP 668).
+    # The directory of its packages, whether ~/.local is used, too, whether the system's package manager owns it (PEP 668).
     jm_where=$("$JM_PYTHON" -c 'import os, site, sys, sysconfig
 paths = sysconfig.get_paths()
 owned = sys.prefix == sys.base_prefix and os.path.exists(os.path.join(paths["stdlib"], "EXTERNALLY-MANAGED"))
@@ -83,7 +82,7 @@ jm_execute() {
         set +f
         unset IFS
     }
-    # A pipe's status is its last command's: the tool's own comes back as a line.
+    # The status of a pipe is that of its last command, so the tool's own is passed as a line.
     exec 3>&1
     jm_status=$({ "$@" 2>&1 </dev/null || echo "jm-status $?"; } | {
         jm_result=0

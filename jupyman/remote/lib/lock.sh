@@ -1,7 +1,7 @@
-# shellcheck shell=sh disable=SC2034,SC2154 # the variables are those of the script that evals it
+# shellcheck shell=sh disable=SC2034,SC2154 # the variables are those of the script that uses it
 # uses: lib/server
-# One launch, or one change of the token, at a time for a session; it travels as the value of JM_LOCK and is eval'ed after
-# JM_SERVER. Uses jm_dir (the session's directory), JM_NAME, JM_TIMEOUT (seconds to wait), JM_ID and jm_undo; sets jm_locked.
+# The lock of a session: one launch or one change of the token at a time. Uses jm_dir (the session's directory), JM_NAME, JM_TIMEOUT (seconds to wait), JM_ID and jm_undo; sets
+# jm_locked.
 
 # The lock is a directory (mkdir is atomic, on NFS too) with `owner`: time, timeout, pid, ticks, boot id, launch id.
 jm_lock() {
@@ -31,20 +31,20 @@ jm_unlock() {
     jm_locked=''
 }
 
-# Take away a lock whose owner is gone: dead, of another boot, or 60 s past its own timeout.
+# jm_stale: remove a lock whose owner is gone: dead, of another boot, or 60 s past its own timeout.
 jm_stale() {
     jm_owner_line=$(cat "$jm_dir/lock/owner" 2>/dev/null)
     if [ -z "$jm_owner_line" ]; then
-        # Just made, or its maker died in between: give it two seconds.
+        # Just made, or its maker died in between: wait two seconds.
         [ $((jm_waited)) -ge 20 ] || return 1
     else
         # shellcheck disable=SC2086 # split into fields on purpose
         set -- $jm_owner_line
-        # Arithmetic runs what it is given: only numbers, whoever wrote them.
+        # The shell evaluates what is in an arithmetic expression: only numbers may get there.
         case $1$2 in *[!0-9]*) set -- 0 0 ;; esac
         if [ "${5-}" = "$(jm_boot_id)" ] && jm_alive "$3" "$4" && [ "$(date +%s)" -le $(($1 + $2 + 60)) ]; then return 1; fi
     fi
-    # Renaming is atomic: one of several takers wins. What it got must still be what was judged.
+    # Renaming is atomic: one of several processes gets it. What was renamed must still be what was judged.
     mv -- "$jm_dir/lock" "$jm_dir/lock.stale.$$" 2>/dev/null || return 0
     if [ "$(cat "$jm_dir/lock.stale.$$/owner" 2>/dev/null)" != "$jm_owner_line" ]; then
         mv -- "$jm_dir/lock.stale.$$" "$jm_dir/lock" 2>/dev/null

@@ -1,6 +1,6 @@
 # shellcheck shell=sh disable=SC2154 # some variables come from the libraries
 # uses: lib/server
-# Do other people have accounts on this host? launch asks; a library.
+# Whether other people have accounts on this host.
 # Nobody can list the accounts of a directory service (LDAP, AD: enumeration is off as a rule), and what cannot be seen
 # is no proof. So status 0, "alone", is for hosts where all accounts can be seen and all but ours and root are programs'.
 

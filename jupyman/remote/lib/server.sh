@@ -1,12 +1,12 @@
 # shellcheck shell=sh
-# What launch, find, verify, stop, logs and adopt share; a library.
+# Functions for private files, records and processes of servers, and for ending them.
 # A session's directory is ~/.local/state/jupyman/<node>/<name>; its `record` holds lines `KEY VALUE`.
 
 jm_me=$(id -u)
 # An account from LDAP may have no name here; some `id` then print the number and fail.
 jm_user() { jm_account=$(id -un 2>/dev/null) || jm_account=$jm_me && printf '%s\n' "$jm_account"; }
 
-# bail CODE TEXT [HINT]: undo what was half made (each script defines jm_undo), then fail.
+# bail CODE TEXT [HINT]: undo what is incomplete (a script may define jm_undo), then fail.
 bail() {
     jm_undo
     fail "$@"
@@ -23,30 +23,30 @@ jm_look() {
     jm_mode=$1 jm_links=$2 jm_uid=$3
 }
 
-# jm_safe_dir PATH: make sure that it is a directory of ours, no symlink, that nobody else can read or write.
+# jm_safe_dir PATH: make or check a directory: ours, no symbolic link, closed to everybody else.
 jm_safe_dir() {
     [ ! -L "$1" ] || bail not-ours "$1 is a symbolic link, where jupyman keeps secrets" "look who made it, then remove it"
     if [ ! -e "$1" ]; then
-        # A launch beside ours may make it first: only the look below decides.
+        # A concurrent launch may make it first: the check below decides.
         jm_error=$(mkdir -m 700 -- "$1" 2>&1) || [ -d "$1" ] ||
             bail remote-failed "cannot make the directory $1: ${jm_error##*: }" "make room or mend its permissions on the host"
     fi
     jm_look "$1" || bail remote-failed "cannot look at $1" "check its permissions on the host"
-    if [ -L "$1" ] || [ ! -d "$1" ]; then bail not-ours "$1 is no directory" "look who made it, then remove it"; fi
+    if [ -L "$1" ] || [ ! -d "$1" ]; then bail not-ours "$1 is not a directory" "look who made it, then remove it"; fi
     [ "$jm_uid" = "$jm_me" ] || bail not-ours "$1 belongs to uid $jm_uid, not to you" "ask its owner to remove it"
     case $jm_mode in
         drwx------*) ;;
         *)
             jm_error=$(chmod 700 "$1" 2>&1) || bail remote-failed "cannot make $1 private: ${jm_error##*: }"
-            # Some file systems say yes and keep the mode.
+            # Some file systems report success and keep the mode.
             jm_look "$1"
             case $jm_mode in drwx------*) ;; *) bail not-ours "$1 stays open to others" "its file system keeps no modes: ask the host's admin" ;; esac
             ;;
     esac
 }
 
-# jm_home: the directories down to <node>. Those above jupyman may be links to another disk; they are only kept from
-# being writable by everybody, and nobody else's.
+# jm_home: make the directories down to <node>. Those above jupyman may be links to another disk; they must be ours and
+# not writable by everybody.
 jm_home() {
     [ -d "${HOME-}" ] || bail remote-failed "there is no home directory (${HOME-HOME is not set})" "ask the host's admin"
     jm_error=$(mkdir -p -- "$HOME/.local/state" 2>&1) ||
@@ -59,24 +59,24 @@ jm_home() {
     jm_safe_dir "$(jm_root)"
 }
 
-# jm_safe_file PATH: absent, or a regular file of ours with one name.
+# jm_safe_file PATH: check that it is absent, or a regular file of ours with one name.
 jm_safe_file() {
     [ ! -L "$1" ] || bail not-ours "$1 is a symbolic link, where jupyman writes" "look who made it, then remove it"
     [ -e "$1" ] || return 0
     jm_look "$1" || bail remote-failed "cannot look at $1" "check its permissions on the host"
-    [ -f "$1" ] || bail not-ours "$1 is no regular file" "look who made it, then remove it"
+    [ -f "$1" ] || bail not-ours "$1 is not a regular file" "look who made it, then remove it"
     [ "$jm_uid" = "$jm_me" ] || bail not-ours "$1 belongs to uid $jm_uid, not to you" "ask its owner to remove it"
     [ "$jm_links" = 1 ] || bail not-ours "$1 has a second name (hard link)" "look who made it, then remove it"
 }
 
-# jm_private PATH: may its content be trusted? As jm_safe_file, but only a status.
+# jm_private PATH: status 0 if its content can be trusted: a regular file of ours with one name.
 jm_private() {
     [ ! -L "$1" ] && [ -f "$1" ] && jm_look "$1" && [ "$jm_uid" = "$jm_me" ] && [ "$jm_links" = 1 ]
 }
 
-# jm_put PATH TEXT: write it at once or not at all (0600 by the umask); else jm_error says why. No pipe into it: that
-# would run it in a subshell, and the reason would be lost. What was planted under the new file's name, when the
-# directory was open to others, goes first.
+# jm_put PATH TEXT: write a file atomically (0600 by the umask). Status 1: it failed, and jm_error is the reason; a pipe
+# into it would run it in a subshell and lose that reason. A file that another user placed under the temporary name while
+# the directory was open is removed first.
 jm_put() {
     jm_error=$({ rm -f -- "$1.new.$$" && cat >"$1.new.$$" && mv -f -- "$1.new.$$" "$1"; } 2>&1 <<JM_END
 $2
@@ -92,7 +92,7 @@ jm_get() { sed -n "s/^$2 //p" "$1" 2>/dev/null | head -n 1; }
 
 # --- processes ----------------------------------------------------------------------------------------------------
 
-# jm_start PID: when it started, in a number that no other process of this boot with this pid shares.
+# jm_start PID: its start time as a number, which no other process of this boot with this pid has.
 jm_start() {
     if [ -d /proc/self ]; then
         jm_ticks "$1"
@@ -103,7 +103,7 @@ jm_start() {
 
 jm_uid_of() { if [ -d /proc/self ]; then jm_owner "$1"; else ps -o uid= -p "$1" 2>/dev/null | tr -d ' '; fi; }
 
-# jm_alive PID TICKS: this very process runs (a zombie does not) and is ours.
+# jm_alive PID TICKS: status 0 if this process runs (a zombie does not) and is ours.
 jm_alive() {
     case $1 in '' | *[!0-9]*) return 1 ;; esac
     if [ -d /proc/self ]; then
@@ -131,8 +131,8 @@ jm_listeners() {
         awk '/^\.$/ { table = 1; next } !table { own[$1] = 1; next } $4 == "0A" && ($10 in own) { print $2 }'
 }
 
-# jm_listens PID PORT: the socket that a connection to 127.0.0.1:PORT meets belongs to this process. The most specific
-# address wins in the kernel: 127.0.0.1, then 0.0.0.0, then [::]. Status 1: nobody listens, 2: somebody else does.
+# jm_listens PID PORT: status 0 if the socket that a connection to 127.0.0.1:PORT reaches belongs to this process. The
+# kernel prefers the most specific address: 127.0.0.1, then 0.0.0.0, then [::]. Status 1: none listens, 2: another does.
 jm_listens() {
     case $2 in '' | *[!0-9]*) return 1 ;; esac
     if [ ! -d /proc/self ]; then
@@ -155,18 +155,18 @@ jm_listens() {
     ls -l "/proc/$1/fd" 2>/dev/null | grep -q "socket:\[$jm_met\]\$" || return 2
 }
 
-# jm_listens_at PID PATH: the UNIX socket of that path belongs to this process. Status 1: nobody listens, 2: somebody else.
+# jm_listens_at PID PATH: the same for the UNIX socket of that path.
 jm_listens_at() {
     [ -S "$2" ] && [ ! -L "$2" ] || return 1
-    # A cleaner of /tmp may have removed the directory, and another user made it again: his socket need not stand under
-    # this path in the kernel's table, and the server's own still does.
+    # If a cleaner of /tmp removed the directory and another user made it again, that user's socket need not be in the
+    # kernel's table under this path, while the server's own still is.
     jm_look "$2" && [ "$jm_uid" = "$jm_me" ] && jm_firm "${2%/*}" || return 2
     # Num RefCount Protocol Flags Type St Inode Path; the flag 00010000 is a listening socket's (net/unix/af_unix.c).
     jm_met=$(awk -v path="$2" '$8 == path && $4 == "00010000" && $7 ~ /^[0-9]+$/ { print $7 }' /proc/net/unix 2>/dev/null)
     [ -n "$jm_met" ] || return 1
-    # A moved socket keeps its old path there: where several listen under it, none may be of another process of ours.
-    # Nobody else's can be behind it. But a name may hold a line break, and so anybody can add a line to that table: it
-    # counts where its inode, which he must have read in one of these tables, stands in no other.
+    # A socket that was moved keeps its old path there: if several listen under it, none may belong to another process of
+    # ours (another user's cannot). A socket's name may hold a line break, so anybody can forge a line of that table: a line
+    # counts only if its inode, which a forger must have read in one of these tables, is in no other line.
     jm_found=1
     for jm_inode in $jm_met; do
         # shellcheck disable=SC2010,SC2012 # as above
@@ -180,10 +180,10 @@ jm_listens_at() {
     return "$jm_found"
 }
 
-# jm_exposed PID: what lets every account of the host into kernels of this server, a line each:
-#   tcp                 a kernel talks over TCP, without encryption: its cells and outputs can be read. Kernels are children
-#                       of the server, and their connection file says how they talk (jupyter_client connect.py).
-#   debugger PID PORT   a debugger listens there for a kernel, and runs code for whoever connects.
+# jm_exposed PID: what opens kernels of this server to every account of the host, a line each:
+#   tcp                 a kernel uses TCP without encryption: its cells and outputs can be read. Kernels are children of
+#                       the server, and their connection file names the transport (jupyter_client connect.py).
+#   debugger PID PORT   a kernel's debugger listens there, and runs code for whoever connects.
 jm_exposed() {
     for jm_child in $(cat "/proc/$1/task/"*/children 2>/dev/null || ps -o pid= --ppid "$1" 2>/dev/null); do
         jm_cfile=$(tr '\0' '\n' <"/proc/$jm_child/cmdline" 2>/dev/null | sed -n 's/^\(--\{0,1\}f=\)\{0,1\}\(\/.*\.json\)$/\2/p' | head -n 1)
@@ -193,8 +193,8 @@ jm_exposed() {
             break
         fi
     done
-    # debugpy leaves the kernel's process tree and session (adapter/__main__.py), but has its environment, where
-    # jupyter_client (launcher.py) wrote the server's pid.
+    # debugpy leaves the kernel's process tree and session (adapter/__main__.py) but keeps its environment, in which
+    # jupyter_client (launcher.py) puts the server's pid.
     # shellcheck disable=SC2013 # names of files in /proc
     for jm_debugger in $(grep -lF debugpy /proc/[0-9]*/cmdline 2>/dev/null); do
         jm_debugger=${jm_debugger#/proc/}
@@ -205,31 +205,31 @@ jm_exposed() {
     done
 }
 
-# jm_serves PID ENDPOINT: as jm_listens, for a port or the path of a UNIX socket.
+# jm_serves PID ENDPOINT: jm_listens or jm_listens_at, for a port or the path of a UNIX socket.
 jm_serves() { case $2 in /*) jm_listens_at "$1" "$2" ;; *) jm_listens "$1" "$2" ;; esac }
 
-# jm_endpoint FILE: what a record says: the path of a UNIX socket, or a port.
+# jm_endpoint FILE: the endpoint in a record: the path of a UNIX socket, or a port.
 jm_endpoint() {
     jm_path=$(jm_get "$1" sock)
     printf '%s\n' "${jm_path:-$(jm_get "$1" port)}"
 }
 
-# jm_tree PID TICKS RUNTIME: `PID TICKS` of what a server leaves behind: its descendants (none where another process has
-# its pid now), whole sessions led by one of them, kernels whose connection file is in RUNTIME, and what a dead kernel
-# started. Left out: terminals and what runs in them (they have a tty): Jupyter hangs those up itself, and a user's tmux
-# or nohup there must live on.
+# jm_tree PID TICKS RUNTIME: `PID TICKS` of what a server leaves behind: its descendants (none if another process has its
+# pid now), whole sessions led by one of them, kernels whose connection file is in RUNTIME, and what a dead kernel started.
+# Terminals and what runs in them (they have a tty) are left out: Jupyter hangs them up itself, and a user's tmux or nohup
+# there must live on.
 jm_tree() {
     [ -d /proc/self ] || return 0
     {
         if [ -n "$3" ]; then
             grep -lF -- "$3/" /proc/[0-9]*/cmdline 2>/dev/null | sed 's|^/proc/\([0-9]*\)/.*|kernel \1|'
-            # grep -z is not everywhere: both names must occur somewhere in the environment.
+            # grep -z is not portable: both names must occur somewhere in the environment.
             grep -lF -- "JUPYTER_RUNTIME_DIR=$3" /proc/[0-9]*/environ 2>/dev/null |
                 while read -r jm_file; do ! grep -qF JPY_PARENT_PID= "$jm_file" 2>/dev/null || echo "$jm_file"; done |
                 sed 's|^/proc/\([0-9]*\)/.*|heir \1|'
         fi
         printf '%s\n' /proc/[0-9]* | sed 's|^/proc/|there |'
-        # Only our own: a process may have line breaks in its name, and so another user's would write lines here.
+        # Only our own processes: a process name may hold line breaks, by which another user could add lines here.
         echo table
         grep -l "^Uid:[[:space:]]*${jm_me}[[:space:]]" /proc/[0-9]*/status 2>/dev/null | sed 's|status$|stat|' |
             xargs cat 2>/dev/null
@@ -258,7 +258,7 @@ jm_tree() {
         }'
 }
 
-# jm_sweep LIST: end the processes of a list made by jm_tree: TERM, up to 3 s, KILL. Each is checked before its signal.
+# jm_sweep LIST: end the processes of a list from jm_tree: TERM, up to 3 s, KILL. Each is checked before each signal.
 jm_sweep() {
     [ -n "$1" ] || return 0
     printf '%s\n' "$1" | while read -r jm_p jm_t; do ! jm_alive "$jm_p" "$jm_t" || kill -TERM "$jm_p" 2>/dev/null; done
@@ -272,8 +272,8 @@ jm_sweep() {
     printf '%s\n' "$jm_left" | while read -r jm_p jm_t; do ! jm_alive "$jm_p" "$jm_t" || kill -KILL "$jm_p" 2>/dev/null; done
 }
 
-# jm_end_server PID TICKS RUNTIME SECONDS FORCE: TERM, wait, KILL where FORCE is 1, then the leftovers.
-# Status 1: it still lives.
+# jm_end_server PID TICKS RUNTIME SECONDS FORCE: TERM, wait, KILL if FORCE is 1, then the leftovers.
+# Status 1: it still runs.
 jm_end_server() {
     jm_leftovers=$(jm_tree "$1" "$2" "$3")
     ! jm_alive "$1" "$2" || kill -TERM "$1" 2>/dev/null
@@ -298,7 +298,7 @@ jm_end_server() {
     jm_sweep "$(printf '%s\n' "$jm_leftovers" "$(jm_tree "$1" "$2" "$3")" | sed '/^$/d' | sort -u)"
 }
 
-# jm_runtime_ok DIR: a runtime directory that jupyman itself made (mktemp), and still private.
+# jm_runtime_ok DIR: status 0 for a runtime directory that jupyman made (mktemp) and that is still private.
 jm_runtime_ok() {
     case $1 in */../* | */./* | [!/]*) return 1 ;; esac
     case ${1##*/} in
@@ -312,7 +312,7 @@ jm_runtime_ok() {
 }
 jm_drop_runtime() { ! jm_runtime_ok "$1" || rm -rf -- "$1"; }
 
-# jm_memory_events PID: the kernel's file that counts how often the OOM killer came to this process's memory group
+# jm_memory_events PID: the kernel's file that counts the OOM kills in this process's memory group
 # (cgroup v2: memory.events, v1: memory.oom_control).
 jm_memory_events() {
     jm_group=$(sed -n 's/^0:://p' "/proc/$1/cgroup" 2>/dev/null)
@@ -333,8 +333,8 @@ jm_oom_kills() {
     esac
 }
 
-# jm_oom DIR PID: did the OOM killer end it? The kernel's log names the process, where it may be read; the group's count
-# has grown since the launch.
+# jm_oom DIR PID: status 0 if the OOM killer ended it: the kernel's log, if readable, names the process, or the count of
+# its group has grown since the launch.
 jm_oom() {
     dmesg 2>/dev/null | grep -q "Killed process $2 " && return 0
     jm_then=$(jm_get "$1/record" oom_kills)
@@ -342,15 +342,15 @@ jm_oom() {
     [ -n "$jm_then" ] && [ -n "$jm_since" ] && [ "$jm_since" -gt "$jm_then" ]
 }
 
-# --- what is told -------------------------------------------------------------------------------------------------
+# --- facts --------------------------------------------------------------------------------------------------------
 
 # Our tokens are 48 hexadecimal digits; Jupyter's own in the log follow `token=`.
 jm_redact() { sed -e "s/\\([Tt]oken[=:]\\)[^&[:space:]\"']*/\\1***/g" -e 's/[0-9a-f]\{48\}/***/g'; }
 
-# jm_tail N FILE: its last lines as facts `log`, tokens blotted out.
+# jm_tail N FILE: its last lines as facts `log`, tokens redacted.
 jm_tail() { ! jm_private "$2" || tail -n "$1" "$2" 2>/dev/null | jm_redact | lines log; }
 
-# jm_show DIR: one record as facts `record.KEY`, with its state and token.
+# jm_show DIR: a record as facts `record.KEY`, with its state and token.
 jm_show() {
     jm_private "$1/record" || return 0
     say record.directory "$1"
@@ -364,10 +364,10 @@ jm_show() {
     else
         say record.state exited
     fi
-    # After the state: of several lines the first counts, and the record may say anything.
+    # After the state: of several facts of a name the first counts, and a record may hold any line.
     sed -n 's/^[a-z_]* ./record.&/p' "$1/record"
     jm_rfile=$(jm_get "$1/record" runtime_file)
-    # cat, not printf: where printf is no builtin, its arguments are for everybody to see.
+    # cat, not printf: if printf is not a builtin, everybody can see its arguments.
     if [ -n "$jm_rfile" ]; then
         if jm_private "$jm_rfile"; then printf 'record.json ' && tr -d '\r\n' <"$jm_rfile" && echo; fi
     elif jm_private "$1/token"; then

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# End a process that holds a port: only if it still is the one that was looked at. JM_PID JM_TICKS JM_BOOT JM_PORT
+# End a process that holds a port, if it is still the one that was found. JM_PID JM_TICKS JM_BOOT JM_PORT
 # JM_GRACE seconds after SIGTERM, JM_FORCE 1: then SIGKILL. Says: state gone|alive|changed|foreign
 main() {
     jm_same || return 0
@@ -8,11 +8,11 @@ main() {
         return 0
     fi
     kill -TERM "$JM_PID" 2>/dev/null
-    # A stopped process (Ctrl-Z) does not get its SIGTERM before it goes on.
+    # A stopped process (Ctrl-Z) receives its SIGTERM only when it continues.
     kill -CONT "$JM_PID" 2>/dev/null
     if jm_ended "$JM_GRACE"; then return 0; fi
     if [ "$JM_FORCE" = 1 ]; then
-        # It was proven to be the one; by now it may have closed its socket and hang after that.
+        # It was proven to be the right one; meanwhile it may have closed its socket, and hang.
         jm_same || return 0
         kill -KILL "$JM_PID" 2>/dev/null
         if jm_ended 5; then return 0; fi
@@ -20,7 +20,7 @@ main() {
     say state alive
 }
 
-# Uid, start time and boot: pids are given to others all the time.
+# Uid, start time and boot id are compared, because pids are reused.
 jm_same() {
     if ! jm_now=$(jm_ticks "$JM_PID"); then
         say state gone
@@ -34,7 +34,7 @@ jm_same() {
     return 1
 }
 
-# One of its descriptors is a socket that listens on the port.
+# Status 0 if one of its descriptors is a socket that listens on the port.
 jm_listens() {
     jm_hex=$(printf '%04X' "$JM_PORT")
     # shellcheck disable=SC2012
@@ -48,12 +48,12 @@ TABLE
     return 1
 }
 
-# jm_ended SECONDS: wait for its end; say so and status 0 when it has come.
+# jm_ended SECONDS: wait for its end; status 0 and a fact when it has ended.
 jm_ended() {
     jm_n=0
     while :; do
         jm_now=$(jm_ticks "$JM_PID") || jm_now=
-        # A zombie that nobody has waited for yet holds nothing any more.
+        # A zombie holds no port any more.
         case $jm_now:$(sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/$JM_PID/status" 2>/dev/null) in
             "$JM_TICKS":[!ZX]) ;;
             *)

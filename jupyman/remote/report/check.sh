@@ -1,8 +1,8 @@
 # shellcheck shell=sh
 # uses: lib/server lib/gpus
-# Everything that `check` asks of a host, at once and in one trip: the scripts probe, find, ports and orphans.
+# Everything that `check` reports, in one round trip: the scripts probe, find, ports and orphans, at the same time.
 # JM_DO_PROBE JM_DO_FIND JM_DO_PORTS JM_DO_ORPHANS their texts, and the variables of each.
-# Says: what they say; part servers, part ports, part orphans when that script is through.
+# Says: their facts; part servers, part ports, part orphans when that script has finished.
 main() { jm_bounded "$((JM_GPU_TIMEOUT + 5))" jm_all; }
 
 jm_all() {
@@ -10,7 +10,7 @@ jm_all() {
     { jm_other "$JM_DO_FIND"; say part servers; } &
     { jm_other "$JM_DO_PORTS"; say part ports; } &
     { jm_other "$JM_DO_ORPHANS"; say part orphans; } &
-    # In a shell of its own: they use the same names.
+    # Each in a subshell, because they use the same names.
     (
         eval "$JM_DO_PROBE"
         jm_head
@@ -19,7 +19,7 @@ jm_all() {
     wait
 }
 
-# jm_other SCRIPT: run it; each of its lines is written at once, or those of two scripts would mix.
+# jm_other SCRIPT: run it; each line is written in one piece, or lines of two scripts would mix.
 jm_other() {
     (
         eval "$1"

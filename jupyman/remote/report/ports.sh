@@ -1,6 +1,6 @@
 # shellcheck shell=sh
-# Who listens on TCP ports. The kernel's table shows everybody's sockets; lsof, else ss, else /proc/PID/fd the
-# processes of those that are ours. JM_PORTS: only these ports, separated by spaces; empty: all.
+# The listeners on TCP ports. The kernel's table shows the sockets of all users; lsof, else ss, else /proc/PID/fd shows
+# the processes of our own. JM_PORTS: only these ports, separated by spaces; empty: all.
 main() {
     say uid "$(id -u)"
     say boot_id "$(jm_boot_id)"
@@ -19,10 +19,10 @@ main() {
 $jm_table
 TABLE
     for jm_owner_uid in $jm_uids; do
-        # The directory service behind it may hang; the number says enough then.
+        # The directory service behind it may hang; then the number must do.
         jm_name=$(within 2 id -un -- "$jm_owner_uid" 2>/dev/null) && say account "$jm_owner_uid $jm_name"
     done
-    # Nothing to look for: no tool needs to run.
+    # No socket: no tool needs to run.
     [ "$jm_inodes" != ' ' ] || [ ! -r /proc/net/tcp ] || return 0
     jm_pids=
     jm_lsof || jm_ss || jm_proc
@@ -30,10 +30,10 @@ TABLE
     return 0
 }
 
-# -w: no warnings about file systems that hang; it may hang on them all the same.
+# -w: no warnings about file systems that hang; lsof may still hang on them.
 jm_lsof() {
     command -v lsof >/dev/null 2>&1 || return 1
-    # It ends with 1 where it found nothing or not all of it; 124 is ours. Nothing, although a socket is ours: broken.
+    # Its status is 1 if it found nothing or not everything; 124 is ours. No output although a socket is ours: it is broken.
     jm_out=$(within 5 lsof -w -nP -iTCP -sTCP:LISTEN -F pcuLfdn 2>/dev/null)
     case $?:$jm_out in [01]:p*) ;; 1:) case $jm_uids in *" $(id -u) "*) return 1 ;; esac ;; *) return 1 ;; esac
     say tool lsof
@@ -49,7 +49,7 @@ jm_ss() {
     jm_pids=$(printf '%s\n' "$jm_out" | tr ',' '\n' | sed -n 's/^pid=\([0-9]*\)$/\1/p' | sort -un)
 }
 
-# One ls for all descriptors that we may read: our own processes'.
+# One ls for all descriptors that we can read: those of our own processes.
 jm_proc() {
     say tool proc
     # shellcheck disable=SC2012

@@ -1,7 +1,7 @@
 # shellcheck shell=sh
 # uses: lib/gpus
-# One read-only look at the host. JM_DEPTH launch|full  JM_DIR the wanted root directory  JM_GPU_TIMEOUT seconds
-# JM_EXTRA further prefixes, one a line. No conda is run: it takes a second, and reading its files 20 ms.
+# A read-only report on the host. JM_DEPTH launch|full  JM_DIR the wanted root directory  JM_GPU_TIMEOUT seconds
+# JM_EXTRA further prefixes, one a line. conda itself is not run: it takes a second, and reading its files 20 ms.
 main() {
     jm_head
     jm_bounded "$((JM_GPU_TIMEOUT + 5))" jm_parts
@@ -18,9 +18,9 @@ jm_head() {
     jm_os
 }
 
-# Each part says so when it is through: no "part" line for what hangs.
+# Each part ends with a line "part"; what hangs has none.
 jm_parts() {
-    # By exec: for a redirection of the call alone the shell keeps a copy of stderr, and so do all that it forks.
+    # By exec: with a redirection of the call alone, the shell and all its children would keep a copy of stderr.
     exec 2>/dev/null
     { jm_gpus; say part gpus; } &
     { jm_disk; say part disk; } &
@@ -48,7 +48,7 @@ jm_os() {
 jm_toolkits() {
     jm_told=$JM_NL
     for jm_path in /usr/local/cuda-* /usr/local/cuda* /opt/cuda; do jm_toolkit "$jm_path"; done
-    # A wrapper on PATH names a toolkit that is listed already.
+    # A wrapper on PATH calls a toolkit that is listed already.
     jm_path=$(command -v nvcc) && jm_path=$(readlink -f "$jm_path") && {
         jm_version=$(within 3 "$jm_path" --version | jm_release)
         [ -z "$jm_version" ] || say nvcc "$jm_version"
@@ -56,7 +56,7 @@ jm_toolkits() {
     }
     for jm_path in /usr/include/cudnn_version.h /usr/include/*/cudnn_version.h /usr/local/cuda*/include/cudnn_version.h \
         /usr/local/cuda*/targets/*/include/cudnn_version.h /usr/include/cudnn.h /usr/local/cuda*/include/cudnn.h; do
-        # Before version 8 it stood in cudnn.h.
+        # Before version 8 the version was in cudnn.h.
         grep -q '^#define CUDNN_MAJOR' "$jm_path" || continue
         say cudnn "$(sed -n -e 's/^#define CUDNN_MAJOR \([0-9]*\).*/\1/p' -e 's/^#define CUDNN_MINOR \([0-9]*\).*/\1/p' \
             -e 's/^#define CUDNN_PATCHLEVEL \([0-9]*\).*/\1/p' "$jm_path" | head -n 3 | tr '\n' '.' | sed 's/\.$//')"
@@ -104,11 +104,11 @@ jm_disk() {
 
 # --- environments -------------------------------------------------------------------------------------------------
 
-# Builtins and globs only, a fork costs a millisecond and a home may hold dozens of environments.
+# Builtins and globs only: a fork takes a millisecond, and a home may hold dozens of environments.
 jm_environments() {
     jm_seen=$JM_NL
     jm_roots=$JM_NL
-    # First what the user named: a prefix is listed by the path by which it was met first.
+    # First those that the user named: a prefix is listed by the path by which it is found first.
     while IFS= read -r jm_one; do
         jm_expand "$jm_one"
         jm_any "$jm_path"
@@ -116,7 +116,7 @@ jm_environments() {
 $JM_EXTRA
 EXTRA
     jm_on_path
-    # Roots of conda and its kin: named by variables, by rc files, by habit.
+    # Roots of conda, mamba and micromamba: from variables, rc files and the usual places.
     for jm_one in "${CONDA_EXE-}" "${MAMBA_EXE-}"; do jm_root_of "${jm_one%/bin/*}"; done
     for jm_one in "${_CONDA_ROOT-}" "${MAMBA_ROOT_PREFIX-}"; do jm_root_of "$jm_one"; done
     jm_rc_roots
@@ -135,8 +135,8 @@ EXTRA
     done
     jm_expand "$JM_DIR"
     case $jm_path in /*) ;; *) jm_path=$HOME/$jm_path ;; esac
-    # These folders, or what a link there leads to, may be shared: anybody's environment in them would run as us. By its
-    # real path: whoever can change the folder could turn a link elsewhere by the time that it runs.
+    # These folders, or the target of a link there, may be shared: another user's environment in them would run as us. The
+    # real path is used, because whoever can change the folder could redirect a link before it runs.
     for jm_one in "$HOME"/*/.venv "$HOME"/*/venv "$jm_path/.venv"; do
         if [ ! -f "$jm_one/pyvenv.cfg" ] || ! cd -P -- "$jm_one"; then continue; fi
         jm_one=$PWD
@@ -144,7 +144,7 @@ EXTRA
     done
 }
 
-# jm_expand TEXT: sets jm_path, the text with the home where ~ or $HOME stands at its start.
+# jm_expand TEXT: sets jm_path, the text with a leading ~ or $HOME replaced by the home.
 jm_expand() {
     case $1 in
         \~/*) jm_path=$HOME/${1#??} ;;
@@ -156,7 +156,7 @@ jm_expand() {
 
 jm_venv() { [ ! -f "$1/pyvenv.cfg" ] || jm_env "$1" venv ''; }
 
-# jm_any PREFIX: an environment of whatever kind; status 1: none.
+# jm_any PREFIX: an environment of any kind; status 1: it is not one.
 jm_any() {
     case $1 in /?*) ;; *) return 1 ;; esac
     if [ -d "$1/conda-meta" ]; then
@@ -182,7 +182,7 @@ jm_on_path() {
     done
 }
 
-# jm_program FILE: the environment it belongs to: where it lies, where its link leads, whose Python its first line names.
+# jm_program FILE: its environment: by its own path, the target of its link, or the Python in its first line.
 jm_program() {
     jm_real=
     if jm_of "$1"; then return; fi
@@ -193,14 +193,14 @@ jm_program() {
     case $1 in */bin/*) jm_env "${1%/bin/*}" system '' "$jm_python" ;; esac
 }
 
-# jm_of FILE: the conda environment or venv that FILE lies in.
+# jm_of FILE: the conda environment or venv that contains FILE.
 jm_of() {
     case $1 in */bin/*) ;; *) return 1 ;; esac
     [ -d "${1%/bin/*}/conda-meta" ] || [ -f "${1%/bin/*}/pyvenv.cfg" ] || return 1
     jm_any "${1%/bin/*}"
 }
 
-# jm_shebang FILE: sets jm_python. A long path stands in the second line: '''exec' /path/python "$0" "$@"
+# jm_shebang FILE: sets jm_python. A long path is in the second line: '''exec' /path/python "$0" "$@"
 jm_shebang() {
     { IFS= read -r jm_line && IFS= read -r jm_line2; } <"$1" || return 0
     # shellcheck disable=SC2016
@@ -212,7 +212,7 @@ jm_shebang() {
     case $jm_python in */python*) ;; *) jm_python='' ;; esac
 }
 
-# What `conda init` and `mamba shell init` wrote, and lines made by hand. The text is read, never run.
+# Lines of `conda init` and `mamba shell init`, and lines written by hand. The text is read, never run.
 jm_rc_roots() {
     jm_rc=$(sed -n -e '/\/bin\/conda/p' -e '/\/bin\/mamba/p' -e '/\/etc\/profile\.d\/conda/p' -e '/MAMBA_ROOT_PREFIX/p' \
         "$HOME/.bashrc" "$HOME/.bash_profile" "$HOME/.profile" "$HOME/.zshrc" "$HOME/.cshrc" "$HOME/.tcshrc" \
@@ -225,7 +225,7 @@ jm_rc_roots() {
             */etc/profile.d/conda*) jm_line=${jm_line%%/etc/profile.d/conda*} ;;
             *) continue ;;
         esac
-        # The path starts after the last quote (then it may hold spaces), or after the last space.
+        # The path begins after the last quote (then it may hold spaces), or after the last space.
         jm_line=${jm_line%[\"\']}
         jm_one=${jm_line##*[\"\']}
         case $jm_one in [/~\$]*) ;; *) jm_one=${jm_line##*[ =]} ;; esac
@@ -279,7 +279,7 @@ jm_root_of() {
     for jm_sub in "$jm_base"/envs/*; do jm_member "$jm_sub" "$jm_flavour" "$jm_base"; done
 }
 
-# jm_conda_env PREFIX: with all of its root, where it has one.
+# jm_conda_env PREFIX: with all environments of its root, if it has one.
 jm_conda_env() {
     case $1 in /?*) ;; *) return 0 ;; esac
     jm_base=
@@ -295,21 +295,21 @@ jm_conda_env() {
 }
 
 jm_member() {
-    [ ! -L "$1" ] || ! jm_lodger "$1" || return 0 # they could turn it elsewhere by the time that it runs
+    [ ! -L "$1" ] || ! jm_foreign_owned "$1" || return 0 # its owner could redirect it before it runs
     [ ! -d "$1/conda-meta" ] || { jm_env "$1" "$2" "$3"; return; }
     [ ! -d "$1" ] || [ -x "$1" ] || say closed "$1"
 }
 
-# jm_lodger PREFIX: another user made it in a folder that is neither theirs nor ours: where many share a conda, anybody
-# may. (A conda that one of the others keeps is all theirs.)
-jm_lodger() {
+# jm_foreign_owned PREFIX: status 0 if another user made it in a folder that is neither theirs nor ours, as anybody can in
+# a shared conda. (A conda that another user owns as a whole is trusted.)
+jm_foreign_owned() {
     jm_maker "${1%/}" || return 1
     case $jm_uid in 0 | "${jm_self:=$(id -u)}") return 1 ;; esac
     jm_its=$jm_uid
     jm_maker "${1%/*}/." && [ "$jm_uid" != "$jm_its" ] && [ "$jm_uid" != "$jm_self" ]
 }
 
-# jm_maker PATH: sets jm_uid, its owner's.
+# jm_maker PATH: sets jm_uid, its owner.
 jm_maker() {
     jm_ls=$(ls -ldn -- "$1") || return 1
     # shellcheck disable=SC2086 # split into fields on purpose: the mode, the links, the uid
@@ -317,7 +317,7 @@ jm_maker() {
     jm_uid=$3
 }
 
-# jm_env PREFIX KIND ROOT [PYTHON]: say what it has. Sets jm_real.
+# jm_env PREFIX KIND ROOT [PYTHON]: print its facts. Sets jm_real.
 jm_env() {
     jm_p=${1%/} jm_kind=$2
     case $1 in *"$JM_NL"*) return 0 ;; esac
@@ -339,7 +339,7 @@ jm_env() {
             done <"$jm_p/pyvenv.cfg"
             ;;
         system)
-            # Version 2 tells it on stderr.
+            # Python 2 prints it on stderr.
             [ -z "$jm_exec" ] || jm_version=$(within 3 "$jm_exec" -V 2>&1)
             case $jm_version in 'Python '*) jm_version=${jm_version#* } ;; *) jm_version='' ;; esac
             ;;
@@ -356,12 +356,12 @@ jm_env() {
     say env.executable "$jm_exec"
     case $jm_kind:$jm_p in
         venv:* | uv:* | system:* | *:"$3") ;;
-        *) ! jm_lodger "$jm_p" || say env.lodger yes ;;
+        *) ! jm_foreign_owned "$jm_p" || say env.lodger yes ;;
     esac
     for jm_app in lab notebook server; do
         [ ! -f "$jm_p/bin/jupyter-$jm_app" ] || [ ! -x "$jm_p/bin/jupyter-$jm_app" ] || say env.app "$jm_app"
     done
-    # ~/.local has a folder for each Python that ever used it; its interpreter uses only its own.
+    # ~/.local has a folder for each Python that ever used it; an interpreter uses only its own.
     jm_minor='3*'
     case $jm_kind:$jm_version in system:3.*.*) jm_minor=${jm_version%.*} ;; esac
     for jm_site in "$jm_p"/lib/python$jm_minor/site-packages "$jm_p"/lib/python$jm_minor/dist-packages \
@@ -380,7 +380,7 @@ jm_env() {
         [ ! -e "$jm_file" ] || say env.cudnn_conda "${jm_file##*/}"
     done
     say env.python "$jm_version"
-    # jupyman's mark that its making is not finished (environment.sh).
+    # jupyman's mark of an unfinished environment (lib/environment.sh).
     [ ! -f "$jm_p/.jupyman-incomplete" ] || say env.incomplete yes
     [ ! -d "$jm_p/conda-meta" ] || [ -r "$jm_p/conda-meta" ] || say env.unreadable yes
 }

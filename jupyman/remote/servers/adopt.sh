@@ -1,7 +1,7 @@
 # shellcheck shell=sh disable=SC2154 # some variables come from the libraries
 # uses: lib/server
-# Write a record for a server that the user started, so that other computers see that a session has it. Its token stays
-# where Jupyter keeps it: the record names Jupyter's runtime file.
+# Write a record for a server that the user started, so that other computers see that it belongs to a session. Its token
+# stays in Jupyter's runtime file, which the record names.
 # JM_NAME session  JM_PID JM_TICKS JM_BOOT JM_ENDPOINT  JM_RECORD lines of the record
 # Says: record.*
 main() {

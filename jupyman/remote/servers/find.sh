@@ -1,8 +1,9 @@
 # shellcheck shell=sh disable=SC2154 # some variables come from the libraries
 # uses: lib/server
-# All launch records of this node, the names of those of other nodes, and every Jupyter of this account that runs.
-# Reads only: `jupyter server list` would delete what other nodes of a shared home have written.
-# Says: node, boot_id, record.*, other.node + other.name, server.file + server.pid, .start_ticks, .started, .app, .listen, .kernels, .json
+# All records of this node, the names of those of other nodes, and every running Jupyter server of this account.
+# Read-only: `jupyter server list` would delete files of other nodes with the same home.
+# Says: node, boot_id, record.*, other.node + other.name,
+# server.file + server.pid, .start_ticks, .started, .app, .listen, .kernels, .json
 main() {
     jm_here=$(jm_node)
     say node "$jm_here"

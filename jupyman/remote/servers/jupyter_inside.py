@@ -1,9 +1,11 @@
 # ruff: noqa: UP006, UP032 - this runs on the host, on Python 3.6 as well
-"""What no setting of Jupyter's reaches: room for output, a bound for what waits, and no debugger. See docs/adr/0009.
+"""Changes of Jupyter that have no setting: larger queues for output, bounded backlogs, no debugger. See docs/adr/0009.
 
-It stands in front of jupyter_config.py in the session's directory, which calls `change_jupyter`. Where classes of
-Jupyter are built otherwise (older, newer), that part stays as Jupyter has it, and the log says so: the server starts.
-All of it runs in the server's one thread.
+This text precedes jupyter_config.py in the same file, which calls `change_jupyter`. If a version of Jupyter has other
+classes, that part stays as Jupyter has it, the log has a line about it, and the server starts. All of it runs in the
+server's only thread.
+
+Over 300 lines because it must be one file, and its parts share how messages are read and signed.
 """
 
 import os
@@ -13,8 +15,8 @@ from importlib import import_module
 from typing import Any, Callable, List, Optional, Tuple
 
 
-def _complain(text: str) -> None:
-    """Write a line into the log, if its disk has room: a complaint must not break what goes on."""
+def _log_line(text: str) -> None:
+    """Write a line into the log; a full disk must not stop the server."""
     try:
         sys.stderr.write(text)
         sys.stderr.flush()
@@ -25,33 +27,33 @@ def _complain(text: str) -> None:
 def _change(what: str, how: "Callable[[], None]") -> None:
     try:
         how()
-    except Exception as error:  # noqa: BLE001 - whatever it is: the server starts
-        _complain("jupyman: {} as Jupyter has it: {!r}\n".format(what, error))
+    except Exception as error:  # noqa: BLE001 - whatever fails, the server must start
+        _log_line("jupyman: {} stays as Jupyter has it: {!r}\n".format(what, error))
 
 
-# ZeroMQ drops what exceeds a socket's mark (1000 messages at each end) without a word: of 15 000 flushed prints a
-# third was lost, sometimes with the `idle` that ends the cell. A bound must be: without one the server's memory grows
-# for as long as a cell prints.
+# ZeroMQ silently drops messages above a socket's high-water mark (1000 at each end): of 15 000 flushed prints a third was
+# lost, sometimes with the `idle` that ends the cell. There must be a bound: without one the server's memory grows for as
+# long as a cell prints.
 _MARK = 200000
-# Jupyter keeps what comes while a page is away, and what it does not take yet, without any bound. Of output, more than
-# this is left out. The second must have room for all of the first, which is sent at once when the page is back.
+# Jupyter keeps messages while a page is away, and those that a page has not received yet, without a bound. Output above
+# these bounds is left out. The second must exceed the first, which is sent at once when the page is back.
 _AWAY = 32 << 20  # bytes
 _UNSENT = 96 << 20
-# One message of output that was put together is not longer: Jupyter's limit (1 MB/s, over 3 s) drops whole messages.
+# Merged output is not longer: Jupyter's limit (1 MB/s, over 3 s) drops whole messages.
 _TOGETHER = 131072  # characters
 
 
-def _roomy_sockets() -> None:
+def _larger_socket_queues() -> None:
     import zmq
     from jupyter_client.connect import ConnectionFileMixin
 
     plain = ConnectionFileMixin._create_connected_socket
 
     def create(self, channel, *args, **kwargs):  # type: ignore[no-untyped-def]
-        options = getattr(self.context, "sockopts", None)  # what new sockets of this context begin with
+        options = getattr(self.context, "sockopts", None)  # defaults of new sockets of this context
         if channel != "iopub" or options is None or zmq.RCVHWM in options:
             return plain(self, channel, *args, **kwargs)
-        options[zmq.RCVHWM] = _MARK  # before it connects: the mark of a connection is that of its beginning
+        options[zmq.RCVHWM] = _MARK  # before it connects: a connection keeps the mark that it began with
         try:
             return plain(self, channel, *args, **kwargs)
         finally:
@@ -60,8 +62,8 @@ def _roomy_sockets() -> None:
     ConnectionFileMixin._create_connected_socket = create  # type: ignore[method-assign]
 
 
-def _roomy_kernels(here: str) -> None:
-    # The other end: kernel_config.py raises the mark in kernels that are ipykernels, by whatever spec.
+def _larger_kernel_queues(here: str) -> None:
+    # The other end: kernel_config.py raises the mark in all kernels that are ipykernels.
     from jupyter_client.manager import KernelManager
 
     plain = KernelManager.format_kernel_cmd
@@ -84,18 +86,18 @@ _DELIMITER = b"<IDS|MSG>"  # jupyter_client, session.py; then: signature, header
 
 
 class _Output:
-    """Receives for a stream of a kernel's output; what a cell printed and what waits already becomes one message.
+    """Receives messages for a stream of a kernel's output, and merges prints of a cell that are queued already.
 
-    A server handles some thousand messages in a second, a kernel prints more, and so they pile up. Put together they
-    do not: nothing is lost, the server's memory stays, and `idle` comes soon after the last line. ipykernel itself does
-    the same with prints that are not flushed.
+    A server handles some thousand messages per second, a kernel prints more, and so they pile up. Merged they do not:
+    nothing is lost, the server's memory stays constant, and `idle` follows soon after the last line. ipykernel itself
+    does the same with prints that are not flushed.
     """
 
     def __init__(self, stream: "Any", session: "Any", watched: bool) -> None:
         self.stream, self.session = stream, session
-        self.watched = watched  # only for what kind of messages come: one of those that print stands for all
-        self.held = None  # type: Optional[List[bytes]]  # was read, and is to be passed on before all others
-        self.single = False  # nothing is put together
+        self.watched = watched  # the server only watches activity: one print represents all
+        self.held = None  # type: Optional[List[bytes]]  # was read already, and must be passed on first
+        self.single = False  # nothing is merged
         self.plain, self.on_recv = stream._handle_recv, stream.on_recv
         used = "_flushed _rebuild_io_state _recv_callback _recv_copy _run_callback closed io_loop socket"
         for name in used.split():
@@ -103,8 +105,8 @@ class _Output:
         stream._handle_recv, stream.on_recv = self.receive, self.listen
 
     def listen(self, callback: "Any", copy: bool = True) -> None:
-        """Stand for on_recv."""
-        # Jupyter's `nudge` throws away what it gets while it waits for a page's channels.
+        """Replace on_recv."""
+        # Jupyter's `nudge` discards messages while it waits for a page's channels.
         self.single = getattr(callback, "__name__", "") == "on_iopub"
         self.on_recv(callback, copy)
         if callback is not None and self.held is not None:
@@ -115,10 +117,10 @@ class _Output:
         if not self.stream.closed():
             self.receive()
         if not self.stream.closed():
-            self.stream._rebuild_io_state()  # ZeroMQ tells of messages once: who has read must ask whether there are more
+            self.stream._rebuild_io_state()  # ZeroMQ reports messages once: after reading, check for more
 
     def receive(self) -> None:
-        """Stand for _handle_recv: the next messages, put together where they can be, and the one behind them."""
+        """Replace _handle_recv: pass on the next messages, merged if possible, and the one behind them."""
         if self.stream.closed():
             return
         if self.stream._flushed or not self.stream._recv_callback or not self.stream._recv_copy:
@@ -150,7 +152,7 @@ class _Output:
         return found
 
     def gather(self, first: "List[bytes]") -> "List[bytes]":
-        """Return it with what follows of the same cell and stream; the next one that cannot be added is held."""
+        """Return a message merged with those that follow of the same cell and stream; the first other one is held."""
         if self.single:
             return first
         if self.watched:
@@ -198,7 +200,7 @@ def _prints(message: "List[bytes]") -> bool:
 
 
 def _printed(message: "List[bytes]", session: "Any") -> "Optional[Tuple[Any, str]]":
-    """Return stream and text of a message that says nothing else, and is from the kernel; else None."""
+    """Return stream and text of a plain print of the kernel, None for any other message."""
     try:
         at = message.index(_DELIMITER) + 1
         if (
@@ -208,9 +210,9 @@ def _printed(message: "List[bytes]", session: "Any") -> "Optional[Tuple[Any, str
         ):
             content = session.unpack(message[at + 4])
             if set(content) == {"name", "text"} and isinstance(content["text"], str):
-                content["text"].encode("utf-8")  # half a character pair cannot be sent again: it is passed on as it is
+                content["text"].encode("utf-8")  # a lone surrogate cannot be encoded: pass the message on unchanged
                 return content["name"], content["text"]
-    except Exception:  # noqa: BLE001, S110 - an odd message is Jupyter's to judge
+    except Exception:  # noqa: BLE001, S110 - an unusual message is left to Jupyter
         pass
     return None
 
@@ -218,7 +220,8 @@ def _printed(message: "List[bytes]", session: "Any") -> "Optional[Tuple[Any, str
 def _each_stream(method: str, change: "Callable[[Any, Any, bool], Any]") -> None:
     """Call `change(stream, session, watched)` for each stream that `method` of a kernel's manager makes.
 
-    A page's streams have an identity; that by which the server itself watches a kernel (busy, idle, last activity) has none.
+    A page's streams have an identity; the one by which the server itself watches a kernel (busy, idle, last activity) has
+    none.
     """
     from jupyter_client.ioloop import manager
 
@@ -238,23 +241,23 @@ def _each_stream(method: str, change: "Callable[[Any, Any, bool], Any]") -> None
 
 
 class _Bound:
-    """Leaves out output while more than a bound waits, and says so in the cell, once for each gap; all else goes on."""
+    """Leaves out output while the backlog exceeds a bound, with a note in the cell for each gap; all else is passed on."""
 
     def __init__(self, session: "Any", most: int, where: str) -> None:
         self.session, self.most, self.where = session, most, where
         self.gap = False
 
     def passed(self, message: "List[bytes]", waiting: int) -> "Optional[List[bytes]]":
-        """Return the message, what stands for it, or None.
+        """Return the message, a note in its place, or None.
 
         Args:
-            message: as it comes from the kernel.
-            waiting: bytes.
+            message: from the kernel.
+            waiting: size of the backlog, bytes.
         """
         at = message.index(_DELIMITER) + 1 if _DELIMITER in message[:-1] else 0
         if not at or len(message) < at + 5 or not _OUTPUT.search(message[at + 1]):
             return message
-        # A gap ends when half of what waited has gone: there are a few, and not one at every other message.
+        # A gap ends when the backlog has halved: so there are few gaps, not one at every other message.
         if waiting < (self.most // 2 if self.gap else self.most):
             self.gap = False
             return message
@@ -269,7 +272,7 @@ class _Bound:
 
 
 def _bounded_waiting(classic: bool) -> None:
-    # While no page is there.
+    # The backlog while no page is open.
     package = "notebook" if classic else "jupyter_server"
     kind = import_module(package + ".services.kernels.kernelmanager").MappingKernelManager
     plain = kind.start_buffering
@@ -290,13 +293,13 @@ def _bounded_waiting(classic: bool) -> None:
         plain(self, kernel_id, session_key, channels)
         stream = channels.get("iopub")
         if stream is not None and not stream.closed():
-            _change("what waits for a page", lambda: collected(stream, self.get_kernel(kernel_id).session))
+            _change("the backlog of a page that is away", lambda: collected(stream, self.get_kernel(kernel_id).session))
 
     kind.start_buffering = start_buffering
 
 
 def _bounded_sending(classic: bool, two: bool) -> None:
-    # While the page is there, and reads more slowly than the kernel prints, or not at all.
+    # The backlog of a page that reads more slowly than the kernel prints, or not at all.
     if classic:
         kind, method = import_module("notebook.services.kernels.handlers").ZMQChannelsHandler, "_on_zmq_reply"
     elif two:
@@ -311,7 +314,7 @@ def _bounded_sending(classic: bool, two: bool) -> None:
             bound = self.__dict__.setdefault("_jupyman_bound", _Bound(self.session, _UNSENT, "for this page"))
             try:
                 unsent = len(getattr(self, "websocket_handler", self).ws_connection.stream._write_buffer)
-            except (AttributeError, TypeError):  # closed; or built otherwise
+            except (AttributeError, TypeError):  # closed, or another version
                 unsent = 0
             message = bound.passed(message, unsent)
         if message is not None:
@@ -321,10 +324,10 @@ def _bounded_sending(classic: bool, two: bool) -> None:
 
 
 def _no_debugger(stream: "Any", session: "Any", _: bool) -> None:
-    # Or JupyterLab shows its button, and hangs for its answer.
+    # Otherwise JupyterLab shows the debugger's button, and waits for its answer.
     plain = stream.on_recv
 
-    def told(message: "List[bytes]") -> "List[bytes]":
+    def without_debugger(message: "List[bytes]") -> "List[bytes]":
         try:
             at = message.index(_DELIMITER) + 1
             if _INFO.search(message[at + 1]) and session.sign(message[at + 1 : at + 5]) == message[at]:
@@ -332,12 +335,12 @@ def _no_debugger(stream: "Any", session: "Any", _: bool) -> None:
                 if "debugger" in content.get("supported_features", ()):
                     content["supported_features"] = [one for one in content["supported_features"] if one != "debugger"]
                     return _signed(message, at, content, session)
-        except Exception:  # noqa: BLE001, S110 - an odd message is Jupyter's to judge
+        except Exception:  # noqa: BLE001, S110 - an unusual message is left to Jupyter
             pass
         return message
 
     def on_recv(callback, copy=True):  # type: ignore[no-untyped-def]
-        plain(callback if callback is None or not copy else lambda message: callback(told(message)), copy)
+        plain(callback if callback is None or not copy else lambda message: callback(without_debugger(message)), copy)
 
     stream.on_recv = on_recv
 
@@ -358,20 +361,20 @@ def _no_debugger_in_specs() -> None:
 
 
 def change_jupyter(here: str, *, classic: bool, two: bool, debugger: bool) -> None:
-    """Change it.
+    """Change Jupyter.
 
     Args:
         here: the session's directory, with kernel_config.py.
         classic: it is notebook 6.
         two: it is jupyter_server 2 or later.
-        debugger: whether kernels may be debugged.
+        debugger: whether kernels can be debugged.
     """
-    _change("the mark of sockets", _roomy_sockets)
-    _change("the mark of kernels", lambda: _roomy_kernels(here))
-    _change("output, message by message,", lambda: _each_stream("connect_iopub", _Output))
-    _change("what waits for a page", lambda: _bounded_waiting(classic))
-    _change("what a page does not take", lambda: _bounded_sending(classic, two))
+    _change("the queue of sockets", _larger_socket_queues)
+    _change("the queue of kernels", lambda: _larger_kernel_queues(here))
+    _change("merging of output", lambda: _each_stream("connect_iopub", _Output))
+    _change("the backlog of a page that is away", lambda: _bounded_waiting(classic))
+    _change("the backlog of an open page", lambda: _bounded_sending(classic, two))
     if not debugger:
-        _change("what kernels say of a debugger", lambda: _each_stream("connect_shell", _no_debugger))
-        _change("what kernels say of a debugger", lambda: _each_stream("connect_control", _no_debugger))
-        _change("what specs say of a debugger", _no_debugger_in_specs)
+        _change("the debugger in replies of kernels", lambda: _each_stream("connect_shell", _no_debugger))
+        _change("the debugger in replies of kernels", lambda: _each_stream("connect_control", _no_debugger))
+        _change("the debugger in kernel specs", _no_debugger_in_specs)

@@ -1,17 +1,17 @@
 # ruff: noqa: UP006, UP032, UP035 - this runs in kernels, on whatever Python they have
-"""What an ipykernel reads that our server starts (`--config=`, beside the user's own files): no output is dropped.
+"""Configuration of ipykernels that our server starts (`--config=`, beside the user's own files): no output is dropped.
 
-It lies in the session's directory (0600 in 0700). It must never keep a kernel from starting: where ipykernel is built
-otherwise, it stays as it is.
+It is in the session's directory (0600 in 0700). It must never keep a kernel from starting: another version of ipykernel
+stays as it is.
 """
 
 import sys
 
-# As in jupyter_config.py: by default ZeroMQ drops, without a word, what is more than 1000 messages ahead of a reader.
+# As in jupyter_inside.py: by default ZeroMQ silently drops what is more than 1000 messages ahead of a reader.
 _MARK = 200000
 
 
-def _roomy():
+def _larger_queue():
     # type: () -> None
     import zmq
     from ipykernel.kernelapp import IPKernelApp
@@ -19,7 +19,7 @@ def _roomy():
     plain = IPKernelApp.init_iopub
 
     def init_iopub(self, context):  # type: ignore[no-untyped-def]
-        context.setsockopt(zmq.SNDHWM, _MARK)  # of the sockets that it makes from now on
+        context.setsockopt(zmq.SNDHWM, _MARK)  # for the sockets that it makes from now on
         try:
             return plain(self, context)  # type: ignore[no-untyped-call]
         finally:
@@ -28,9 +28,9 @@ def _roomy():
     IPKernelApp.init_iopub = init_iopub  # type: ignore[method-assign]
 
 
-# A notebook that reads its command line (argparse) must not find an option that it may have itself.
+# A notebook may read its command line (argparse): it must not find this option.
 sys.argv[:] = [word for word in sys.argv if word != "--config=" + __file__]
 try:
-    _roomy()
-except Exception as _error:  # noqa: BLE001 - whatever it is: the kernel starts
-    sys.stderr.write("jupyman: the mark of output as ipykernel has it: {!r}\n".format(_error))
+    _larger_queue()
+except Exception as _error:  # noqa: BLE001 - whatever fails, the kernel must start
+    sys.stderr.write("jupyman: the queue for output stays as ipykernel has it: {!r}\n".format(_error))

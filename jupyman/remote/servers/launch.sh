@@ -1,19 +1,22 @@
 # shellcheck shell=sh
 # uses: lib/server lib/lock lib/neighbours
 # Start a Jupyter server and wait until it answers; or return the one that this session already has.
-# JM_NAME session  JM_ID of this launch  JM_PYTHON JM_PREFIX JM_ENV  JM_APP lab|notebook|server
-# JM_DIR root directory ("" is home)  JM_SOCK 1: a UNIX socket where it can  JM_SCOPE 1: in a systemd scope  JM_PORTS candidates else  JM_TIMEOUT seconds  JM_ACTIVATE sh text  JM_CONFIG JM_CHECK
-# Python programs  JM_KERNEL what ipykernels read  JM_DEBUGGER on|off|auto (on where nobody else has an account)  JM_RECORD further record lines  JM_CUDA CUDA_VISIBLE_DEVICES, when JM_CUDA_SET is 1
-# Says: step, tick, listening (its own socket, from then on), log, existing, record.*
+# JM_NAME session  JM_ID of this launch  JM_TIMEOUT seconds  JM_RECORD further lines of the record
+# JM_PYTHON JM_PREFIX JM_ENV of the environment  JM_ACTIVATE sh text  JM_APP lab|notebook|server
+# JM_DIR root directory ("" is home)  JM_PORTS candidates  JM_SOCK 1: a UNIX socket if the server can
+# JM_SCOPE 1: in a systemd scope  JM_CUDA its CUDA_VISIBLE_DEVICES if JM_CUDA_SET is 1
+# JM_CONFIG the server's configuration, JM_KERNEL that of ipykernels, JM_CHECK program: Python texts
+# JM_DEBUGGER on|off|auto (on if nobody else has an account)
+# Says: step, tick, listening (from then on the socket is its own), log, existing, record.*
 main() {
     jm_umask=$(umask)
     umask 077
-    jm_pid='' jm_began='' jm_runtime='' jm_locked='' jm_making='' jm_done='' jm_kept='' jm_telling=''
+    jm_pid='' jm_began='' jm_runtime='' jm_locked='' jm_making='' jm_done='' jm_kept='' jm_keep_log=''
     jm_undo() {
         trap '' HUP INT TERM PIPE
         [ -z "$jm_done" ] || return 0
         if [ -n "$jm_pid" ]; then
-            # An unfinished launch gets 5 s to end by itself; then its whole process group goes.
+            # An unfinished server has 5 s to end by itself; then its processes are killed.
             jm_end_server "$jm_pid" "$jm_began" "$jm_runtime" 5 1 >/dev/null 2>&1
             wait "$jm_pid" 2>/dev/null
         fi
@@ -21,8 +24,8 @@ main() {
         if [ -n "$jm_making" ]; then
             rm -f -- "$jm_dir/endpoint" "$jm_dir/jupyter_config.py" "$jm_dir/kernel_config.py" "$jm_dir/cancel"
             [ -n "$jm_kept" ] || rm -f -- "$jm_dir/token" "$jm_dir/cookie_secret"
-            # The log of a server that failed is worth reading; that of a cancelled one is not.
-            [ -n "$jm_telling" ] || [ -e "$jm_dir/record" ] || rm -f -- "$jm_dir/log" "$jm_dir/log.old"
+            # The log of a server that failed is kept for the user; that of a cancelled one is not.
+            [ -n "$jm_keep_log" ] || [ -e "$jm_dir/record" ] || rm -f -- "$jm_dir/log" "$jm_dir/log.old"
         fi
         if [ -n "$jm_locked" ]; then
             jm_unlock
@@ -30,7 +33,7 @@ main() {
         fi
         return 0
     }
-    # The client is gone (its channel closed) or gives up: nothing half-made may stay.
+    # The client left (its channel closed) or cancelled: nothing incomplete may stay.
     trap 'jm_undo; exit 0' HUP INT TERM PIPE
 
     # shellcheck disable=SC2153 # JM_DIR comes from jupyman, jm_dir is ours
@@ -54,7 +57,7 @@ main() {
 
 # --- one launch at a time -----------------------------------------------------------------------------------------
 
-# The session already has a server: say so.
+# jm_existing: status 0 if the session already has a server, which is shown.
 jm_existing() {
     jm_safe_file "$jm_dir/record"
     jm_now=$(jm_show "$jm_dir" | sed -n 's/^record.state //p')
@@ -71,7 +74,7 @@ jm_existing() {
             bail remote-failed "the server of session $JM_NAME (pid $(jm_get "$jm_dir/record" pid)) runs but does not listen" "jupyman kill $JM_NAME, then run it again"
             ;;
     esac
-    # A dead one: its runtime directory and its kernels' children go, its record stays until the new one replaces it.
+    # A dead one: its runtime directory and what its kernels started are removed; the new record replaces its own.
     if [ "$jm_now" = exited ]; then
         jm_old=$(jm_get "$jm_dir/record" runtime)
         if jm_runtime_ok "$jm_old"; then
@@ -85,7 +88,7 @@ jm_existing() {
 # --- the files ----------------------------------------------------------------------------------------------------
 
 jm_prepare() {
-    # shellcheck disable=SC2088 # the tilde is text here: the user's, as it came
+    # shellcheck disable=SC2088 # the tilde is text here, as the user wrote it
     case $JM_DIR in
         '' | '~') jm_cwd=$HOME ;;
         '~/'*) jm_cwd=$HOME/${JM_DIR#??} ;;
@@ -98,7 +101,7 @@ jm_prepare() {
     for jm_file in token cookie_secret jupyter_config.py kernel_config.py endpoint log log.old cancel; do jm_safe_file "$jm_dir/$jm_file"; done
     jm_making=1
     [ ! -f "$jm_dir/log" ] || mv -f -- "$jm_dir/log" "$jm_dir/log.old"
-    # The token of a server that died by itself is kept: the browser's tab goes on with its successor.
+    # The token of a server that died by itself is kept, so that open tabs work with its successor.
     if jm_private "$jm_dir/token" && [ "$(tr -d '0-9a-f' <"$jm_dir/token" | wc -c)" -eq 0 ] && [ "$(wc -c <"$jm_dir/token")" -eq 48 ]; then
         jm_kept=1
         chmod 600 "$jm_dir/token"
@@ -136,7 +139,7 @@ jm_prepare() {
     [ -n "$jm_runtime$jm_open" ] || bail remote-failed "cannot make a directory in /tmp for the kernels' sockets" "make room in /tmp on the host"
     [ -n "$jm_runtime" ] || bail not-ours "another user can rename what lies in $jm_open" "ask the host's admin for chmod +t $jm_open"
     jm_runtime_ok "$jm_runtime" || bail not-ours "$jm_runtime is not as we made it" "look who changes files in /tmp of the host"
-    # The environment's Python runs, can bind a socket there, and says which ports are free.
+    # Check that the environment's Python runs and can bind a socket there; it prints the free ports.
     # shellcheck disable=SC2086 # a list of numbers
     jm_checked=$(printf '%s\n' "$JM_CHECK" | within 30 "$JM_PYTHON" - prepare "$jm_runtime" "$JM_APP" $JM_PORTS 2>"$jm_runtime/complaint") || {
         jm_error=$(tail -n 1 "$jm_runtime/complaint" | cut -c1-300)
@@ -145,7 +148,7 @@ jm_prepare() {
     }
     rm -f -- "$jm_runtime/complaint"
     jm_free=$(printf '%s\n' "$jm_checked" | sed -n 's/^free //p')
-    # Nobody else can take a socket in a directory of ours, or connect to it.
+    # Nobody else can bind a socket in a directory of ours, or connect to it.
     if [ "${JM_SOCK-}" = 1 ] && [ -r /proc/net/unix ] && printf '%s\n' "$jm_checked" | grep -q '^sock yes'; then
         jm_free=$jm_runtime/server
     fi
@@ -163,7 +166,7 @@ jm_command() {
         *) jm_script=jupyter-lab jm_module=jupyterlab ;;
     esac
     jm_bin=${JM_PYTHON%/*}
-    # Notebook 6 without jupyter_server is a server too.
+    # Notebook 6 without jupyter_server is a server, too.
     if [ "$JM_APP" = server ] && [ ! -f "$jm_bin/jupyter-server" ] && [ -f "$jm_bin/jupyter-notebook" ]; then
         jm_script=jupyter-notebook
     fi
@@ -175,7 +178,7 @@ jm_attempt() {
     jm_put "$jm_dir/endpoint" "$jm_end" || jm_unwritable
     case $jm_end in /*) jm_where="a private socket" ;; *) jm_where="port $jm_end" ;; esac
     say step "starting $jm_script on $jm_where" || { jm_undo; exit 0; }
-    # The library forces LC_ALL=C on our own tools; the server gets what the account has.
+    # lib/common sets LC_ALL=C for our own tools; the server gets the account's value.
     jm_locale=$(tr '\0' '\n' <"/proc/$$/environ" 2>/dev/null | sed -n 's/^LC_ALL=//p' | head -n 1)
     jm_shell="sh"
     ! command -v bash >/dev/null 2>&1 || jm_shell='bash --noprofile --norc'
@@ -183,8 +186,9 @@ jm_attempt() {
     ! command -v nohup >/dev/null 2>&1 || jm_hold="nohup"
     ! command -v setsid >/dev/null 2>&1 || jm_hold="setsid $jm_hold"
     if [ "${JM_SCOPE-}" = 1 ]; then
-        # It registers the scope, then becomes the command: the pid stays. It finds the manager by XDG_RUNTIME_DIR.
-        # shellcheck disable=SC2154 # jm_me comes with JM_SERVER
+        # systemd-run registers the scope and then executes the command: the pid stays. It finds the user's manager by
+        # XDG_RUNTIME_DIR.
+        # shellcheck disable=SC2154 # jm_me comes from lib/server
         jm_scope="env XDG_RUNTIME_DIR=/run/user/$jm_me systemd-run --user --scope --quiet --collect --"
         # shellcheck disable=SC2086 # a list of words of ours
         if within 5 $jm_scope true >/dev/null 2>&1; then
@@ -194,8 +198,8 @@ jm_attempt() {
             say scope failed
         fi
     fi
-    # A script run by its interpreter: no trust in its first line (moved environments, long paths), and the directory
-    # of notebooks is not on sys.path, as with `-m` (a notebook folder may well hold a random.py).
+    # The script is run by the interpreter, because its first line may be wrong (moved environments, long paths). Unlike
+    # with `-m`, the directory of notebooks is not on sys.path (it may hold a random.py).
     if [ -f "$jm_bin/$jm_script" ]; then
         set -- "$JM_PYTHON" "$jm_bin/$jm_script"
     else
@@ -226,7 +230,7 @@ exec \"\$@\""
         if ! jm_alive "$jm_pid" "$jm_began"; then
             wait "$jm_pid"
             jm_status=$?
-            jm_telling=1
+            jm_keep_log=1
             if grep -qE 'port [0-9]+ is not available|no available port could be found|already in use' "$jm_dir/log" &&
                 printf '%s\n' "$JM_CHECK" | within 30 "$JM_PYTHON" - prepare "$jm_runtime" "$JM_APP" "$jm_end" 2>/dev/null | grep -q '^taken'; then
                 jm_pid=''
@@ -243,7 +247,7 @@ exec \"\$@\""
         if [ -e "$jm_dir/cancel" ] && [ "$(cat "$jm_dir/cancel")" = "$JM_ID" ]; then bail interrupted "the launch was cancelled" "nothing half-made was left behind"; fi
         jm_clock=$(date +%s)
         if [ "$jm_clock" -ge "$jm_until" ]; then
-            jm_telling=1
+            jm_keep_log=1
             jm_tail 20 "$jm_dir/log"
             bail launch-timeout "Jupyter did not answer within $JM_TIMEOUT s, so it was stopped"
         fi
@@ -259,18 +263,18 @@ exec \"\$@\""
     return 0
 }
 
-# The log's line that says why: the last that is no bare traceback frame.
+# jm_reason: the last line of the log that is not part of a traceback.
 jm_reason() { jm_redact <"$jm_dir/log" | grep -v '^[[:space:]]' | grep -v '^$' | tail -n 1 | cut -c1-200; }
 
-# The user's own configuration may have opened the door: without the token it must answer 403, with it 200.
+# jm_answers: require status 403 without the token and 200 with it; the user's own configuration may have opened the server.
 jm_answers() {
     jm_asked=$(printf '%s\n' "$JM_CHECK" | within 30 "$JM_PYTHON" - answers "$jm_end" "$jm_dir/token" 2>/dev/null)
-    jm_telling=1
+    jm_keep_log=1
     case $jm_asked in
         403\ 200 | 401\ 200) ;;
         2??\ * | 3??\ *)
             jm_tail 20 "$jm_dir/log"
-            bail server-exited "the server let a request without a token in, so it was stopped" "look for token or password settings in ~/.jupyter on the host"
+            bail server-exited "the server accepted a request without a token, so it was stopped" "look for token or password settings in ~/.jupyter on the host"
             ;;
         *)
             jm_tail 20 "$jm_dir/log"
@@ -303,7 +307,7 @@ rereads token
 debugger $jm_debugger
 jupyter $(sed -n 's/.*"version": *"\([^"]*\)".*/\1/p' "$jm_json" | head -n 1)
 $JM_RECORD" || jm_unwritable
-    jm_done=1 # from here on a lost link leaves a whole session
+    jm_done=1 # from here on a lost link leaves a complete session
     rm -f -- "$jm_dir/endpoint"
     jm_unlock
     jm_show "$jm_dir"

@@ -1,8 +1,8 @@
 # shellcheck shell=sh
 # uses: lib/server
-# Lines of a server's log, tokens blotted out.
-# JM_NAME session  JM_DIRECTORY of it, or ""  JM_LINES how many  JM_FOLLOW 1: go on until the channel
-# closes. No `tail -f`: it would notice the closed channel only at the next line, and stay on the host until then.
+# Lines of a server's log, tokens redacted.
+# JM_NAME session  JM_DIRECTORY of it, or ""  JM_LINES how many  JM_FOLLOW 1: go on until the channel closes
+# Not by `tail -f`, which would notice the closed channel only at the next line and stay on the host until then.
 # Says: line, tick
 main() {
     jm_dir=${JM_DIRECTORY:-$(jm_root)/$JM_NAME}
@@ -10,7 +10,7 @@ main() {
     jm_private "$jm_log" || fail usage "session $JM_NAME has no log on this host ($jm_log)" "a server that jupyman did not start writes its log elsewhere"
     trap 'exit 0' HUP INT TERM PIPE
     jm_size=$(wc -c <"$jm_log")
-    # Counted before they are printed: what is written meanwhile comes again rather than never.
+    # Counted before they are printed: a line written meanwhile is printed twice rather than never.
     jm_last=$(wc -l <"$jm_log")
     if [ "$JM_FOLLOW" = 1 ]; then
         [ "$JM_LINES" -eq 0 ] || jm_between $((jm_last - JM_LINES + 1)) "$jm_last"

@@ -1,12 +1,12 @@
 # shellcheck shell=sh disable=SC2154 # some variables come from the libraries
 # uses: lib/server lib/lock
-# Give a running server of ours another token, without a restart: the one that it has may be known to somebody else. Its
-# token file is replaced, which the server notices at its next request (jupyter_config.py); then it is asked on the host
-# itself: the new token must be let in and the old one not, or the old file comes back.
+# Give a running server of ours another token without a restart, because somebody else may know the present one. Its token
+# file is replaced, which the server notices at its next request (jupyter_config.py). Then it is asked from the host
+# itself: it must accept the new token and refuse the old one, or the old file is restored.
 # JM_NODE where it was started  JM_PID JM_TICKS JM_BOOT  JM_ENDPOINT port or UNIX socket
 # JM_DIRECTORY of the session  JM_NAME session  JM_ID of this change  JM_TIMEOUT seconds to wait for a launch under way
 # JM_CHECK Python program
-# Says: node, state as verify.sh; renewed yes|no (no: it does not read its token again); token
+# Says: node, state as verify.sh; renewed yes|no (no: it does not reread its token); token
 main() {
     umask 077
     jm_locked=''
@@ -16,7 +16,7 @@ main() {
         rm -f -- "$jm_dir/token.new.$$" "$jm_dir/token.old.$$"
         [ -z "$jm_locked" ] || jm_unlock
     }
-    # Without a listener the change stands where it has been made: the server takes it, and who looks next learns of it.
+    # If the client left, a change that was made stands: the server has taken it, and the next verify.sh reports it.
     trap 'jm_undo; exit 0' HUP INT TERM PIPE
     say node "$(jm_node)"
     jm_state=$(jm_seen)
@@ -37,7 +37,7 @@ main() {
     jm_undo
 }
 
-# jm_seen: what has become of the very server that is meant, as verify.sh says it.
+# jm_seen: the state of the server, as verify.sh says it.
 jm_seen() {
     if [ -n "$JM_NODE" ] && [ "$JM_NODE" != "$(jm_node)" ]; then
         echo elsewhere
@@ -54,29 +54,29 @@ jm_seen() {
 
 jm_change() {
     for jm_file in token cookie_secret; do jm_safe_file "$jm_dir/$jm_file"; done
-    rm -f -- "$jm_dir"/token.new.* "$jm_dir"/token.old.* # of one that was killed: nobody else has the lock
+    rm -f -- "$jm_dir"/token.new.* "$jm_dir"/token.old.* # of a change that was killed: nobody else has the lock
     jm_python=$(jm_get "$jm_dir/record" python)
-    [ -x "$jm_python" ] || jm_python=/proc/$JM_PID/exe # its environment was removed under it
+    [ -x "$jm_python" ] || jm_python=/proc/$JM_PID/exe # its environment was removed meanwhile
     jm_error=$({
         cat "$jm_dir/token" >"$jm_dir/token.old.$$" && od -An -N24 -tx1 /dev/urandom | tr -d ' \n' >"$jm_dir/token.new.$$"
     } 2>&1) || jm_full "$jm_error"
     [ "$(wc -c <"$jm_dir/token.new.$$")" -eq 48 ] || jm_full "no room for 48 bytes"
-    # The key of the cookies first: a server that starts after this moment makes another one.
+    # The key of the cookies first: a server that starts after this moment makes a new one.
     jm_error=$({ rm -f -- "$jm_dir/cookie_secret" && mv -f -- "$jm_dir/token.new.$$" "$jm_dir/token"; } 2>&1) || jm_full "$jm_error"
     jm_asked=$(printf '%s\n' "$JM_CHECK" | within 60 "$jm_python" - renewed "$JM_ENDPOINT" "$jm_dir/token" "$jm_dir/token.old.$$" 2>/dev/null)
     case $jm_asked in
         200\ 40[13])
             say renewed yes
-            # cat, not printf: where printf is no builtin, its arguments are for everybody to see.
+            # cat, not printf: if printf is not a builtin, everybody can see its arguments.
             printf 'token ' && tr -d '\r\n' <"$jm_dir/token" && echo
             return
             ;;
     esac
-    # `kill` may have removed it meanwhile; then nothing comes back.
+    # If `kill` removed it meanwhile, nothing is restored.
     [ ! -f "$jm_dir/token" ] || mv -f -- "$jm_dir/token.old.$$" "$jm_dir/token"
     case $jm_asked in
         40[13]\ 200) say renewed no ;;
-        *) bail remote-failed "the server of $JM_NAME did not take another token (with the new one and with the old one: HTTP ${jm_asked:-no answer})" "run it again; or jupyman kill $JM_NAME, then jupyman up again" ;;
+        *) bail remote-failed "the server of $JM_NAME did not accept another token (with the new one and with the old one: HTTP ${jm_asked:-no answer})" "run it again; or jupyman kill $JM_NAME, then jupyman up again" ;;
     esac
 }
 

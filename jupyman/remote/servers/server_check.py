@@ -1,10 +1,10 @@
 # ruff: noqa: UP006, UP032, UP035, UP045 - this runs on the host, on Python 3.6 as well
 """Runs on the host, by the environment's own Python (3.6+), around the start of a server or a change of its token.
 
-``prepare DIRECTORY APP PORT...``: can a kernel's socket be bound there; prints ``sock yes`` where the server itself can
-listen on one, and ``free PORT`` or ``taken PORT``.
-``answers ENDPOINT TOKENFILE``: the HTTP status of /api/status without and with the token.
-``renewed ENDPOINT TOKENFILE OLDFILE``: that status with the token, and with the one that it had before.
+``prepare DIRECTORY APP PORT...``: check that a kernel's socket can be bound there; print ``sock yes`` if the server itself
+can listen on one, and ``free PORT`` or ``taken PORT``.
+``answers ENDPOINT TOKENFILE``: print the HTTP status of /api/status without and with the token.
+``renewed ENDPOINT TOKENFILE OLDFILE``: print that status with the token, and with the former one.
 """
 
 import http.client
@@ -13,13 +13,13 @@ import socket
 import sys
 from typing import List, Optional
 
-# What jupyter_client makes of a runtime directory: kernel-<uuid>-ipc-<n> (connect.py, ConnectionFileMixin._ip_default).
+# The longest name of a socket that jupyter_client makes in a runtime directory: kernel-<uuid>-ipc-<n> (connect.py, ConnectionFileMixin._ip_default).
 LONGEST = "kernel-00000000-0000-0000-0000-000000000000-ipc-99"
 PATH_MAX = 107  # sun_path in sys/un.h, less its NUL
 
 
 def can_socket(app: str) -> bool:
-    """Servers before jupyter_server 2 were not tried with sockets; notebook 6 is a server of its own."""
+    """Servers before jupyter_server 2 and notebook 6, which is a server of its own, were not tried with sockets."""
     try:
         from importlib.metadata import PackageNotFoundError, version
     except ImportError:  # Python 3.7 and older: no such server runs there
@@ -47,7 +47,7 @@ def prepare(directory: str, app: str, ports: List[str]) -> None:
         print("sock yes")
     for port in ports:
         tcp = socket.socket()
-        # As tornado binds: a port in TIME_WAIT is free, one that somebody listens on is not.
+        # As tornado binds: a port in TIME_WAIT is free, one with a listener is not.
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             tcp.bind(("127.0.0.1", int(port)))

@@ -1,18 +1,18 @@
 # shellcheck shell=sh
 # uses: lib/server
-# End a server with its kernels and their children. Its identity is checked in here, directly before each signal.
-# JM_NODE where it was started  JM_PID JM_TICKS JM_BOOT  JM_DIRECTORY of the session, or ""  JM_GRACE seconds  JM_FORCE 1: SIGKILL
-# after the grace  JM_BY who, for the record.
-# JM_CANCEL 1: instead, undo the launch JM_ID of session JM_NAME, wherever it is.
+# End a server with its kernels and their children. Its identity is checked here, directly before each signal.
+# JM_NODE on which it was started  JM_PID JM_TICKS JM_BOOT  JM_DIRECTORY of the session, or ""
+# JM_GRACE seconds  JM_FORCE 1: SIGKILL after them  JM_BY who, for the record
+# JM_CANCEL 1: instead, undo the launch JM_ID of session JM_NAME, at whatever step it is
 # Says: state stopped|gone|alive
 main() {
-    # A pid of another machine with the same home means nothing here, and its files are not ours to tidy.
+    # A pid of another machine with the same home means nothing here, and its files must stay.
     [ -z "${JM_NODE-}" ] || [ "$JM_NODE" = "$(jm_node)" ] ||
         fail remote-failed "the server runs on $JM_NODE, and this login reached $(jm_node)" "log in to $JM_NODE itself: name it in ~/.ssh/config, then jupyman kill there"
     if [ "${JM_CANCEL-}" = 1 ]; then
         jm_cancel || return 0
     elif [ -n "$JM_DIRECTORY" ]; then
-        # The record must speak of this server: only then do its files go with it.
+        # Only if the record describes this server are its files removed, too.
         jm_private "$JM_DIRECTORY/record" && [ "$(jm_get "$JM_DIRECTORY/record" pid)" = "$JM_PID" ] &&
             [ "$(jm_get "$JM_DIRECTORY/record" start_ticks)" = "$JM_TICKS" ] &&
             [ "$(jm_get "$JM_DIRECTORY/record" boot_id)" = "$JM_BOOT" ] || JM_DIRECTORY=''
@@ -21,7 +21,7 @@ main() {
     if [ -n "$JM_DIRECTORY" ]; then
         jm_runtime=$(jm_get "$JM_DIRECTORY/record" runtime)
         jm_runtime_ok "$jm_runtime" || jm_runtime=''
-        # First of all, so that no other computer restarts it meanwhile.
+        # At first, so that no other computer restarts it meanwhile.
         jm_mark
     fi
     jm_state=gone
@@ -52,19 +52,19 @@ jm_unmark() { [ -z "$JM_DIRECTORY" ] || jm_put "$JM_DIRECTORY/record" "$(jm_unma
 jm_under_way() { [ "$(sed 's/.* //' "$JM_DIRECTORY/lock/owner" 2>/dev/null)" = "$JM_ID" ]; }
 
 # shellcheck disable=SC2153 # the JM_ variables come from jupyman
-# Find launch JM_ID: still under way (ask it to give up and wait) or done (then stop what it made). Status 1: nothing.
+# jm_cancel: find launch JM_ID: still under way (ask it to end, and wait) or done (stop what it made). Status 1: neither.
 jm_cancel() {
     umask 077
     JM_DIRECTORY=$(jm_root)/$JM_NAME
     jm_turn=0
     while jm_under_way; do
-        # On a full disk it stays empty; the launch notices all the same that nobody listens to it any more.
+        # On a full disk the file stays empty; the launch still notices that its channel is closed.
         echo "$JM_ID" 2>/dev/null >"$JM_DIRECTORY/cancel"
         [ "$jm_turn" -lt 300 ] || break
         jm_nap 0.1
         jm_turn=$((jm_turn + 1))
     done
-    # Written just when the launch ended, which had looked for the last time.
+    # It was written just when the launch ended, after its last check.
     if [ "$(cat "$JM_DIRECTORY/cancel" 2>/dev/null)" = "$JM_ID" ] && ! jm_under_way; then
         rm -f -- "$JM_DIRECTORY/cancel"
         rmdir -- "$JM_DIRECTORY" 2>/dev/null

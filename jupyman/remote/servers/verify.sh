@@ -1,10 +1,11 @@
 # shellcheck shell=sh
 # uses: lib/server
-# Does this very server still run, and is the socket that it is reached by its own? Asked before any token travels.
-# JM_NODE where it was started  JM_PID JM_TICKS JM_BOOT  JM_ENDPOINT port or UNIX socket  JM_DIRECTORY of the session, or ""
-# Says: node, state alive|exited|rebooted|taken|not-listening|elsewhere, kernels what exposes them, token, stopped_by, oom, log
+# Prove that a server still runs and that the socket at its endpoint is its own; this runs before any token is sent.
+# JM_NODE on which it was started  JM_PID JM_TICKS JM_BOOT  JM_ENDPOINT port or UNIX socket
+# JM_DIRECTORY of the session, or ""
+# Says: node, state alive|exited|rebooted|taken|not-listening|elsewhere, kernels (see jm_exposed), token, stopped_by, oom, log
 main() {
-    # The login may have reached another machine with the same home: of a process over there nothing is known here.
+    # The login may have reached another machine with the same home, which knows nothing about the process.
     say node "$(jm_node)"
     if [ -n "$JM_NODE" ] && [ "$JM_NODE" != "$(jm_node)" ]; then
         say state elsewhere
@@ -26,7 +27,7 @@ main() {
         return 0
     fi
     if jm_private "$JM_DIRECTORY/record"; then
-        # A newer server of this session may have written there since.
+        # A newer server of this session may have replaced it.
         [ "$(jm_get "$JM_DIRECTORY/record" pid)" = "$JM_PID" ] || return 0
         say stopped_by "$(jm_get "$JM_DIRECTORY/record" stopped_by)"
     fi
@@ -34,10 +35,11 @@ main() {
     jm_tail 20 "$JM_DIRECTORY/log"
 }
 
-# Another computer may have changed it. That of a server which the user started stands in Jupyter's own file, for good.
+# jm_token: print the token, which another computer may have changed. An adopted server's is in Jupyter's own file and
+# never changes.
 jm_token() {
     jm_private "$JM_DIRECTORY/record" && jm_private "$JM_DIRECTORY/token" || return 0
     [ "$(jm_get "$JM_DIRECTORY/record" pid)" = "$JM_PID" ] && [ -z "$(jm_get "$JM_DIRECTORY/record" runtime_file)" ] || return 0
-    # cat, not printf: where printf is no builtin, its arguments are for everybody to see.
+    # cat, not printf: if printf is not a builtin, everybody can see its arguments.
     printf 'token ' && tr -d '\r\n' <"$JM_DIRECTORY/token" && echo
 }

@@ -1,1 +1,1 @@
-"""Channels on a connection (RFC 4254) and the relay of forwarded connections."""
+"""Channels on a connection (RFC 4254)."""

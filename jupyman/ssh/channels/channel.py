@@ -1,15 +1,17 @@
-"""A channel that a forward rides on: ours, beside paramiko's on the same connection (RFC 4254, section 5).
+"""A channel that carries a byte stream: ours, beside paramiko's on the same connection (RFC 4254, section 5).
 
 paramiko's Channel copies every byte twice and hands it from thread to thread. This one neither copies nor waits.
+Everything runs in the loop's thread, so whatever is sent and the note that the channel is closed are one step: OpenSSH
+ends the whole connection when anything follows our CLOSE.
 """
 
 from __future__ import annotations
 
 import functools
+import socket
 import struct
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Protocol
 
 import paramiko
@@ -27,193 +29,160 @@ from paramiko.common import (
     MSG_CHANNEL_WINDOW_ADJUST,
 )
 
+from jupyman.model.endpoint import LOOPBACK, Target
 from jupyman.ssh.channels.flow_control import WINDOW, ReceiveWindow, SendWindow
-from jupyman.ssh.wire.batch import PacketBatch
-
-# ("127.0.0.1", 8888), or the path of a UNIX socket on the host.
-Address = tuple[str, int] | str
+from jupyman.ssh.streams.byte_stream import StreamReceiver
+from jupyman.ssh.wire.batch import PacketBatch, shared_batch
 
 PACKET = 128 * 1024  # bytes of data that we take at once
 
 
-class Receiver(Protocol):
-    """The local end of a channel. Everything is called in the transport's thread and must not wait."""
-
-    def opened(self, channel: Channel) -> None:
-        """The host has opened it."""
-
-    def refused(self, channel: Channel, error: Exception) -> None:
-        """It has not, or the connection has ended."""
-
-    def data(self, channel: Channel, views: list[memoryview], size: int) -> None:
-        """Bytes have come, valid during the call; `Channel.delivered` says when they are delivered."""
-
-    def news(self, channel: Channel) -> None:
-        """The host takes more, after it took nothing; or its end has come (`Channel.eof`, `Channel.closed`)."""
-
-    def lost(self, channel: Channel) -> None:
-        """The connection has ended."""
-
-
 class ChannelTransport(Protocol):
-    """What a channel needs of its connection: `Channels`."""
+    """What a channel needs of its connection: `ChannelMux`."""
 
     @property
     def room(self) -> bool:
         """Whether what is sent now leaves at once."""
 
     @property
-    def company(self) -> bool:
-        """Whether more than one channel has spoken lately."""
+    def contended(self) -> bool:
+        """Whether more than one channel has sent data lately."""
 
-    def number(self, channel: Channel) -> int:
-        """Enter a channel and return its number; SSHException where the connection has ended."""
+    def register(self, channel: Channel) -> int:
+        """Enter a channel and return its number; ConnectionError if the connection has ended."""
 
-    def forget(self, number: int) -> None:
-        """A channel is over."""
+    def unregister(self, number: int) -> None:
+        """Remove a channel that is over."""
 
-    def wait(self, resume: Callable[[], None]) -> None:
-        """Call `resume` when there is room again."""
+    def wait_for_room(self, channel: Channel) -> None:
+        """Call the channel's `resume` when there is room again."""
 
-    def remind(self, channel: Channel) -> None:
-        """Call a channel's `due` soon."""
+    def schedule(self, channel: Channel) -> None:
+        """Call the channel's `due` soon."""
 
-    def nearer(self, seconds: float) -> float:
-        """Note how long the host took to answer; return the shortest ever: about a round trip."""
+    def round_trip(self, seconds: float) -> float:
+        """Note how long the host took to answer; return the shortest time ever: about a round trip."""
 
-    def spare(self, size: int) -> int:
-        """Take from what windows may grow by."""
+    def reserve(self, size: int) -> int:
+        """Take bytes from what windows may grow by; return how many were given. A negative size gives them back."""
 
     def send(self, payload: bytes) -> None:
         """Send a message, without waiting."""
 
-    def post(self, channel: Channel, tray: PacketBatch) -> None:
-        """Send what a tray holds, without waiting."""
+    def send_batch(self, channel: Channel, batch: PacketBatch) -> None:
+        """Send what a batch holds, without waiting."""
 
 
 class Channel:
-    """One channel.
+    """One channel: a `ByteStream`.
 
     Args:
-        carriage: its connection.
+        transport: its connection.
         receiver: of what comes.
-
-    Attributes:
-        eof: the host sends nothing more.
-        closed: and takes nothing more.
-        complete: it said so itself; all that it had to say has come.
-        packet: bytes of data that the host takes at once.
     """
 
-    def __init__(self, carriage: ChannelTransport, receiver: Receiver) -> None:
-        self.eof = self.closed = self.complete = False
-        self.packet = 0
-        self._carriage = carriage
-        self._receiver = receiver
-        self._outward = SendWindow()
-        self._inward = ReceiveWindow(carriage.spare)
+    def __init__(self, transport: ChannelTransport, receiver: StreamReceiver) -> None:
+        self._transport = transport
+        self._receiver: StreamReceiver | None = receiver  # None: closed by us, and nothing of it matters any more
+        self._send_window = SendWindow()
+        self._receive_window = ReceiveWindow(transport.reserve)
         self._number = self._remote = 0
-        self._asked = 0.0  # when, on the monotonic clock
-        # Of the following; held while something is sent: OpenSSH ends the connection where anything follows our CLOSE.
-        self._lock = threading.Lock()
-        self._active = False  # the host has opened it
-        self._ended = False  # EOF sent
-        self._over = False  # CLOSE sent, or to be sent as soon as it is open
+        self._packet = 0  # bytes of data that the host takes in one message
+        self._opened_at = 0.0  # when it was asked for, on the monotonic clock
+        self._open = False  # the host has opened it
+        self._waiting = False  # for room on the connection
+        self._eof_sent = False
+        self._close_sent = False  # or to be sent as soon as it is open
+        self._eof_received = False
 
-    # --- from the loop ------------------------------------------------------------------------------------------------
+    # --- the byte stream ----------------------------------------------------------------------------------------------
 
-    def open(self, target: Address) -> None:
+    def open(self, target: Target) -> None:
         """Ask for it.
 
         Args:
             target: address as the server sees it, or the path of a UNIX socket there.
 
         Raises:
-            SSHException: the connection has ended.
+            ConnectionError: the connection has ended.
         """
-        self._number = self._carriage.number(self)
-        self._asked = time.monotonic()
-        kind, place = _place(target)
+        self._number = self._transport.register(self)
+        self._opened_at = time.monotonic()
+        kind, address = _open_fields(target)
         numbers = struct.pack(">III", self._number, WINDOW, PACKET)
-        self._carriage.send(b"".join((bytes([MSG_CHANNEL_OPEN]), kind, numbers, place)))
+        self._transport.send(b"".join((bytes([MSG_CHANNEL_OPEN]), kind, numbers, address)))
 
-    @property
-    def room(self) -> bool:
-        """Whether what is sent now leaves at once."""
-        return self._carriage.room
-
-    def wait(self, resume: Callable[[], None]) -> None:
-        """Call `resume` when there is room again."""
-        self._carriage.wait(resume)
-
-    def window(self) -> int:
-        """Return the bytes that may be sent now; where that is none, `Receiver.news` comes when it has changed."""
-        free = self._outward.free(company=self._carriage.company)
+    def credit(self) -> int:
+        """Return the bytes that may be sent now; see `ByteStream.credit`."""
+        free = self._send_window.free(contended=self._transport.contended)
         if free == 0:
-            self._carriage.remind(self)
+            self._transport.schedule(self)
+        elif not self._transport.room:
+            if not self._waiting:
+                self._waiting = True
+                self._transport.wait_for_room(self)
+            return 0
         return free
 
-    def takes(self, size: int) -> bool:
-        """Return whether so many bytes may be sent now; from any thread."""
-        return self._outward.free(company=False) >= size
+    def send(self, data: bytes) -> bool:
+        """Send a few bytes if the host's window takes them all; return whether it does."""
+        if self._close_sent:
+            return True
+        if not self._send_window.fits(len(data)):
+            return False
+        self._send_window.take(len(data))
+        for at in range(0, len(data), self._packet):
+            piece = data[at : at + self._packet]
+            self._transport.send(struct.pack(">BII", MSG_CHANNEL_DATA, self._remote, len(piece)) + piece)
+        return True
+
+    def send_from(self, sock: socket.socket, limit: int) -> Sequence[memoryview]:
+        """Read from a socket and send; see `ByteStream.send_from`."""
+        batch = shared_batch()
+        size = batch.fill(sock, limit, self._packet)
+        if size and not self._close_sent:
+            self._send_window.take(size)
+            batch.address(self._remote)
+            self._transport.send_batch(self, batch)
+        return batch.views
+
+    def send_eof(self) -> None:
+        """Send nothing more."""
+        if not self._eof_sent and not self._close_sent:
+            self._eof_sent = True
+            self._message(MSG_CHANNEL_EOF)
+
+    def close(self) -> None:
+        """Close it; no callback follows."""
+        self._receiver = None
+        if not self._close_sent:
+            self._close_sent = True
+            if self._open:  # else as soon as it is
+                self._message(MSG_CHANNEL_CLOSE)
+
+    def delivered(self, size: int) -> None:
+        """Let the host send more: so many bytes have reached the local program."""
+        more = self._receive_window.deliver(size)
+        if more and not self._eof_received and not self._close_sent:
+            self._message(MSG_CHANNEL_WINDOW_ADJUST, more)
+
+    def _message(self, kind: int, *words: int) -> None:
+        self._transport.send(struct.pack(f">BI{len(words)}I", kind, self._remote, *words))
+
+    # --- from the connection ------------------------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        """There is room on the connection again."""
+        self._waiting = False
+        if self._receiver is not None:
+            self._receiver.writable()
 
     def due(self) -> None:
         """Nothing was acknowledged for a while."""
-        if self._outward.lapse():
-            self._receiver.news(self)
+        if self._send_window.lapse() and self._receiver is not None:
+            self._receiver.writable()
 
-    def send(self, tray: PacketBatch, size: int) -> None:
-        """Send what a tray has read; no more than the window."""
-        with self._lock:
-            if self._over:
-                return
-            self._outward.take(size)
-            tray.address(self._remote)
-            self._carriage.post(self, tray)
-
-    def say(self, data: bytes) -> None:
-        """Send a few bytes; no more than the window; from any thread."""
-        with self._lock:
-            if self._over:
-                return
-            self._outward.take(len(data))
-            for at in range(0, len(data), self.packet):
-                piece = data[at : at + self.packet]
-                self._carriage.send(struct.pack(">BII", MSG_CHANNEL_DATA, self._remote, len(piece)) + piece)
-
-    def end(self) -> None:
-        """Send nothing more."""
-        with self._lock:
-            if self._ended or self._over:
-                return
-            self._ended = True
-            self._tell(MSG_CHANNEL_EOF)
-
-    def close(self) -> None:
-        """Close it, and hear nothing more of it."""
-        with self._lock:
-            self._receiver = _NOBODY
-            if self._over:
-                return
-            self._over = True
-            if self._active:  # else as soon as it is
-                self._tell(MSG_CHANNEL_CLOSE)
-
-    def delivered(self, size: int) -> None:
-        """Let the host send more: so many bytes have reached the local program; from any thread."""
-        more = self._inward.deliver(size)
-        if more:
-            with self._lock:
-                if not self.eof and not self._over:
-                    self._tell(MSG_CHANNEL_WINDOW_ADJUST, more)
-
-    def _tell(self, kind: int, *words: int) -> None:
-        """Send a short message; the lock is held."""
-        self._carriage.send(struct.pack(f">BI{len(words)}I", kind, self._remote, *words))
-
-    # --- from the transport's thread ----------------------------------------------------------------------------------
-
-    def take(self, views: list[memoryview]) -> None:
+    def handle_data(self, views: list[memoryview]) -> None:
         """Data has come.
 
         Raises:
@@ -221,15 +190,16 @@ class Channel:
         """
         size = sum(map(len, views))
         self._count(size)
-        self._receiver.data(self, views, size)
+        if self._receiver is not None:
+            self._receiver.received(views, size)
 
     def _count(self, size: int) -> None:
-        if not self._active or self.eof:
+        if not self._open or self._eof_received:
             raise paramiko.SSHException("the host sent data into a channel that is not open")
-        if not self._inward.take(size):
+        if not self._receive_window.take(size):
             raise paramiko.SSHException("the host sent more data than a channel's window allows")
 
-    def hear(self, kind: int, payload: memoryview) -> None:
+    def handle(self, kind: int, payload: memoryview) -> None:
         """A message has come.
 
         Raises:
@@ -237,99 +207,74 @@ class Channel:
             struct.error, IndexError: it is too short.
         """
         if kind == MSG_CHANNEL_OPEN_SUCCESS:
-            self._open(*struct.unpack_from(">III", payload, 5))
+            self._handle_open(*struct.unpack_from(">III", payload, 5))
         elif kind == MSG_CHANNEL_OPEN_FAILURE:
-            self._refuse(*struct.unpack_from(">I", payload, 5))
-        elif not self._active:
-            raise paramiko.SSHException("the host spoke of a channel that is not open")
+            self._handle_refusal(*struct.unpack_from(">I", payload, 5))
+        elif not self._open:
+            raise paramiko.SSHException("the host sent a message for a channel that is not open")
         elif kind == MSG_CHANNEL_WINDOW_ADJUST:
-            if self._outward.grow(*struct.unpack_from(">I", payload, 5), company=self._carriage.company):
-                self._receiver.news(self)
+            grown = self._send_window.grow(*struct.unpack_from(">I", payload, 5), contended=self._transport.contended)
+            if grown and self._receiver is not None:
+                self._receiver.writable()
         elif kind == MSG_CHANNEL_EOF:
-            self.eof = True
-            self._receiver.news(self)
+            self._eof_received = True
+            if self._receiver is not None:
+                self._receiver.eof()
         elif kind == MSG_CHANNEL_CLOSE:
-            self._close()
+            self._handle_close()
         elif kind == MSG_CHANNEL_EXTENDED_DATA:  # a forward has none: dropped
             (size,) = struct.unpack_from(">I", payload, 9)
             self._count(size)
             self.delivered(size)
         elif kind == MSG_CHANNEL_REQUEST:
             (size,) = struct.unpack_from(">I", payload, 5)
-            with self._lock:
-                if payload[9 + size] and not self._over:  # an answer is wanted
-                    self._tell(MSG_CHANNEL_FAILURE)
+            if payload[9 + size] and not self._close_sent:  # an answer is wanted
+                self._message(MSG_CHANNEL_FAILURE)
 
-    def _open(self, remote: int, window: int, packet: int) -> None:
-        with self._lock:
-            if self._active or packet == 0:
-                raise paramiko.SSHException("the host opened a channel twice, or for no data")
-            self._remote, self.packet = remote, packet
-            self._outward.open(window, self._carriage.nearer(time.monotonic() - self._asked))
-            self._active = True
-            if self._over:  # nobody waits any more
-                self._tell(MSG_CHANNEL_CLOSE)
-        self._receiver.opened(self)
+    def _handle_open(self, remote: int, window: int, packet: int) -> None:
+        if self._open or packet == 0:
+            raise paramiko.SSHException("the host opened a channel twice, or for no data")
+        self._remote, self._packet = remote, packet
+        self._send_window.open(window, self._transport.round_trip(time.monotonic() - self._opened_at))
+        self._open = True
+        if self._close_sent:  # nobody waits for it any more
+            self._message(MSG_CHANNEL_CLOSE)
+        if self._receiver is not None:
+            self._receiver.opened()
 
-    def _refuse(self, code: int) -> None:
-        if self._active:
+    def _handle_refusal(self, code: int) -> None:
+        if self._open:
             raise paramiko.SSHException("the host refused a channel that is open")
-        self._carriage.forget(self._number)
-        text = CONNECTION_FAILED_CODE.get(code, "refused")
-        self._receiver.refused(self, paramiko.ChannelException(code, text))
+        self._transport.unregister(self._number)
+        if self._receiver is not None:
+            self._receiver.refused(CONNECTION_FAILED_CODE.get(code, "refused"))
 
-    def _close(self) -> None:
-        with self._lock:
-            self.eof = self.closed = self.complete = True
-            if not self._over:
-                self._over = True
-                self._tell(MSG_CHANNEL_CLOSE)
-        self._carriage.forget(self._number)
-        self._inward.close()
-        self._receiver.news(self)
+    def _handle_close(self) -> None:
+        self._eof_received = True
+        if not self._close_sent:
+            self._close_sent = True
+            self._message(MSG_CHANNEL_CLOSE)
+        self._transport.unregister(self._number)
+        self._receive_window.close()
+        if self._receiver is not None:
+            self._receiver.closed()
 
-    def lose(self) -> None:
+    def connection_lost(self) -> None:
         """The connection has ended."""
-        with self._lock:
-            active, self._over = self._active, True
-        self.eof = self.closed = True
-        if active:
-            self._receiver.lost(self)
-        else:
-            self._receiver.refused(self, paramiko.SSHException("the connection ended"))
+        self._close_sent = True
+        if self._receiver is not None:
+            self._receiver.lost()
 
 
 @functools.lru_cache(1024)
-def _place(target: Address) -> tuple[bytes, bytes]:
-    """Return the kind of channel that leads to an address, and what stands for that in the message that asks for it."""
+def _open_fields(target: Target) -> tuple[bytes, bytes]:
+    """Return the kind of channel that leads to an address, and the address as the message that asks for it has it."""
     if isinstance(target, str):  # OpenSSH's PROTOCOL, section 2.4
         return _string("direct-streamlocal@openssh.com"), _string(target) + _string("") + bytes(4)
-    place = _string(target[0]) + struct.pack(">I", target[1])
-    return _string("direct-tcpip"), place + _string("127.0.0.1") + bytes(4)  # RFC 4254, section 7.2
+    address = _string(target[0]) + struct.pack(">I", target[1])
+    return _string("direct-tcpip"), address + _string(LOOPBACK) + bytes(4)  # RFC 4254, section 7.2
 
 
 def _string(text: str) -> bytes:
     data = text.encode()
     return struct.pack(">I", len(data)) + data
-
-
-class _Nobody:
-    """Receives what comes for a channel that was closed here: nothing of it matters any more."""
-
-    def opened(self, channel: Channel) -> None:
-        """Ignore."""
-
-    def refused(self, channel: Channel, error: Exception) -> None:
-        """Ignore."""
-
-    def data(self, channel: Channel, views: list[memoryview], size: int) -> None:
-        """Ignore."""
-
-    def news(self, channel: Channel) -> None:
-        """Ignore."""
-
-    def lost(self, channel: Channel) -> None:
-        """Ignore."""
-
-
-_NOBODY = _Nobody()

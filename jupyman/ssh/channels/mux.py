@@ -1,10 +1,12 @@
-"""All channels of ours on one connection: which message is for which, and what they share."""
+"""All channels of ours on one connection: which message is for which, and what they share.
+
+Everything runs in the loop's thread, except `resumed` and `connection_lost`, which the transport's thread calls.
+"""
 
 from __future__ import annotations
 
 import socket
 import struct
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -12,26 +14,28 @@ from typing import Protocol
 
 import paramiko
 
-from jupyman.ssh.channels.channel import Channel, Receiver
-from jupyman.ssh.io.loop import WRITE, Loop, guard
+from jupyman.model.endpoint import Target
+from jupyman.ssh.channels.channel import Channel
+from jupyman.ssh.io.loop import WRITE, Loop
+from jupyman.ssh.streams.byte_stream import StreamReceiver
 from jupyman.ssh.wire.batch import PacketBatch
 from jupyman.ssh.wire.messages import FIRST_CHANNEL
 from jupyman.ssh.wire.packets import Damaged
 
 SPARE = 128 * 1024 * 1024  # bytes by which the windows of one connection may grow, all together
-COMPANY = 0.25  # seconds for which somebody who spoke counts as speaking
-LATE = 0.25  # seconds without an acknowledgement after which a channel is reminded
+CONTENDED = 0.25  # seconds for which a channel that sent data counts as sending
+LATE = 0.25  # seconds without an acknowledgement after which a channel's `due` is called
 _LAST = (1 << 32) - 1
 
 
 class PacketSink(Protocol):
-    """What they send by: `Outbox`, or `PlainOutbox`."""
+    """What they send by: `PacketSender`, or `ParamikoPacketSender`."""
 
     on_stuck: Callable[[], None] | None
 
     @property
     def sock(self) -> socket.socket:
-        """To be watched while `flush` says that something is left."""
+        """To be watched while `flush` returns False."""
 
     @property
     def room(self) -> bool:
@@ -51,132 +55,122 @@ class PacketSink(Protocol):
 
 
 class ChannelMux:
-    """The channels of one connection, from `FIRST_CHANNEL` on: the packetizer's router.
+    """The channels of one connection, from `FIRST_CHANNEL` on: a `StreamOpener`, and the packetizer's router.
 
     Args:
-        outbox: of the connection.
+        sender: of the connection.
+        loop: carries all of them, and sends what the socket does not take at once.
     """
 
     first = False
     mask = 0
 
-    def __init__(self, outbox: PacketSink) -> None:
-        self.sock = outbox.sock
-        self._waiting: deque[Callable[[], None]] = deque()  # the loop's alone
-        self._outbox = outbox
-        self._loop: Loop | None = None
-        self._lock = threading.Lock()
+    def __init__(self, sender: PacketSink, loop: Loop) -> None:
+        self.sock = sender.sock
+        self._sender = sender
+        self._loop = loop
+        self._waiting: deque[Channel] = deque()  # for room
         self._table: dict[int, Channel] = {}
         self._next = FIRST_CHANNEL
         self._spare = SPARE
         self._over = False
-        self._nearest = float("inf")
-        self._speaker: Channel | None = None
-        self._changed = 0.0  # when another channel than the last one spoke, on the monotonic clock
+        self._round_trip = float("inf")
+        self._last_sender: Channel | None = None
+        self._changed = 0.0  # when another channel than the last one sent data, on the monotonic clock
+        sender.on_stuck = lambda: loop.post(self._watch)
 
-    # --- from the loop ------------------------------------------------------------------------------------------------
+    def open_stream(self, target: Target, receiver: StreamReceiver) -> Channel:
+        """Ask for a channel; see `StreamOpener.open_stream`.
 
-    def channel(self, loop: Loop, receiver: Receiver) -> Channel:
-        """Return a new channel, not asked for yet.
-
-        Args:
-            loop: sends what the socket does not take at once; one for all channels.
-            receiver: the local end.
+        Raises:
+            ConnectionError: the connection has ended.
         """
-        self.join(loop)
-        return Channel(self, receiver)
+        channel = Channel(self, receiver)
+        channel.open(target)
+        return channel
 
-    def join(self, loop: Loop) -> None:
-        """Have a loop send what the socket does not take at once; from any thread."""
-        with self._lock:
-            if self._loop is None and not self._over:
-                self._loop = loop
-                self._outbox.on_stuck = lambda: loop.post(self._watch)
+    # --- for the channels ---------------------------------------------------------------------------------------------
 
     @property
     def room(self) -> bool:
         """Whether what is sent now leaves at once."""
-        return self._outbox.room
+        return self._sender.room
 
     @property
-    def company(self) -> bool:
-        """Whether more than one channel has spoken lately."""
-        return time.monotonic() - self._changed < COMPANY
+    def contended(self) -> bool:
+        """Whether more than one channel has sent data lately."""
+        return time.monotonic() - self._changed < CONTENDED
 
-    def wait(self, resume: Callable[[], None]) -> None:
-        """Call `resume` when there is room again."""
-        self._waiting.append(resume)
+    def register(self, channel: Channel) -> int:
+        """Enter a channel and return its number.
 
-    def remind(self, channel: Channel) -> None:
-        """Call a channel's `due` soon."""
-        if self._loop is not None:
-            self._loop.remind(channel, time.monotonic() + LATE)
+        Raises:
+            ConnectionError: the connection has ended.
+        """
+        if self._over:
+            raise ConnectionError("the connection ended")
+        while self._next in self._table:
+            self._next = self._next + 1 if self._next < _LAST else FIRST_CHANNEL
+        number = self._next
+        self._next = self._next + 1 if self._next < _LAST else FIRST_CHANNEL
+        self._table[number] = channel
+        return number
 
-    def _watch(self) -> None:
-        if self._loop is None or self._over:
-            return
-        if self._outbox.flush():
-            self._loop.watch(self, 0)
-            self._resume()
-        else:
-            self._loop.watch(self, WRITE)
+    def unregister(self, number: int) -> None:
+        """Remove a channel that is over."""
+        self._table.pop(number, None)
+
+    def wait_for_room(self, channel: Channel) -> None:
+        """Call the channel's `resume` when there is room again; those that wait longest come first."""
+        self._waiting.append(channel)
+
+    def schedule(self, channel: Channel) -> None:
+        """Call the channel's `due` soon."""
+        self._loop.remind(channel, time.monotonic() + LATE)
+
+    def round_trip(self, seconds: float) -> float:
+        """Note how long the host took to answer; return the shortest time ever: about a round trip."""
+        self._round_trip = min(self._round_trip, seconds)
+        return self._round_trip
+
+    def reserve(self, size: int) -> int:
+        """Take bytes from what the windows may grow by; return how many were given. A negative size gives them back."""
+        size = min(size, self._spare)
+        self._spare -= size
+        return size
+
+    def send(self, payload: bytes) -> None:
+        """Send a message, without waiting."""
+        self._sender.send(payload, wait=False)
+
+    def send_batch(self, channel: Channel, batch: PacketBatch) -> None:
+        """Send what a batch holds, without waiting."""
+        if channel is not self._last_sender:
+            if self._last_sender is not None:
+                self._changed = time.monotonic()
+            self._last_sender = channel
+        self._sender.post(batch.packets)
+
+    # --- from the loop ------------------------------------------------------------------------------------------------
 
     def ready(self, mask: int) -> None:  # noqa: ARG002 - there is but one
         """The SSH socket can be written again."""
         self._watch()
 
+    def _watch(self) -> None:
+        if self._over:
+            return
+        if self._sender.flush():
+            self._loop.watch(self, 0)
+            self._resume()
+        else:
+            self._loop.watch(self, WRITE)
+
     def _resume(self) -> None:
-        while self._waiting and self._outbox.room:
-            guard(self._waiting.popleft())
+        while self._waiting and self._sender.room:
+            self._waiting.popleft().resume()
 
-    # --- for the channels ---------------------------------------------------------------------------------------------
-
-    def number(self, channel: Channel) -> int:
-        """Enter a channel and return its number.
-
-        Raises:
-            SSHException: the connection has ended.
-        """
-        with self._lock:
-            if self._over:
-                raise paramiko.SSHException("the connection ended")
-            while self._next in self._table:
-                self._next = self._next + 1 if self._next < _LAST else FIRST_CHANNEL
-            number = self._next
-            self._next = self._next + 1 if self._next < _LAST else FIRST_CHANNEL
-            self._table[number] = channel
-            return number
-
-    def forget(self, number: int) -> None:
-        """A channel is over."""
-        with self._lock:
-            self._table.pop(number, None)
-
-    def nearer(self, seconds: float) -> float:
-        """Note how long the host took to answer; return the shortest ever: about a round trip."""
-        self._nearest = min(self._nearest, seconds)
-        return self._nearest
-
-    def spare(self, size: int) -> int:
-        """Take from what the windows may grow by; return how much was left to take. Less than nothing gives it back."""
-        with self._lock:
-            size = min(size, self._spare)
-            self._spare -= size
-            return size
-
-    def send(self, payload: bytes) -> None:
-        """Send a message, without waiting."""
-        self._outbox.send(payload, wait=False)
-
-    def post(self, channel: Channel, tray: PacketBatch) -> None:
-        """Send what a tray holds, without waiting."""
-        if channel is not self._speaker:
-            if self._speaker is not None:
-                self._changed = time.monotonic()
-            self._speaker = channel
-        self._outbox.post(tray.packets)
-
-    # --- from the transport's thread ----------------------------------------------------------------------------------
+    # --- from the packetizer ------------------------------------------------------------------------------------------
 
     def _find(self, number: int) -> Channel:
         channel = self._table.get(number)
@@ -186,7 +180,7 @@ class ChannelMux:
 
     def data(self, number: int, views: list[memoryview]) -> None:
         """Data for a channel."""
-        self._find(number).take(views)
+        self._find(number).handle_data(views)
 
     def message(self, kind: int, number: int, payload: memoryview) -> None:
         """Any other message for one.
@@ -196,30 +190,26 @@ class ChannelMux:
         """
         channel = self._find(number)
         try:
-            channel.hear(kind, payload)
+            channel.handle(kind, payload)
         except (struct.error, IndexError) as error:
             raise Damaged("a message for a channel came too short") from error
 
+    # --- from the transport's thread ----------------------------------------------------------------------------------
+
     def resumed(self) -> None:
         """An exchange of keys is over."""
-        if self._loop is not None:
-            self._loop.post(self._resume)
+        self._loop.post(self._resume)
 
-    def lose(self) -> None:
+    def connection_lost(self) -> None:
         """The connection has ended."""
-        with self._lock:
-            self._over = True
-            channels = list(self._table.values())
-            self._table.clear()
-            loop = self._loop
-        for channel in channels:
-            channel.lose()
-        if loop is None:
-            self._outbox.close()
-        else:
-            loop.post(lambda: self._leave(loop))
+        self._loop.post(self._lose)
 
-    def _leave(self, loop: Loop) -> None:
-        loop.watch(self, 0)
+    def _lose(self) -> None:
+        self._over = True
+        channels = list(self._table.values())
+        self._table.clear()
         self._waiting.clear()
-        self._outbox.close()
+        for channel in channels:
+            channel.connection_lost()
+        self._loop.watch(self, 0)
+        self._sender.close()

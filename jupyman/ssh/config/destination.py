@@ -1,4 +1,4 @@
-"""What `ssh` would be given as its destination: read, and refused where it cannot be one."""
+"""The destination of `ssh`: parsed, and refused if it cannot be one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DESTINATION = re.compile(
 
 @dataclass(frozen=True)
 class Destination:
-    """What `ssh` would be given: an alias or address, with a user and a port where they were said."""
+    """An alias or address, with a user and a port if they were given."""
 
     name: str
     user: str | None = None
@@ -22,10 +22,10 @@ class Destination:
 
     @classmethod
     def parse(cls, text: str) -> Destination:
-        """Read ``ALIAS`` or ``[USER@]HOST[:PORT]``; an IPv6 address stands in brackets where a port follows.
+        """Read ``ALIAS`` or ``[USER@]HOST[:PORT]``; an IPv6 address needs brackets if a port follows.
 
         Raises:
-            UsageFault: it is none of these, or could be taken for an option.
+            UsageFault: it is none of these, or looks like an option.
         """
         rules.check_destination(text)
         body = text.removeprefix("ssh://").removesuffix("/") if text.startswith("ssh://") else text

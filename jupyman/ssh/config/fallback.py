@@ -1,4 +1,4 @@
-"""The SSH configuration without an ssh binary: paramiko's reader, which knows less, and says so."""
+"""The SSH configuration without an ssh binary: paramiko's reader; what it does not support is an error."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def read(destination: Destination, ssh_config: str | None) -> HostConfig:
 
 
 def keywords(conditions: str) -> list[str]:
-    """Return the keywords of a Match line; those of `exec` and the like have an argument, perhaps in quotes."""
+    """Return the keywords of a Match line; some have an argument, perhaps in quotes."""
     words = re.findall(r'"[^"]*"|\S+', conditions)
     found = []
     while words:

@@ -1,4 +1,4 @@
-"""The user's SSH configuration for one host: `ssh -G` reads it wherever an ssh binary exists."""
+"""The user's SSH configuration for one host: `ssh -G` reads it if there is an ssh binary."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from jupyman import errors
 from jupyman.ssh.config.destination import Destination
 
 METHODS = ("publickey", "keyboard-interactive", "password")
-READ_TIMEOUT = 10.0  # seconds; Match exec may run a program of the user's
+READ_TIMEOUT = 10.0  # seconds; Match exec may run a program
 
 
 @dataclass(frozen=True)
 class HostConfig:
-    """What the configuration says of a host, tokens expanded.
+    """The configuration of a host, tokens expanded.
 
     Attributes:
-        alias: as the user names it.
+        alias: the user's name for it.
         hostname, port, user: where to connect.
         identity_files, certificate_files: in OpenSSH's order; not all exist.
         identity_agent: path of the agent's socket; "" for none at all; None for the caller's SSH_AUTH_SOCK.
@@ -37,12 +37,12 @@ class HostConfig:
         host_key_alias: the name to look for in them.
         strict: StrictHostKeyChecking: "yes", "ask", "accept-new" or "no".
         address_family: "any", "inet" or "inet6".
-        connect_timeout: seconds, None where not set.
+        connect_timeout: seconds; None: not set.
         configured: the alias has a HostName of its own.
         hash_known_hosts: new lines are written hashed.
         host_key_algorithms: those that may be offered; empty: all.
-        methods: of authentication, those that the configuration leaves on.
-        ssh_config: the file that was read, for the jump hosts; None: the user's own.
+        methods: of authentication that the configuration allows.
+        ssh_config: the file that was read, for the jump hosts; None: the user's default.
     """
 
     alias: str
@@ -69,7 +69,7 @@ class HostConfig:
 
     @property
     def known_name(self) -> str:
-        """The name under which known_hosts files keep this host: ``[host]:port`` off port 22."""
+        """The name of this host in known_hosts files: ``[host]:port`` unless the port is 22."""
         if self.host_key_alias:
             return self.host_key_alias
         name = self.hostname.lower()  # as ssh_login() does
@@ -77,7 +77,7 @@ class HostConfig:
 
 
 def read(host: str, *, ssh_config: str | None = None) -> HostConfig:
-    """Read what the user's configuration says of a host.
+    """Read the user's configuration of a host.
 
     Args:
         host: an alias, or ``[user@]host[:port]``.
@@ -88,7 +88,7 @@ def read(host: str, *, ssh_config: str | None = None) -> HostConfig:
 
     Raises:
         UsageFault: this cannot be a host.
-        ConfigFault: the file is missing or ssh complains about it.
+        ConfigFault: the file is missing, or ssh rejects it.
     """
     destination = Destination.parse(host)
     if ssh_config is not None and ssh_config != "none":
@@ -125,7 +125,7 @@ def read(host: str, *, ssh_config: str | None = None) -> HostConfig:
         ) from error
     if done.returncode != 0:
         complaints = done.stderr.strip().splitlines() or [str(done.returncode)]
-        # Its last one only counts them.
+        # The last line only counts them.
         first = next((line for line in complaints if re.search(r"\bline \d", line)), complaints[-1])
         raise errors.ConfigFault(
             f"ssh cannot use its configuration: {first}",
@@ -139,20 +139,20 @@ def parse(output: str, destination: Destination, *, ssh_config: str | None = Non
 
     Args:
         output: lines ``keyword value``; keywords are lower case; some come several times.
-        destination: what was asked for.
-        ssh_config: the file that was given, for the hops.
+        destination: that ssh was called with.
+        ssh_config: the file that it was called with, for the jump hosts.
 
     Returns:
         The configuration, tokens expanded: ``ssh -G`` leaves them in identityfile, certificatefile and proxycommand.
 
     Raises:
-        ConfigFault: this is not what ``ssh -G`` prints, or it names the home of a user who does not exist.
+        ConfigFault: this is not the output of ``ssh -G``, or it has the home of a user who does not exist.
     """
     try:
         return _parse(output, destination, ssh_config)
     except (ValueError, RuntimeError) as error:
         raise errors.ConfigFault(
-            f"the answer of ssh -G cannot be used: {error}", f"look at `ssh -G {shlex.quote(destination.name)}`"
+            f"the output of ssh -G cannot be used: {error}", f"look at `ssh -G {shlex.quote(destination.name)}`"
         ) from error
 
 
@@ -218,7 +218,7 @@ def _parse(output: str, destination: Destination, ssh_config: str | None) -> Hos
 
 
 def _words(text: str) -> list[str]:
-    if os.name == "nt":  # backslashes are no quotes there
+    if os.name == "nt":  # a backslash is part of a path there
         return text.split()
     try:
         return shlex.split(text)
@@ -227,7 +227,7 @@ def _words(text: str) -> list[str]:
 
 
 def _tokens(alias: str, hostname: str, port: int, *, user: str, key_alias: str, jump: str) -> dict[str, str]:
-    """The tokens of ssh_config(5), "TOKENS"."""
+    """Return the tokens of ssh_config(5), "TOKENS"."""
     local = socket.gethostname()
     mixed = f"{local}{hostname}{port}{user}{jump}"
     return {
@@ -265,7 +265,7 @@ def _path(text: str, tokens: dict[str, str]) -> str:
 
 
 def home() -> str:
-    """Return the home directory that ssh uses: the account's, whatever HOME says (misc.c, tilde_expand)."""
+    """Return the home directory that ssh uses: the account's, whatever HOME is (misc.c, tilde_expand)."""
     if sys.platform == "win32":
         return str(Path.home())
     import pwd

@@ -1,4 +1,4 @@
-"""One command on a session channel: its script goes in, what it prints comes out, within a deadline and a limit."""
+"""One command on a session channel: a script goes in, its output comes back, within a deadline and a size limit."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from paramiko.message import Message
 from jupyman import errors
 
 _CHUNK = 65536
-# A script that has exited may have left something behind that holds its streams open for ever. Seconds of silence
-# after which nothing more is expected; as long as data comes, it is read to its end.
+# A script that has exited may leave a process behind that keeps its streams open for ever. Seconds of silence after
+# which nothing more is expected; as long as data comes, it is read to its end.
 SILENCE = 2.0
-LINE = 16384  # bytes of a line that is handed out as it comes; a host may print one without an end
-LOOK = 0.25  # seconds between looks at the deadline and at `cancelled`; data rings at once
+LINE = 16384  # bytes of a line that are handed out; a host may print one without an end
+LOOK = 0.25  # seconds between looks at the deadline and at `cancelled`; data wakes us at once
 
 
 @dataclass(frozen=True)
@@ -32,21 +32,21 @@ class CompletedCommand:
 
 
 class Bell(threading.Event):
-    """An event for paramiko's buffers that they cannot clear: it calls back, and several buffers share it."""
+    """An event for paramiko's buffers that they cannot clear: it calls back, and several buffers can share it."""
 
     def __init__(self, ring: Callable[[], None]) -> None:
         super().__init__()
         self._ring = ring
 
     def set(self) -> None:
-        """Ring."""
+        """Call back."""
         self._ring()
 
     def clear(self) -> None:
-        """Ignore: whoever is rung for looks at the buffers themselves."""
+        """Ignore: the callback looks at the buffers themselves."""
 
 
-class _Output:
+class _CommandOutput:
     """Keeps the first `limit` bytes of stdout and of stderr, and hands out the lines of stdout as they come."""
 
     def __init__(self, limit: int, on_line: Callable[[str], None] | None) -> None:
@@ -57,9 +57,9 @@ class _Output:
         self._tail = bytearray()
 
     def read(self, channel: paramiko.Channel) -> bool:
-        """Take what has come; True when there was something."""
+        """Read what has come; return whether there was something."""
         some = False
-        # A chunk of each, not all: a host that never stops would keep us from looking at the deadline.
+        # A chunk of each, not all: with a host that never stops the deadline would never be looked at.
         if channel.recv_ready():
             some = True
             self._stdout(channel.recv(_CHUNK))
@@ -81,11 +81,11 @@ class _Output:
 
 
 Feed = Callable[[str], Iterator[bytes] | None]
-"""Told each line that a script prints, until it answers with the pieces that the script's stdin shall get."""
+"""Called with each line that a script prints, until it returns the pieces for the script's stdin."""
 
 
 class _Feeder:
-    """Hands a script what it asks for, piece by piece: no more in memory than one, and the channel decides the pace."""
+    """Sends a script its input, piece by piece, as fast as the channel takes it: one piece at a time is in memory."""
 
     def __init__(self, channel: paramiko.Channel, feed: Feed | None, on_line: Callable[[str], None] | None) -> None:
         self._channel = channel
@@ -95,7 +95,7 @@ class _Feeder:
         self._piece = b""
 
     def on_line(self, line: str) -> None:
-        """Look at a line of the script's."""
+        """Take a line of the script's output."""
         if self._feed is not None and self._pieces is None:
             self._pieces = self._feed(line)
             if self._pieces is not None:
@@ -104,7 +104,7 @@ class _Feeder:
             self._on_line(line)
 
     def give(self) -> bool:
-        """Send what the channel takes without waiting long; whether it took some."""
+        """Send what the channel takes without waiting long; return whether it took some."""
         if self._pieces is None or self._channel.closed:
             return False
         self._piece = self._piece or next(self._pieces, b"")
@@ -117,7 +117,7 @@ class _Feeder:
         except TimeoutError:
             return False
         except OSError:
-            # The script has ended before it read everything: its words count.
+            # The script has ended before it read everything: its output counts.
             self._pieces, self._feed = None, None
             return False
         self._piece = self._piece[sent:]
@@ -127,8 +127,8 @@ class _Feeder:
 def start(channel: Any) -> None:
     """Start the shell as paramiko's `exec_command` does (RFC 4254, section 6.5), without waiting for the answer.
 
-    It comes in `channel.event_ready`; after a refusal the channel is closed. (The script has to wait nevertheless, for
-    sshd lets nothing be sent to a session before its program runs.)
+    The answer sets `channel.event_ready`; after a refusal the channel is closed. (The script has to wait nevertheless:
+    sshd takes no data for a session before its program runs.)
 
     Raises:
         OSError, EOFError, SSHException: as paramiko.
@@ -164,7 +164,7 @@ def talk(
         limit: bytes kept of stdout and of stderr.
         on_line: called with each line of stdout, cut at LINE bytes.
         cancelled: ends the wait.
-        feed: what goes to the script's stdin once it asks; each piece that is taken moves the deadline on.
+        feed: input for the script once it asks; each piece that is taken extends the deadline.
 
     Raises:
         RemoteFailed: the deadline passed.
@@ -173,7 +173,7 @@ def talk(
     """
     news = threading.Event()
     bell = Bell(news.set)
-    # Where the host does not read its stdin, sending must not wait for ever either.
+    # If the host does not read its stdin, sending must not wait for ever either.
     channel.settimeout(max(0.1, deadline - time.monotonic()))
     channel.in_buffer.set_event(bell)
     channel.in_stderr_buffer.set_event(bell)
@@ -184,12 +184,12 @@ def talk(
         if feed is None:
             channel.shutdown_write()
     except (TimeoutError, OSError):
-        # A shell that ended before it read everything (a login shell that says "account expired"): its words count.
+        # A shell that ended before it read everything (a login shell: "account expired"): its output counts.
         if not channel.closed and not channel.exit_status_ready():
             raise
     patience = deadline - time.monotonic()
     feeder = _Feeder(channel, feed, on_line)
-    output = _Output(limit, feeder.on_line if feed is not None else on_line)
+    output = _CommandOutput(limit, feeder.on_line if feed is not None else on_line)
     quiet_since: float | None = None
     while True:
         news.clear()
@@ -213,7 +213,7 @@ def talk(
         if instant >= deadline:
             raise errors.RemoteFailed(
                 "the host did not finish our command in time",
-                "the host may hang: a dead network file system, or a full load",
+                "the host may hang: a dead network file system, or overload",
             )
         if not some:
             news.wait(min(LOOK, max(0.01, deadline - instant)))

@@ -1,4 +1,7 @@
-"""The session channels of a link, on which commands run: few at once, and some that are opened ahead."""
+"""The session channels of a link, for commands: a few at once, and some that are opened ahead.
+
+Threads: any. `_changed` guards everything but the two semaphores; `_answered` runs in the transport's thread.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,14 @@ import paramiko
 from jupyman import errors
 from jupyman.ssh.channels.transport import BROKEN, Done
 
-# sshd's MaxSessions is 10 by default, and the user's own ssh may share nothing with us, but be modest.
+# sshd's MaxSessions is 10 by default; some are left for others.
 MAX_COMMANDS = 6
-# So many are open before a command needs them: that saves it a round trip. No process of the host belongs to them.
+# So many are open before a command needs them, which saves a round trip. They cost no process on the host.
 AHEAD = 3
-# So many of them may be held for a command that is still to come: whoever holds one needs others to finish.
+# So many of them may be held for a later command: whoever holds one needs others meanwhile.
 MAX_SPARE = 2
 RETRY = 0.5  # seconds until a server that had no session left is asked again
-TRIES = 8  # of them without a command of ours running that could make room
+TRIES = 8  # while no command of ours runs that could make room
 
 
 class SessionPool:
@@ -30,7 +33,7 @@ class SessionPool:
         name: of the host, for messages.
         create: opens one and waits for it.
         begin: opens one without waiting, as `Transport.begin_channel`.
-        ended: why the connection is over; None while it is not.
+        ended: returns why the connection has ended, None while it has not.
     """
 
     def __init__(
@@ -51,17 +54,17 @@ class SessionPool:
         self._since = 0.0  # when that was 0 last, on the monotonic clock
         self._ahead: deque[paramiko.Channel] = deque()
         self._opening = 0
-        self._few = False  # the server has refused one: none is opened ahead any more
+        self._few = False  # the server has refused one, so none is opened ahead any more
 
     @property
     def busy(self) -> float:
-        """For how many seconds commands have been running, one at least at any time; 0: none is."""
+        """For how many seconds at least one command has been running; 0: none is."""
         with self._changed:
             return time.monotonic() - self._since if self._running else 0.0
 
     @contextlib.contextmanager
     def session(self, deadline: float, cancelled: threading.Event | None) -> Iterator[paramiko.Channel]:
-        """Have a session channel inside a ``with`` block; it is closed afterwards.
+        """Take a session channel for a ``with`` block; it is closed afterwards.
 
         Args:
             deadline: until which to wait for one, on the monotonic clock.
@@ -69,7 +72,7 @@ class SessionPool:
 
         Raises:
             LinkLost: the connection ended.
-            RemoteFailed: the server gives none, or none became free.
+            RemoteFailed: the server opens none, or none became free.
             Interrupted: cancelled.
         """
         with self._slot(deadline, cancelled):
@@ -81,9 +84,9 @@ class SessionPool:
 
     @contextlib.contextmanager
     def spare(self) -> Iterator[paramiko.Channel | None]:
-        """Have a session channel inside a ``with`` block where one can be had at once; else None.
+        """Take a session channel for a ``with`` block if one is there at once; else None.
 
-        None as well where the server allows few: whoever holds one and waits for another would wait for himself.
+        None as well if the server allows few: a caller that holds one and waits for another would wait for itself.
         """
         channel = self._spared()
         try:
@@ -95,7 +98,7 @@ class SessionPool:
                 self._spares.release()
 
     def _spared(self) -> paramiko.Channel | None:
-        """Return a channel, and hold a place for it."""
+        """Return a channel, and take a slot for it."""
         if not self._spares.acquire(blocking=False):
             return None
         if self._slots.acquire(blocking=False):
@@ -116,14 +119,14 @@ class SessionPool:
             self._changed.notify_all()
 
     def _begin_one(self) -> None:
-        """A command begins; `_changed` is held."""
+        """Count a command that begins; `_changed` is held."""
         if self._running == 0:
             self._since = time.monotonic()
         self._running += 1
 
     @contextlib.contextmanager
     def _slot(self, deadline: float, cancelled: threading.Event | None) -> Iterator[None]:
-        """Have one of the few sessions that we allow ourselves."""
+        """Take one of the slots."""
         while not self._slots.acquire(timeout=0.25):
             if cancelled is not None and cancelled.is_set():
                 raise errors.Interrupted("interrupted while waiting for other commands on the host")
@@ -137,7 +140,7 @@ class SessionPool:
             self._slots.release()
 
     def _take(self, deadline: float, cancelled: threading.Event | None) -> paramiko.Channel:
-        """Return a channel; where the server allows few (MaxSessions), wait for one to end."""
+        """Return a channel; if the server allows few (MaxSessions), wait for one to end."""
         alone = 0
         while True:
             channel = self._opened_ahead()
@@ -147,7 +150,7 @@ class SessionPool:
                 channel = self._create()
             except paramiko.ChannelException as error:
                 with self._changed:
-                    # Even alone it may take a moment: sshd counts a session until its process is gone.
+                    # This may take a moment even if no command runs: sshd counts a session until its process is gone.
                     alone = alone + 1 if self._running == 0 else 0
                     if alone >= TRIES or time.monotonic() >= deadline:
                         raise self._none(error) from error
@@ -179,7 +182,7 @@ class SessionPool:
         return found
 
     def open_ahead(self) -> None:
-        """Ask for the channels that the next commands will need; waits for nothing."""
+        """Ask for the channels that the next commands need, without waiting."""
         with self._changed:
             missing = 0 if self._few else AHEAD - len(self._ahead) - self._opening
             self._opening += missing
@@ -190,7 +193,7 @@ class SessionPool:
                 self._answered(None, None)
 
     def _answered(self, channel: paramiko.Channel | None, error: Exception | None) -> None:
-        """A channel was opened ahead, or not; called in the transport's thread."""
+        """A channel was opened ahead, or refused; in the transport's thread."""
         with self._changed:
             self._opening -= 1
             self._few = self._few or isinstance(error, paramiko.ChannelException)

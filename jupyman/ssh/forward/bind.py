@@ -1,4 +1,4 @@
-"""Bind a local port, and say who holds it where that is not possible."""
+"""Bind a local port, and find out who holds it if it is taken."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import os
 import socket
 
 from jupyman import errors
+from jupyman.model.endpoint import LOOPBACK
 
 BACKLOG = 512
 # As many as Jupyter itself would try (ServerApp.port_retries).
 TRIES = 50
 
 
-def bind(port: int, *, strict: bool, address: str = "127.0.0.1") -> tuple[socket.socket, str]:
+def bind(port: int, *, strict: bool, address: str = LOOPBACK) -> tuple[socket.socket, str]:
     """Listen on a local port.
 
     Args:
@@ -22,10 +23,10 @@ def bind(port: int, *, strict: bool, address: str = "127.0.0.1") -> tuple[socket
         address: local address.
 
     Returns:
-        The socket, and " (held by …)" where another port than the preferred one was taken, else "".
+        The socket, and " (held by …)" if the preferred port is taken, else "".
 
     Raises:
-        PortInUse: not to be had.
+        PortInUse: no port can be bound.
     """
     text = ""
     hint = "free it, or choose another with --local-port"
@@ -44,7 +45,7 @@ def bind(port: int, *, strict: bool, address: str = "127.0.0.1") -> tuple[socket
 
 def _listen(address: str, port: int) -> socket.socket:
     if port and os.name == "posix" and _answers(address, port):
-        # Somebody may listen on every address: then macOS still allows the narrower bind, and would share the port.
+        # If a program listens on every address, macOS still allows the narrower bind, and would share the port.
         raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     try:
@@ -63,12 +64,12 @@ def _listen(address: str, port: int) -> socket.socket:
 def _answers(address: str, port: int) -> bool:
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.settimeout(0.5)
-        # TCP can connect a socket to itself, where the kernel happens to choose that very port for its other end.
+        # TCP connects a socket to itself if the kernel happens to choose that very port for its other end.
         return probe.connect_ex((address, port)) == 0 and probe.getsockname()[:2] != probe.getpeername()[:2]
 
 
 def holder(port: int) -> str:
-    """Return " (held by NAME, pid N)" for a local port, "" where it cannot be seen (macOS asks for root)."""
+    """Return " (held by NAME, pid N)" for a local port, "" if that cannot be seen (macOS needs root for it)."""
     import psutil
 
     try:

@@ -1,7 +1,7 @@
-"""How many connections one forward carries at once, and those that it refused because there were more.
+"""How many connections one forward carries at once, and how many it refused because of that.
 
-Without a bound, a forward that leads to itself (its host is this computer) opens connections to itself until no file
-descriptor is left, and with it every other forward stops.
+Without a limit, a forward that leads to itself (its host is this computer) connects to itself until no file descriptor
+is left, and every other forward stops.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ QUIET = 60.0  # seconds between two lines of the log about the same forward
 
 
 class ConnectionLimit:
-    """What one listener refused; its engine counts the open ones.
+    """The connections that one listener refused; its engine counts the open ones.
 
     Attributes:
         refused: how many so far.
@@ -30,11 +30,11 @@ class ConnectionLimit:
         self.last: float | None = None
 
     def full(self, count: int) -> bool:
-        """Tell whether one more is too many where so many are open."""
+        """Return whether so many open connections allow no more."""
         return count >= MOST
 
     def refuse(self, local_port: int) -> None:
-        """Count one more; the log tells of it now and then."""
+        """Count one more, and log it now and then."""
         instant = time.monotonic()
         if self.last is None or instant - self.last > QUIET:
             log.warning("local port %d: %d connections are open, and more are refused", local_port, MOST)

@@ -1,4 +1,4 @@
-"""Which forwarder a host uses: ours, or sshtunnel's where the user says ``engine = "sshtunnel"``."""
+"""Which forwarder a host uses: ours, or sshtunnel's if the configuration has ``engine = "sshtunnel"``."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Literal, Protocol
 
 from jupyman.local.peer_guard import PeerGuard
-from jupyman.ssh.channels.origin import Respond
-from jupyman.ssh.channels.transport import Address
+from jupyman.model.endpoint import LOOPBACK, Target
 from jupyman.ssh.forward.connection_limit import ConnectionLimit
 from jupyman.ssh.link import Link
+from jupyman.ssh.streams.origin import Respond
 
 EngineName = Literal["native", "sshtunnel"]
 
@@ -21,26 +21,26 @@ class BoundForward(Protocol):
     respond: Respond | None
     on_refused: Callable[[], None] | None
     share: bool
-    strangers: PeerGuard
+    peer_guard: PeerGuard
     holder_text: str
-    crowd: ConnectionLimit
+    limit: ConnectionLimit
 
     @property
     def local_port(self) -> int:
         """Where it listens."""
 
     @property
-    def target(self) -> Address:
+    def target(self) -> Target:
         """Where it leads."""
 
-    def retarget(self, target: Address) -> None:
+    def retarget(self, target: Target) -> None:
         """Lead new connections elsewhere."""
 
     def stats(self) -> tuple[int, int, int]:
         """Return open connections, bytes that came from the host, bytes that went to it."""
 
-    def part(self) -> None:
-        """End or answer its connections, and go on listening where the engine can; the gate was shut before."""
+    def detach(self) -> None:
+        """End or answer its connections, and go on listening if the engine can; close the gate before."""
 
     def close(self) -> None:
         """Stop listening and end its connections."""
@@ -52,10 +52,10 @@ class Engine(Protocol):
     def listen(
         self,
         local_port: int,
-        target: Address,
+        target: Target,
         *,
         strict: bool = False,
-        address: str = "127.0.0.1",
+        address: str = LOOPBACK,
         gate: Callable[[], bool] | None = None,
     ) -> BoundForward:
         """Bind a local port; see `Forwarder.listen`."""
@@ -64,10 +64,10 @@ class Engine(Protocol):
         """Carry connections over this link from now on."""
 
     def detach(self) -> None:
-        """The link is gone: end its connections."""
+        """The link is gone: detach its connections."""
 
     def hold(self) -> None:
-        """The host is silent: what it carries stays; see `Forwarder.hold`."""
+        """The host is silent: open connections stay; see `Forwarder.hold`."""
 
     def resume(self) -> None:
         """The host has answered."""
@@ -84,7 +84,7 @@ def make(name: str, engine: EngineName = "native") -> Engine:
 
     Args:
         name: the host.
-        engine: as config.toml says for it.
+        engine: its entry in config.toml.
     """
     if engine == "sshtunnel":
         from jupyman.ssh.forward.sshtunnel_engine import TunnelForwarder

@@ -1,15 +1,17 @@
-"""The forwarder's protocol over the sshtunnel package: ``engine = "sshtunnel"`` for a host.
+"""The engine protocol with the sshtunnel package: ``engine = "sshtunnel"`` for a host.
 
-sshtunnel's listeners and pumps, on our link: it neither connects nor logs in by itself, so its open host key policy
-does not matter (the verified key is given to it all the same), and jump hosts and one-time codes work. It binds
-127.0.0.1 because we say so; its own default is every address.
+sshtunnel's listeners and copy loops, on our link: it neither connects nor logs in by itself, so its open host key
+policy does not matter (it gets the verified key all the same), and jump hosts and one-time codes work. It binds
+127.0.0.1 because it is told to; its own default is every address.
 
-Where it fails the contract of forward.py (measured with 0.5.1; tests/integration/test_ssh_engines.py holds it to this):
-- half-close: the end of one direction ends the other, and what was still to come is lost;
-- its listeners end with the link: a connection in the meantime is refused, not held, and the port could be taken;
+How it fails the forwarder's contract (0.5.1; tests/integration/ssh/test_sshtunnel_engine.py shows it):
+- half-close: the end of one direction ends the other, and the rest is lost;
+- its listeners end with the link: a connection in the meantime is refused, not held, and the port may be taken;
 - hundreds of connections at once: a backlog of 5, one thread each, and `select` ends at descriptor 1023;
 - each listener wakes ten times a second while idle;
-- a connection before a shut gate is closed, not held.
+- a connection while the gate is closed is closed, not held.
+
+Over 300 lines because sshtunnel's class, its view of our transport and of a channel are useless without one another.
 """
 
 from __future__ import annotations
@@ -25,14 +27,15 @@ import sshtunnel
 
 from jupyman import errors
 from jupyman.local.peer_guard import PeerGuard
-from jupyman.ssh.channels.origin import Respond
-from jupyman.ssh.channels.transport import BROKEN, Address
+from jupyman.model.endpoint import LOOPBACK, Target
+from jupyman.ssh.channels.transport import BROKEN
 from jupyman.ssh.forward.bind import bind
 from jupyman.ssh.forward.connection_limit import ConnectionLimit
 from jupyman.ssh.link import Link
+from jupyman.ssh.streams.origin import Respond
 
 log = logging.getLogger(__name__)
-# sshtunnel would add a handler of its own, to stderr, to a logger without one.
+# sshtunnel adds a handler that writes to stderr to a logger without one.
 _theirs = logging.getLogger("jupyman.sshtunnel")
 _theirs.addHandler(logging.NullHandler())
 _theirs.setLevel(logging.CRITICAL)
@@ -45,21 +48,21 @@ class TunnelListener:
 
     def __init__(self, forwarder: TunnelForwarder, port: int, target: tuple[str, int], holder_text: str) -> None:
         self.local_port = port
-        self.target: Address = target
+        self.target: Target = target
         self.holder_text = holder_text
         self.gate: Callable[[], bool] | None = None
-        self.respond: Respond | None = None  # never asked: nothing waits here
+        self.respond: Respond | None = None  # never called: nothing waits here
         self.on_refused: Callable[[], None] | None = None
         self.share = False
-        self.strangers = PeerGuard(f"{forwarder.name}: local port {port}")
+        self.peer_guard = PeerGuard(f"{forwarder.name}: local port {port}")
         self.open = 0
         self.bytes_in = 0
         self.bytes_out = 0
-        self.crowd = ConnectionLimit()
+        self.limit = ConnectionLimit()
         self.tunnel: _Tunnel | None = None
         self._forwarder = forwarder
 
-    def retarget(self, target: Address) -> None:
+    def retarget(self, target: Target) -> None:
         """Lead new connections elsewhere."""
         self.target = target
 
@@ -67,11 +70,11 @@ class TunnelListener:
         """Return open connections, bytes that came from the host, bytes that went to it."""
         return self.open, self.bytes_in, self.bytes_out
 
-    def part(self) -> None:
-        """End its connections; it goes on listening while the link is there, and closes whatever comes."""
+    def detach(self) -> None:
+        """End its connections; while the link is there it goes on listening, and closes whatever comes."""
         tunnel = self.tunnel
         if tunnel is not None:
-            tunnel.part()
+            tunnel.detach()
 
     def close(self) -> None:
         """Stop listening and end its connections."""
@@ -94,10 +97,10 @@ class TunnelForwarder:
     def listen(
         self,
         local_port: int,
-        target: Address,
+        target: Target,
         *,
         strict: bool = False,
-        address: str = "127.0.0.1",
+        address: str = LOOPBACK,
         gate: Callable[[], bool] | None = None,
     ) -> TunnelListener:
         """Choose a local port, and bind it as soon as a link is there; see `Forwarder.listen`.
@@ -106,7 +109,7 @@ class TunnelForwarder:
             PortInUse: no port can be bound.
             UsageFault: a UNIX socket, which sshtunnel cannot reach, or another address than 127.0.0.1.
         """
-        if isinstance(target, str) or address != "127.0.0.1":
+        if isinstance(target, str) or address != LOOPBACK:
             raise errors.UsageFault(
                 "the engine sshtunnel forwards only from 127.0.0.1 and only to ports",
                 f'set engine = "native" for {self.name}',
@@ -174,22 +177,22 @@ def _stop(listener: TunnelListener) -> None:
 
 
 class _Tunnel(sshtunnel.SSHTunnelForwarder):  # type: ignore[misc]  # it carries no types
-    """One listener of sshtunnel's on our link."""
+    """One listener of sshtunnel on our link."""
 
     daemon_forward_servers = True
 
     def __init__(self, listener: TunnelListener, link: Link) -> None:
-        assert isinstance(listener.target, tuple)  # noqa: S101 - TunnelForwarder.listen refuses others
+        assert isinstance(listener.target, tuple)  # noqa: S101 - TunnelForwarder.listen accepts no others
         self._shared = _Shared(listener, link)
         super().__init__(
             (link.config.hostname, link.config.port),
             ssh_config_file=None,
             ssh_username=link.config.user,
             ssh_host_key=link.transport.get_remote_server_key(),
-            ssh_password="not used: the link is logged in",  # noqa: S106 - it insists on one
+            ssh_password="not used: the link is logged in",  # noqa: S106 - it needs one
             allow_agent=False,
             host_pkey_directories=[],
-            local_bind_address=("127.0.0.1", listener.local_port),
+            local_bind_address=(LOOPBACK, listener.local_port),
             remote_bind_address=listener.target,
             logger=_theirs,
         )
@@ -199,9 +202,9 @@ class _Tunnel(sshtunnel.SSHTunnelForwarder):  # type: ignore[misc]  # it carries
     def _connect_to_gateway(self) -> None:
         self._transport = self._shared
 
-    def part(self) -> None:
+    def detach(self) -> None:
         """End its connections."""
-        self._shared.part()
+        self._shared.detach()
 
     def stop(self, force: bool = False) -> None:
         """Stop listening and end its connections."""
@@ -210,7 +213,7 @@ class _Tunnel(sshtunnel.SSHTunnelForwarder):  # type: ignore[misc]  # it carries
 
 
 class _Shared:
-    """Our transport as sshtunnel sees it: it may open channels, and may not close the link."""
+    """Our transport as sshtunnel uses it: it opens channels, and cannot close the link."""
 
     def __init__(self, listener: TunnelListener, link: Link) -> None:
         self._listener = listener
@@ -227,17 +230,17 @@ class _Shared:
         """
         listener = self._listener
         # sshtunnel asks for the channel before it reads; it has just accepted.
-        if not listener.share and listener.strangers.refuse(src_addr[:2], ("127.0.0.1", listener.local_port)):
-            raise paramiko.SSHException("a connection of another user")
+        if not listener.share and listener.peer_guard.refuse(src_addr[:2], (LOOPBACK, listener.local_port)):
+            raise paramiko.SSHException("a connection of another user is refused")
         if listener.gate is not None and not listener.gate():
             raise paramiko.SSHException("the server's identity is not proven yet")
         with self._lock:
-            full = listener.crowd.full(listener.open)
+            full = listener.limit.full(listener.open)
             listener.open += not full
         if full:
-            listener.crowd.refuse(listener.local_port)
+            listener.limit.refuse(listener.local_port)
             raise paramiko.SSHException("too many connections are open")
-        del dest_addr  # the listener may have been led elsewhere since
+        del dest_addr  # the listener's target may have changed since
         try:
             channel = self._link.transport.open_channel(kind, listener.target, src_addr, timeout=timeout)
         except BaseException as error:
@@ -260,7 +263,7 @@ class _Shared:
                 self._channels.discard(channel)
                 self._listener.open -= 1
 
-    def part(self) -> None:
+    def detach(self) -> None:
         """End its connections; more may come."""
         with self._lock:
             channels = list(self._channels)
@@ -271,14 +274,14 @@ class _Shared:
         """End its connections, and let no more come."""
         with self._lock:
             self._over = True
-        self.part()
+        self.detach()
 
     def is_active(self) -> bool:
         """Whether channels can be opened."""
         return not self._over and self._link.alive
 
     def close(self) -> None:
-        """Do nothing: the link is not sshtunnel's."""
+        """Do nothing: the link does not belong to sshtunnel."""
 
     stop_thread = close
 

@@ -1,1 +1,1 @@
-"""The event loop of all sockets, and writes to local programs."""
+"""The event loop of all sockets, and what it writes to local programs."""

@@ -1,10 +1,10 @@
-"""Bytes that the local program has not taken yet."""
+"""A queue of the bytes that a local program has not taken yet."""
 
 from __future__ import annotations
 
 from collections import deque
 
-PIECE = 32768  # bytes; small messages are put together, or each would cost several times its size
+PIECE = 32768  # bytes; small messages are joined, or each would cost several times its size
 
 
 class Backlog:
@@ -36,18 +36,18 @@ class Backlog:
             skip = max(0, skip - len(view))
 
     def head(self, count: int) -> list[memoryview]:
-        """Return the first few pieces; to be forgotten before anything is added or dropped."""
+        """Return the first few pieces, valid until anything is added or dropped."""
         views = [memoryview(self._pieces[index]) for index in range(min(count, len(self._pieces)))]
         views[0] = views[0][self._skip :]
         return views
 
     def drop(self, size: int) -> None:
-        """Forget so many bytes."""
+        """Remove so many bytes."""
         self._skip += size
         while self._pieces and self._skip >= len(self._pieces[0]):
             self._skip -= len(self._pieces.popleft())
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove everything."""
         self._pieces.clear()
         self._skip = 0

@@ -1,4 +1,9 @@
-"""The loop: one thread that waits for all listeners, local connections and full SSH sockets of this process at once."""
+"""The loop: one thread that owns all listeners, local connections and SSH sockets of this process.
+
+Rules: a turn first runs what was posted, then calls those whose sockets are ready, each once, then those whose time has
+come. Nothing that runs here may wait. `post` and `call` may be used from any thread, everything else only here. Each
+call reads a bounded amount, so that no host and no connection holds up another for long.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +17,21 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from jupyman.ssh.wire.batch import PacketBatch
-
 log = logging.getLogger(__name__)
 
-BREATH = 0.2  # seconds after something broke that should not
+BREAK = 0.2  # seconds after an unexpected exception
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _shared: Loop | None = None
-_sharing = threading.Lock()
+_shared_lock = threading.Lock()
 
 
 class Watched(Protocol):
-    """What the loop waits for.
+    """A socket and what is done when it is ready.
 
     Attributes:
         sock: not blocking.
-        mask: the events that it is waited for; the loop's to change.
-        first: comes before the others in a turn.
+        mask: the events that it is watched for; only the loop changes it.
+        first: called before the others in a turn.
     """
 
     sock: socket.socket
@@ -36,34 +39,39 @@ class Watched(Protocol):
     first: bool
 
     def ready(self, mask: int) -> None:
-        """Some of them have come; in the loop's thread, must not wait."""
+        """Some of these events have come."""
+
+
+class Watcher(Protocol):
+    """Waits for events of sockets: a `Loop`."""
+
+    def watch(self, one: Watched, mask: int) -> None:
+        """Wait for these events from now on."""
 
 
 class Timed(Protocol):
-    """Who asked to be reminded."""
+    """Wants to be called at some moment."""
 
     def due(self) -> None:
-        """The moment has come; in the loop's thread, must not wait."""
+        """The moment has come, or an earlier one."""
 
 
 class Loop:
     """A selector and its thread, which lives as long as the process: it costs nothing while nothing happens.
 
     Attributes:
-        tray: for whoever sends, in the loop's thread.
-        turn: how often something has happened.
+        turn: number of the present turn.
     """
 
     def __init__(self) -> None:
-        self.tray = PacketBatch()
         self.turn = 0
         self._selector = selectors.DefaultSelector()
-        self._hear, self._call = socket.socketpair()
-        self._hear.setblocking(False)
-        self._call.setblocking(False)
-        self._selector.register(self._hear, READ, None)
-        self._inbox: deque[Callable[[], None]] = deque()
-        self._rung = False
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
+        self._selector.register(self._wake_reader, READ, None)
+        self._posted: deque[Callable[[], None]] = deque()
+        self._woken = False
         self._lock = threading.Lock()
         self._alarms: dict[Timed, float] = {}
         self._thread = threading.Thread(target=self._run, name="forwards", daemon=True)
@@ -71,36 +79,40 @@ class Loop:
 
     # --- from any thread ----------------------------------------------------------------------------------------------
 
-    def post(self, action: Callable[[], None], *, wake: bool = True) -> None:
-        """Do something in the loop's thread.
-
-        Args:
-            action: it.
-            wake: soon; else before the next thing that happens there.
-        """
-        self._inbox.append(action)
+    def post(self, action: Callable[[], None]) -> None:
+        """Run something in the loop's thread, soon."""
+        self._posted.append(action)
         with self._lock:
-            if self._rung or not wake:
+            if self._woken or threading.get_ident() == self._thread.ident:
                 return
-            self._rung = True
+            self._woken = True
         with contextlib.suppress(OSError):  # full: it is awake anyway
-            self._call.send(b"x")
+            self._wake_writer.send(b"x")
 
     def call(self, action: Callable[[], None]) -> None:
-        """Do something in the loop's thread and return when it is done."""
-        if threading.current_thread() is self._thread:
+        """Run something in the loop's thread and return when it is done.
+
+        Raises:
+            Exception: whatever it raised.
+        """
+        if threading.get_ident() == self._thread.ident:
             action()
             return
         done = threading.Event()
+        raised: list[Exception] = []
 
         def act() -> None:
             try:
                 action()
+            except Exception as error:
+                raised.append(error)
             finally:
                 done.set()
 
         self.post(act)
         done.wait()
+        if raised:
+            raise raised[0]
 
     # --- in the loop's thread -----------------------------------------------------------------------------------------
 
@@ -117,11 +129,11 @@ class Loop:
         one.mask = mask
 
     def remind(self, one: Timed, moment: float) -> None:
-        """Call its `due` at a moment of the monotonic clock, or before."""
+        """Call its `due` at a moment of the monotonic clock, or earlier."""
         self._alarms[one] = min(moment, self._alarms.get(one, moment))
 
     def forget(self, one: Timed) -> None:
-        """Do not remind it any more."""
+        """Do not call its `due` any more."""
         self._alarms.pop(one, None)
 
     def _run(self) -> None:
@@ -129,20 +141,20 @@ class Loop:
             try:
                 self._turn()
             except Exception:  # without this thread nothing is forwarded any more
-                log.exception("forwarding")
-                time.sleep(BREATH)
+                log.exception("the loop")
+                time.sleep(BREAK)
 
     def _turn(self) -> None:
-        ready = self._selector.select(self._patience())
+        ready = self._selector.select(self._timeout())
         self.turn += 1
         for key, _ in ready:
             if key.data is None:
-                self._hear.recv(4096)
+                self._wake_reader.recv(4096)
         with self._lock:
-            self._rung = False
-        # Before the sockets: a connection that was made after a link came or went meets it as it is now.
-        for _ in range(len(self._inbox)):
-            guard(self._inbox.popleft())
+            self._woken = False
+        # Before the sockets: a connection that was made after a link came or went has to meet the new state.
+        for _ in range(len(self._posted)):
+            guard(self._posted.popleft())
         for early in (True, False):
             for key, mask in ready:
                 one = key.data
@@ -150,31 +162,31 @@ class Loop:
                     try:
                         one.ready(mask)
                     except Exception:
-                        log.exception("forwarding")
+                        log.exception("in the loop")
         if self._alarms:
             instant = time.monotonic()
             for owner in [one for one, moment in self._alarms.items() if moment <= instant]:
                 del self._alarms[owner]
                 guard(owner.due)
 
-    def _patience(self) -> float | None:
-        if self._inbox:
+    def _timeout(self) -> float | None:
+        if self._posted:
             return 0.0
         return max(0.0, min(self._alarms.values()) - time.monotonic()) if self._alarms else None
 
 
 def guard(action: Callable[[], None]) -> None:
-    """Do something; a bug in it does not end the loop."""
+    """Run something; a bug in it does not end the loop."""
     try:
         action()
     except Exception:
-        log.exception("forwarding")
+        log.exception("in the loop")
 
 
 def shared() -> Loop:
     """Return the loop of this process."""
     global _shared
-    with _sharing:
+    with _shared_lock:
         if _shared is None:
             _shared = Loop()
         return _shared

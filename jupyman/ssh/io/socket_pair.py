@@ -9,7 +9,7 @@ PAIR = 256 * 1024  # bytes that either socket of a pair holds
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """Return two sockets that lead to each other, and hold some packets: macOS gives them 8 KiB."""
+    """Return two connected sockets whose buffers hold some packets: macOS gives them 8 KiB."""
     both = socket.socketpair()
     for one in both:
         for direction in (socket.SO_SNDBUF, socket.SO_RCVBUF):

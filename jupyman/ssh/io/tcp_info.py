@@ -1,4 +1,4 @@
-"""What the kernel knows of a TCP connection: whether the peer acknowledges what we send."""
+"""What the kernel knows about a TCP connection: whether the peer acknowledges what we send."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 import struct
 import sys
 
-# struct tcp_info of linux/tcp.h: eight bytes, then numbers of 32 bits. Older kernels give less of it.
+# struct tcp_info of linux/tcp.h: eight bytes, then numbers of 32 bits. Older kernels have fewer fields.
 _UNACKED = struct.Struct("=I"), 24  # segments
 _BYTES_ACKED = struct.Struct("=Q"), 120  # since Linux 4.1
 _NOT_SENT = struct.Struct("=I"), 144  # bytes; since Linux 4.6
@@ -14,13 +14,13 @@ _SIZE = 148
 
 
 class Acknowledgements:
-    """Notices that the peer's kernel takes what we send, for as long as something of ours is under way.
+    """Notices that the peer's kernel acknowledges what we send, while something of ours is under way.
 
-    Once everything is acknowledged the bytes have arrived, and a host that still does not answer is silent: its kernel
-    goes on acknowledging for a program that hangs.
+    Once everything is acknowledged, a host that still does not answer is silent: its kernel goes on acknowledging for a
+    program that hangs.
 
     Args:
-        sock: of the connection; where it is no TCP connection, or the system does not tell, nothing is ever noticed.
+        sock: of the connection; if it is not TCP, or the system has no such information, nothing is ever noticed.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -31,18 +31,18 @@ class Acknowledgements:
 
     @property
     def under_way(self) -> bool:
-        """Whether bytes of ours were still on their way at the last look."""
+        """Whether bytes of ours were still under way at the last look."""
         return not self._over
 
     def begin(self) -> None:
-        """Something was sent: from now on its acknowledgement counts."""
+        """Something was sent: its acknowledgement counts from now on."""
         found = self._look()
         self._over = found is None
         if found is not None:
             self._acked = found[0]
 
     def progress(self) -> bool:
-        """Tell whether the peer has acknowledged more since the last call, or since `begin`."""
+        """Return whether the peer has acknowledged more since the last call, or since `begin`."""
         found = None if self._over else self._look()
         if found is None:
             return False
@@ -53,7 +53,7 @@ class Acknowledgements:
         return more
 
     def _look(self) -> tuple[int, bool] | None:
-        """Return the bytes that were acknowledged, and whether others wait; None where the system does not tell."""
+        """Return the acknowledged bytes, and whether others wait; None if the system has no such information."""
         if sys.platform != "linux" or not self._known:
             return None
         try:

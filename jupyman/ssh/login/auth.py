@@ -1,4 +1,7 @@
-"""Log in: agent keys, key files, passwords and one-time codes, in OpenSSH's order."""
+"""Log in: agent keys, key files, passwords and one-time codes, in OpenSSH's order.
+
+Over 300 lines because one attempt and its methods share what was tried and what the server still accepts.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +16,22 @@ from jupyman import errors
 from jupyman.ssh.channels.transport import Transport
 from jupyman.ssh.config.ssh_g import METHODS, HostConfig
 from jupyman.ssh.login import keys
-from jupyman.ssh.login.keys import Keyring as Keyring  # noqa: PLC0414 - part of this module's face
+from jupyman.ssh.login.keys import Keyring as Keyring  # noqa: PLC0414 - re-exported
 from jupyman.ssh.wire.compat import printable
 
 log = logging.getLogger(__name__)
 
-# Puts a question to the user's terminal: kind is "secret", "text" or "confirm". Raises where nobody answers.
+# Puts a question to the user's terminal: the kind is "secret", "text" or "confirm". Raises if nobody answers.
 Ask = Callable[[str, str], str]
 _Offer = tuple[str, Callable[[], Iterator[paramiko.PKey]]]
 
-# sshd's MaxAuthTries is 6 by default, and each key that is offered counts.
+# sshd's MaxAuthTries is 6 by default, and each offered key counts.
 MAX_OFFERS = 6
 TRIES = 3  # for a passphrase or a password, as NumberOfPasswordPrompts
-MAX_FACTORS = 6  # AuthenticationMethods with more steps than this are nobody's
+MAX_FACTORS = 6  # steps of AuthenticationMethods; nobody configures more
 # SSH_DISCONNECT_AUTH_CANCELLED_BY_USER, _NO_MORE_AUTH_METHODS_AVAILABLE, _ILLEGAL_USER_NAME
 _REFUSALS = frozenset({13, 14, 15})
-# People look for their phone; sshd's LoginGraceTime (120 s by default) is the real limit.
+# Seconds for an answer: people look for their phone; sshd's LoginGraceTime (120 s by default) is the real limit.
 PATIENCE = 300.0
 
 
@@ -37,8 +40,8 @@ class Credentials:
     """How this caller can log in.
 
     Attributes:
-        ssh_auth_sock: its agent's socket.
-        ask: its terminal; None: nobody is there, and nothing may be asked (a background login).
+        ssh_auth_sock: the socket of its agent.
+        ask: its terminal; None: there is none, and nothing may be asked (a background login).
     """
 
     ssh_auth_sock: str | None = None
@@ -47,7 +50,7 @@ class Credentials:
 
 @dataclass
 class _Attempt:
-    """One login: what was tried, and what the server still takes."""
+    """One login: what was tried, and what the server still accepts."""
 
     transport: Transport
     config: HostConfig
@@ -55,18 +58,18 @@ class _Attempt:
     keyring: Keyring
     tried: list[str] = field(default_factory=list)
     allowed: list[str] = field(default_factory=lambda: list(METHODS))
-    known: bool = False  # `allowed` is the server's own word
+    known: bool = False  # `allowed` is the server's own list
     offered: set[bytes] = field(default_factory=set)
-    partial: bool = False  # the last credential was taken, and another is asked for
+    partial: bool = False  # the last credential was accepted, and another one is needed
     needs_prompt: bool = False
-    failure: BaseException | None = None  # of a question, asked in paramiko's own thread
+    failure: BaseException | None = None  # raised by a question, in paramiko's own thread
 
     @property
     def done(self) -> bool:
         return self.transport.is_authenticated()
 
     def may(self, method: str) -> bool:
-        """Whether a method is worth a try now."""
+        """Return whether a method is worth a try now."""
         return (
             not self.done
             and not self.partial
@@ -76,9 +79,9 @@ class _Attempt:
         )
 
     def try_one(self, name: str, call: Callable[[], list[str]]) -> bool:
-        """Try one credential; True when it was taken (perhaps only as the first of several)."""
+        """Try one credential; return whether it was accepted (perhaps only as the first of several)."""
         self.tried.append(name)
-        self.transport.refused = False  # a refusal of the one before says nothing of this one
+        self.transport.refused = False  # a refusal of the previous one has nothing to do with this one
         try:
             left = call()
         except paramiko.BadAuthenticationType as error:
@@ -103,8 +106,8 @@ def login(transport: Transport, config: HostConfig, credentials: Credentials, ke
         keyring: of the daemon.
 
     Raises:
-        AuthenticationFailed: naming what was tried; details["needs_prompt"] where an answer from a person was missing.
-        LinkLost: the connection ended, or broke, and that says nothing about any credential.
+        AuthenticationFailed: with what was tried; details["needs_prompt"] if an answer from a person was missing.
+        LinkLost: the connection ended, and no credential was refused.
     """
     failure: Exception | None = None
     attempt = _Attempt(transport, config, credentials, keyring)
@@ -115,7 +118,7 @@ def login(transport: Transport, config: HostConfig, credentials: Credentials, ke
         for _ in range(MAX_FACTORS):
             attempt.partial = False
             _publickey(attempt, agent)
-            _inquire(attempt)
+            _find_methods(attempt)
             _interactive(attempt)
             _password(attempt)
             if attempt.done or not attempt.partial:
@@ -127,8 +130,10 @@ def login(transport: Transport, config: HostConfig, credentials: Credentials, ke
             agent.close()
     if attempt.done:
         return
-    if (failure is not None or not transport.is_active()) and not _turned_away(transport):
-        why = transport.farewell or (printable(str(failure)) if isinstance(failure, paramiko.SSHException) else "")
+    if (failure is not None or not transport.is_active()) and not _credentials_refused(transport):
+        why = transport.disconnect_text
+        if not why and isinstance(failure, paramiko.SSHException):
+            why = printable(str(failure))
         raise errors.LinkLost(
             f"{config.alias} ended the connection during the login" + (f": {why}" if why else ""),
             "try again, or `ssh` by hand",
@@ -136,15 +141,15 @@ def login(transport: Transport, config: HostConfig, credentials: Credentials, ke
     raise _refused(attempt)
 
 
-def _turned_away(transport: Transport) -> bool:
-    """Tell whether a server that ended the connection refuses us, or only this attempt.
+def _credentials_refused(transport: Transport) -> bool:
+    """Return whether a server that ended the connection refused our credentials.
 
-    RFC 4253, section 11.1, has codes for the former; OpenSSH gives code 2 for everything, and a text.
+    RFC 4253, section 11.1, has codes for that; OpenSSH gives code 2 for everything, and a text.
     """
     if transport.refused:
         return True
-    said = transport.farewell
-    return said is not None and (transport.farewell_code in _REFUSALS or "authentication failures" in said)
+    text = transport.disconnect_text
+    return text is not None and (transport.disconnect_code in _REFUSALS or "authentication failures" in text)
 
 
 def _refused(attempt: _Attempt) -> errors.AuthenticationFailed:
@@ -153,24 +158,24 @@ def _refused(attempt: _Attempt) -> errors.AuthenticationFailed:
     details = {"tried": tried, "allowed": attempt.allowed if attempt.known else []}
     if attempt.needs_prompt and attempt.transport.is_active():
         return errors.AuthenticationFailed(
-            f"{config.user}@{config.alias} asks for a passphrase, password or code, and no terminal is there to answer",
+            f"{config.user}@{config.alias} asks for a passphrase, password or code, and there is no terminal to answer",
             f"run jupyman up {config.alias} on a terminal, or load a key with ssh-add",
             needs_prompt=True,
             **details,
         )
-    takes = f"; it takes {', '.join(attempt.allowed)}" if attempt.known else ""
-    ended = attempt.transport.farewell
+    accepts = f"; it accepts {', '.join(attempt.allowed)}" if attempt.known else ""
+    ended = attempt.transport.disconnect_text
     how = f" ({ended})" if ended else ""
     return errors.AuthenticationFailed(
-        f"{config.user}@{config.alias} refused the login{how}; tried {', '.join(tried) or 'nothing'}{takes}",
+        f"{config.user}@{config.alias} refused the login{how}; tried {', '.join(tried) or 'nothing'}{accepts}",
         f"try `ssh {config.alias}` by hand; load your key with ssh-add, or run jupyman up on a terminal",
         needs_prompt=False,
         **details,
     )
 
 
-def _inquire(attempt: _Attempt) -> None:
-    """Learn which methods the server takes, before a person is asked for what nobody wants."""
+def _find_methods(attempt: _Attempt) -> None:
+    """Find out which methods the server accepts, before a person is asked for anything useless."""
     if attempt.known or attempt.done or attempt.partial or not attempt.transport.is_active():
         return
     try:
@@ -179,19 +184,19 @@ def _inquire(attempt: _Attempt) -> None:
         attempt.allowed, attempt.known = _methods(error.allowed_types), True
     except paramiko.AuthenticationException as error:
         _answered(attempt.config, error)
-        log.info("%s does not say what it takes: %s", attempt.config.alias, error)
+        log.info("%s does not list its methods: %s", attempt.config.alias, error)
 
 
 def _methods(names: list[str]) -> list[str]:
-    """Return the names of methods that a server takes, for messages of ours: a few, and of letters."""
+    """Return the names of methods that a server accepts, for our messages: a few, and printable."""
     return [printable(name, 64) for name in names[:16]]
 
 
 def _answered(config: HostConfig, error: paramiko.AuthenticationException) -> None:
-    """Tell a refusal from silence: the network was lost in the middle, or this computer slept.
+    """Distinguish a refusal from silence: the network was lost in the middle, or this computer slept.
 
     Raises:
-        LinkLost: it was silence, and says nothing about any credential.
+        LinkLost: it was silence; no credential was refused.
     """
     if "timeout" in str(error):  # paramiko, AuthHandler.wait_for_response
         raise errors.LinkLost(f"{config.alias} did not answer during the login") from error
@@ -211,13 +216,13 @@ def _publickey(attempt: _Attempt, agent: keys.Agent | None) -> None:
             attempt.offered.add(blob)
             attempt.try_one(label, lambda chosen=key: attempt.transport.auth_publickey(attempt.config.user, chosen))  # type: ignore[misc]
             if "publickey" not in attempt.allowed and not attempt.partial:
-                attempt.offered.discard(blob)  # not its fault: it may be the second factor
+                attempt.offered.discard(blob)  # it was not refused: it may be the second factor
 
 
 def _candidates(attempt: _Attempt, agent: keys.Agent | None) -> Iterator[_Offer]:
     """Yield keys in OpenSSH's order: agent keys that are configured, other agent keys, then files.
 
-    sshconnect2.c, pubkey_prepare(). Encrypted files come last: OpenSSH asks the server whether it would take a key
+    sshconnect2.c, pubkey_prepare(). Encrypted files come last: OpenSSH asks the server whether it would accept a key
     before it asks for the passphrase, which paramiko cannot.
     """
     config = attempt.config
@@ -255,7 +260,7 @@ def _agent(attempt: _Attempt) -> keys.Agent | None:
         return None
     try:
         return keys.Agent(path)
-    except Exception as error:  # paramiko's reading of what is no agent's answer raises anything
+    except Exception as error:  # paramiko raises anything when the answer is not an agent's
         log.info("the agent at %s does not answer: %s", path, error)
         return None
 
@@ -273,7 +278,7 @@ def _decrypted(attempt: _Attempt, path: str) -> Iterator[paramiko.PKey]:
             return
         try:
             key = keys.load(path, passphrase)
-        except Exception as error:  # a wrong passphrase is a ValueError or cryptography's own, by version
+        except Exception as error:  # a wrong passphrase: ValueError or cryptography's own, depending on the version
             log.info("the key %s was not decrypted: %s", path, type(error).__name__)
             continue
         attempt.keyring.keep_key(path, key)
@@ -308,7 +313,7 @@ def _interactive(attempt: _Attempt) -> None:
 
 
 class _Dialogue:
-    """Answers the server's questions, from the user's terminal or, where nobody is there, by the kept password."""
+    """Answers the server's questions: from the user's terminal or, without one, with the kept password."""
 
     def __init__(self, attempt: _Attempt) -> None:
         self._attempt = attempt
@@ -327,7 +332,7 @@ class _Dialogue:
         attempt = self._attempt
         ask = attempt.credentials.ask
         if ask is None:
-            # A kept password answers the one question that is for it; a code cannot be made up.
+            # A kept password answers the one question for a password; codes cannot be answered.
             kept = attempt.keyring.password(attempt.config)
             if kept is not None and self.asked == 1 and not echo and "assword" in text:
                 return kept
@@ -336,11 +341,11 @@ class _Dialogue:
         if attempt.failure is not None:
             return ""
         try:
-            # As ssh does (sshconnect2.c): else a host could ask for a key's passphrase in our words.
+            # As ssh does (sshconnect2.c): otherwise a host could imitate our question for a key's passphrase.
             who = f"({attempt.config.user}@{attempt.config.alias}) "
             return ask("text" if echo else "secret", "\n".join(who + line for line in text.split("\n")))
         except BaseException as error:
-            # Raised by `_interactive`: this is paramiko's thread. Nothing is sent any more, or an empty answer would
+            # `_interactive` raises it, because this is paramiko's thread. Nothing more is sent: an empty answer would
             # count as a wrong password on the host.
             attempt.failure = error
             attempt.transport.close()
@@ -351,7 +356,7 @@ def _password(attempt: _Attempt) -> None:
     config, ask = attempt.config, attempt.credentials.ask
 
     def send(password: str) -> bool:
-        # fallback=False: keyboard-interactive was tried before, in its own right.
+        # fallback=False: keyboard-interactive was tried before, on its own.
         return attempt.try_one(
             "password", lambda: attempt.transport.auth_password(config.user, password, fallback=False)
         )
@@ -371,7 +376,7 @@ def _password(attempt: _Attempt) -> None:
         if not password:
             return
         if send(password):
-            keep = ask("confirm", "Keep this password in the daemon's memory until it stops, to reconnect by itself?")
+            keep = ask("confirm", "Keep this password in the daemon's memory until it stops, for reconnecting?")
             if keep.lower() in {"y", "yes"}:
                 attempt.keyring.keep_password(config, password)
             return

@@ -1,4 +1,4 @@
-"""Reach a host's sshd: by TCP, through jump hosts, or by the user's ProxyCommand."""
+"""Connect to a host's sshd: by TCP, or by the user's ProxyCommand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jupyman.ssh.config.ssh_g import HostConfig
 from jupyman.ssh.io.socket_pair import pair
 
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
-_SILENCE = -1  # no error of the system's: we have waited long enough
+_TIMED_OUT = -1  # not an error number of the system
 
 
 def tcp(
@@ -28,15 +28,15 @@ def tcp(
         config: of the host.
         timeout: seconds for the name and all addresses together.
         cancelled: ends the attempt.
-        reach: seconds for each address, where that is less.
+        reach: seconds for each address, if that is less.
 
     Returns:
         A blocking socket with TCP_NODELAY: without it the handshake costs two more round trips.
 
     Raises:
         UnknownHost: the name is no alias and does not resolve.
-        HostUnreachable: refused, no route, no answer, or a configured name that does not resolve; HostSilent
-            if the host itself did not even refuse.
+        HostUnreachable: refused, no route, no answer, or a configured name that does not resolve; HostSilent if the
+            host itself did not answer, not even by a refusal.
         Interrupted: cancelled.
     """
     deadline = time.monotonic() + timeout
@@ -49,8 +49,8 @@ def tcp(
                 "check the network, the VPN, and HostName",
             ) from error
         raise errors.UnknownHost(
-            f"no host is called {config.alias!r}: it is no alias and the name does not resolve",
-            "add it to ~/.ssh/config, or write user@address; jupyman host ls shows what is known",
+            f"there is no host {config.alias!r}: it is no alias, and the name does not resolve",
+            "add it to ~/.ssh/config, or write user@address; jupyman host ls shows the known hosts",
         ) from error
     reason, silent = "no address", True
     for index, (kind, _, _, _, address) in enumerate(addresses):
@@ -74,14 +74,14 @@ def tcp(
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             return sock
         sock.close()
-        reason = f"no answer in {share:.0f} s" if code == _SILENCE else _words(code)
+        reason = f"no answer in {share:.0f} s" if code == _TIMED_OUT else _words(code)
         silent = silent and code != errno.ECONNREFUSED
     text = f"{config.alias} ({config.hostname} port {config.port}): {reason}"
     raise errors.HostSilent(text) if silent else errors.HostUnreachable(text)
 
 
 def _resolve(config: HostConfig, timeout: float, cancelled: threading.Event | None) -> list[Any]:
-    """Look the name up; the resolver has no deadline of its own and, without a network, takes up to half a minute."""
+    """Look the name up; the resolver has no timeout and, without a network, takes up to half a minute."""
     family = _FAMILIES.get(config.address_family, socket.AF_UNSPEC)
     answer: list[Any] = []
     answered = threading.Event()
@@ -107,9 +107,9 @@ def _resolve(config: HostConfig, timeout: float, cancelled: threading.Event | No
 
 
 def _attempt(sock: socket.socket, address: object, timeout: float, cancelled: threading.Event | None) -> int:
-    """Connect; return the error's number where it failed, 0 where not."""
+    """Connect; return the number of the error, 0 if there is none."""
     sock.setblocking(False)
-    code = sock.connect_ex(address)  # type: ignore[arg-type]  # whatever getaddrinfo gave
+    code = sock.connect_ex(address)  # type: ignore[arg-type]  # as getaddrinfo returned it
     if code not in {0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY}:
         return code
     deadline = time.monotonic() + timeout
@@ -119,7 +119,7 @@ def _attempt(sock: socket.socket, address: object, timeout: float, cancelled: th
             if cancelled is not None and cancelled.is_set():
                 raise errors.Interrupted("interrupted while connecting")
             if time.monotonic() >= deadline:
-                return _SILENCE
+                return _TIMED_OUT
     code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     sock.setblocking(True)
     return code
@@ -149,7 +149,7 @@ def proxy(config: HostConfig) -> tuple[socket.socket, subprocess.Popen[bytes]]:
     if os.name == "nt":
         raise errors.ConfigFault(f"{config.alias}: ProxyCommand is not supported on Windows", "use ProxyJump instead")
     ours, its = pair()
-    # As ssh does (sshconnect.c, ssh_proxy_connect): the user's own shell runs the user's own text.
+    # As ssh does (sshconnect.c, ssh_proxy_connect): the user's own shell runs the user's own command.
     shell = os.environ.get("SHELL") or "/bin/sh"
     try:
         process = subprocess.Popen(
@@ -157,7 +157,7 @@ def proxy(config: HostConfig) -> tuple[socket.socket, subprocess.Popen[bytes]]:
             stdin=its.fileno(),
             stdout=its.fileno(),
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C on `jupyman daemon run` is not for it
+            start_new_session=True,  # Ctrl-C on `jupyman daemon run` must not reach it
         )
     except OSError as error:
         ours.close()

@@ -1,7 +1,7 @@
-"""Host keys: what known_hosts says of a host, before anything secret is sent to it.
+"""Host keys: compared with known_hosts files before anything secret is sent.
 
-The format is that of sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT". paramiko's own reader gives up on a whole file with a
-`@revoked` or `@cert-authority` line; this one skips what it cannot use and keeps the rest.
+The format is that of sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT". paramiko's own reader rejects a whole file because of one
+`@revoked` or `@cert-authority` line; this one skips lines that it cannot use.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Unknown:
-    """Nothing is known of the host."""
+    """No key of the host is known."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Changed:
 
 @dataclass(frozen=True)
 class Revoked:
-    """The key is marked as not to be trusted any more."""
+    """The key is marked as revoked."""
 
     line: KnownHostsLine
 
@@ -103,7 +103,7 @@ def parse(text: str, file: str) -> Iterator[KnownHostsLine]:
 
 
 def matches(names: str, host: str) -> bool:
-    """Tell whether the first field of a line means a host.
+    """Return whether the first field of a line matches a host.
 
     Args:
         names: a hashed name, or patterns with ``*``, ``?`` and ``!``, separated by commas.
@@ -129,7 +129,7 @@ def matches(names: str, host: str) -> bool:
 
 
 def lines_of(config: HostConfig) -> list[KnownHostsLine]:
-    """Return the lines of all known_hosts files that mean a host."""
+    """Return the lines of all known_hosts files that match a host."""
     found: list[KnownHostsLine] = []
     for file in (*config.user_known_hosts, *config.global_known_hosts):
         try:
@@ -141,11 +141,11 @@ def lines_of(config: HostConfig) -> list[KnownHostsLine]:
 
 
 def judge(config: HostConfig, key: paramiko.PKey) -> Verdict:
-    """Compare a host's key with what is known.
+    """Compare a host's key with the known ones.
 
     Args:
         config: of the host.
-        key: that it proved to have.
+        key: which the host proved to have.
     """
     lines = lines_of(config)
     blob = key.asbytes()
@@ -155,13 +155,13 @@ def judge(config: HostConfig, key: paramiko.PKey) -> Verdict:
     plain = [line for line in lines if line.marker == ""]
     if any(line.blob == blob for line in plain):
         return Known()
-    # Known types were asked for first (see `preferred`), so a key of another type is no honest answer either.
+    # Known types were requested first (see `preferred`), so a key of another type counts as changed too.
     same = [line for line in plain if line.kind == key.get_name()] or plain
     return Changed(same[0]) if same else Unknown()
 
 
 def preferred(config: HostConfig, offered: tuple[str, ...]) -> tuple[str, ...]:
-    """Order key algorithms so that known ones come first: else a host with an RSA line looks changed.
+    """Order key algorithms so that known ones come first, or a host with an RSA line would look changed.
 
     Args:
         config: of the host; its HostKeyAlgorithms leave others out.
@@ -181,12 +181,12 @@ def fingerprint(key: paramiko.PKey) -> str:
 
 
 def verify(config: HostConfig, key: paramiko.PKey, ask: Ask | None) -> None:
-    """Let a host in, or not.
+    """Accept a host's key, or raise.
 
     Args:
         config: of the host.
-        key: that it proved to have.
-        ask: puts a question to the user; None where nobody is there.
+        key: which the host proved to have.
+        ask: puts a question to the user; None: there is no terminal.
 
     Raises:
         HostKeyFault: unknown and not accepted, changed, or revoked.
@@ -245,7 +245,7 @@ def append(config: HostConfig, key: paramiko.PKey) -> Path | None:
     """Write a key into the first of the user's known_hosts files.
 
     Returns:
-        The file; None where the configuration names none (/dev/null).
+        The file; None if the configuration names none (/dev/null).
 
     Raises:
         HostKeyFault: it cannot be written.
@@ -266,5 +266,5 @@ def append(config: HostConfig, key: paramiko.PKey) -> Path | None:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(("\n" if needs_break else "") + f"{name} {key.get_name()} {key.get_base64()}\n")
     except OSError as error:
-        raise errors.HostKeyFault(f"{path} cannot be written: {error.strerror}", "mend its permissions") from error
+        raise errors.HostKeyFault(f"{path} cannot be written: {error.strerror}", "fix its permissions") from error
     return path

@@ -1,4 +1,4 @@
-"""Private keys: those of an agent, those in files, and what is remembered of them."""
+"""Private keys: of an agent, in files, and decrypted ones in memory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MAGIC = b"openssh-key-v1\0"  # OpenSSH's PROTOCOL.key
 
 @dataclass
 class Keyring:
-    """Decrypted keys, and passwords that the user let us keep; in this process's memory only."""
+    """Decrypted keys, and passwords that the user allowed us to keep; in this process's memory only."""
 
     _keys: dict[tuple[str, float], paramiko.PKey] = field(default_factory=dict, repr=False)
     _passwords: dict[tuple[str, str, int], str] = field(default_factory=dict, repr=False)
@@ -44,17 +44,17 @@ class Keyring:
             return self._keys.get((path, _changed(path)))
 
     def keep_key(self, path: str, key: paramiko.PKey) -> None:
-        """Remember a decrypted key."""
+        """Keep a decrypted key."""
         with self._lock:
             self._keys[(path, _changed(path))] = key
 
     def password(self, config: HostConfig) -> str | None:
-        """Return the account's password, where the user let us keep it."""
+        """Return the account's password, if the user allowed us to keep it."""
         with self._lock:
             return self._passwords.get((config.user, config.hostname, config.port))
 
     def keep_password(self, config: HostConfig, password: str | None) -> None:
-        """Remember a password, or forget it."""
+        """Keep a password; None: forget it."""
         with self._lock:
             place = (config.user, config.hostname, config.port)
             if password is None:
@@ -64,13 +64,13 @@ class Keyring:
 
 
 class Agent(AgentSSH):
-    """An agent at a given socket: paramiko's own reads only this process's environment, which gets old.
+    """An agent at a given socket: paramiko's own reads only this process's environment, which becomes outdated.
 
     Args:
         path: of its UNIX socket.
 
     Raises:
-        OSError, SSHException: nobody answers there.
+        OSError, SSHException: nothing answers there.
     """
 
     _connection: socket.socket
@@ -78,7 +78,7 @@ class Agent(AgentSSH):
     def __init__(self, path: str) -> None:
         super().__init__()
         if sys.platform == "win32":
-            raise OSError(errno.EAFNOSUPPORT, "the agent's named pipe is not read yet")
+            raise OSError(errno.EAFNOSUPPORT, "the named pipe of an agent is not supported yet")
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(AGENT_TIMEOUT)
         try:
@@ -91,13 +91,13 @@ class Agent(AgentSSH):
         self._connection = connection
 
     def _send_message(self, message: Any) -> tuple[int, Message]:
-        """As paramiko's, but a key's comment may be of any bytes."""
+        """As paramiko's, but a key's comment may have any bytes."""
         agent: Any = super()
         kind, answer = agent._send_message(message)  # noqa: SLF001 - its own, inherited
         return kind, Incoming(answer.get_remainder(), 0)
 
     def close(self) -> None:
-        """Close the socket; its keys sign no more."""
+        """Close the socket; its keys sign nothing any more."""
         self._connection.close()
 
 
@@ -141,18 +141,18 @@ def _line_blob(text: str) -> bytes | None:
 
 
 def is_private(path: str) -> bool:
-    """Tell whether a file holds a private key: an IdentityFile may name a public one, for the agent's."""
+    """Return whether a file holds a private key: an IdentityFile may hold a public one, for a key of the agent."""
     return "PRIVATE KEY-----" in _text(path)
 
 
 def load(path: str, passphrase: str | None) -> paramiko.PKey:
-    """Read a key of any kind; paramiko's own `from_path` cannot take a passphrase (5.1: str and bytes are mixed up).
+    """Read a key of any type; paramiko's own `from_path` takes no passphrase (5.1: it mixes str and bytes up).
 
     Raises:
         PasswordRequiredException: it is encrypted and no passphrase was given.
-        SSHException, ValueError: no such kind, or the passphrase is wrong.
+        SSHException, ValueError: no such type, or the passphrase is wrong.
     """
-    last: Exception = paramiko.SSHException(f"{path} is no private key")
+    last: Exception = paramiko.SSHException(f"{path} is not a private key")
     for kind in (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey):
         try:
             return kind.from_private_key_file(path, password=passphrase)
@@ -167,9 +167,9 @@ def with_certificates(config: HostConfig, path: str, key: paramiko.PKey) -> Iter
     """Yield a key with each of its certificates, then by itself, as OpenSSH offers them.
 
     Args:
-        config: its CertificateFile; ``PATH-cert.pub`` counts, too.
+        config: its CertificateFile; ``PATH-cert.pub`` counts too.
         path: of the key.
-        key: decrypted; it is not changed.
+        key: decrypted; not changed.
     """
     for certificate in dict.fromkeys((*config.certificate_files, f"{path}-cert.pub")):
         if not Path(certificate).is_file():
@@ -185,7 +185,7 @@ def with_certificates(config: HostConfig, path: str, key: paramiko.PKey) -> Iter
 
 
 def _certifies(certificate: str, key: paramiko.PKey) -> bool:
-    """Tell whether a certificate is for this key: after a nonce, it holds the key's own public fields."""
+    """Return whether a certificate is for this key: after a nonce, it has the key's own public fields."""
     blob = _line_blob(_text(certificate))
     if blob is None:
         return False

@@ -1,4 +1,4 @@
-"""The way to a host: its socket, directly or through others; the handshake; the host's key; the login."""
+"""The route to a host: its socket, directly or through jump hosts; the handshake; the host's key; the login."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Route:
     helpers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def close(self) -> None:
-        """End everything, the last first."""
+        """Close everything, the last first."""
         for transport in reversed(self.chain):
             try:
                 transport.close()
@@ -52,46 +52,54 @@ class Route:
 
 @dataclass(frozen=True)
 class LoginContext:
-    """Who goes: with which credentials, how long for each machine on the way (seconds), and what calls back."""
+    """Credentials, limits and cancellation of one login.
+
+    Attributes:
+        credentials: of the caller.
+        keyring: of the daemon.
+        timeout: seconds for each machine on the route.
+        cancelled: ends the login.
+        reach: seconds for TCP to connect to one address, if less than `timeout`.
+    """
 
     credentials: Credentials
     keyring: Keyring
     timeout: float
     cancelled: threading.Event | None = None
-    reach: float | None = None  # seconds for TCP to connect to one address, where less than `timeout`
+    reach: float | None = None
 
 
-def climb(config: HostConfig, traveller: LoginContext, route: Route, depth: int = 0) -> None:
-    """Connect to a host, through its jump hosts, each verified and logged in to, and append it to the route.
+def connect(config: HostConfig, context: LoginContext, route: Route, depth: int = 0) -> None:
+    """Connect to a host through its jump hosts, verify and log in to each, and append them to the route.
 
     Raises:
-        JupymanError: as `Link.open`; what was opened is in the route, for the caller to close.
+        JupymanError: as `Link.open`; the caller closes the route.
     """
     if depth > MAX_HOPS:
         raise errors.ConfigFault(
             f"more than {MAX_HOPS} jump hosts lead to {config.alias}",
             "does a ProxyJump lead to itself? set ProxyJump none for the jump host",
         )
-    deadline = time.monotonic() + (config.connect_timeout or traveller.timeout)
+    deadline = time.monotonic() + (config.connect_timeout or context.timeout)
     sock: socket.socket
     if config.proxy_jump:
         # As `ssh -J a,b host`: a by its own configuration, b through a, the host through b.
         for index, hop in enumerate(config.proxy_jump):
             before = configuration.read(hop, ssh_config=config.ssh_config)
             if index == 0:
-                climb(before, traveller, route, depth + 1)
+                connect(before, context, route, depth + 1)
             else:
-                limit = time.monotonic() + (before.connect_timeout or traveller.timeout)
+                limit = time.monotonic() + (before.connect_timeout or context.timeout)
                 sock = _through(route.chain[-1], before, limit)
-                route.chain.append(_enter(before, sock, limit, traveller))
-        deadline = time.monotonic() + (config.connect_timeout or traveller.timeout)
+                route.chain.append(_enter(before, sock, limit, context))
+        deadline = time.monotonic() + (config.connect_timeout or context.timeout)
         sock = _through(route.chain[-1], config, deadline)
     elif config.proxy_command is not None:
         sock, process = dial.proxy(config)
         route.helpers.append(process)
     else:
-        sock = dial.tcp(config, deadline - time.monotonic(), traveller.cancelled, traveller.reach)
-    route.chain.append(_enter(config, sock, deadline, traveller))
+        sock = dial.tcp(config, deadline - time.monotonic(), context.cancelled, context.reach)
+    route.chain.append(_enter(config, sock, deadline, context))
 
 
 def _through(transport: Transport, config: HostConfig, deadline: float) -> socket.socket:
@@ -105,13 +113,13 @@ def _through(transport: Transport, config: HostConfig, deadline: float) -> socke
         ) from error
 
 
-def _enter(config: HostConfig, sock: socket.socket, deadline: float, traveller: LoginContext) -> Transport:
-    """Exchange keys, verify the host, log in; closes the socket where that fails."""
-    transport = handshake(config, sock, deadline, traveller.cancelled)
+def _enter(config: HostConfig, sock: socket.socket, deadline: float, context: LoginContext) -> Transport:
+    """Exchange keys, verify the host, log in; close the socket if that fails."""
+    transport = handshake(config, sock, deadline, context.cancelled)
     try:
-        with _ended_by(traveller.cancelled, transport):
-            hostkeys.verify(config, transport.get_remote_server_key(), traveller.credentials.ask)
-            auth.login(transport, config, traveller.credentials, traveller.keyring)
+        with _ended_by(context.cancelled, transport):
+            hostkeys.verify(config, transport.get_remote_server_key(), context.credentials.ask)
+            auth.login(transport, config, context.credentials, context.keyring)
     except BROKEN as error:  # it ended between two steps
         transport.close()
         raise errors.LinkLost(f"{config.alias} ended the connection during the login: {transport.reason}") from error
@@ -123,7 +131,7 @@ def _enter(config: HostConfig, sock: socket.socket, deadline: float, traveller: 
 
 @contextlib.contextmanager
 def _ended_by(cancelled: threading.Event | None, transport: Transport) -> Iterator[None]:
-    """Close the transport as soon as `cancelled` is set, and say so; paramiko's waits know no cancellation."""
+    """Close the transport as soon as `cancelled` is set, and raise; paramiko's own waits cannot be cancelled."""
     if cancelled is None:
         yield
         return
@@ -150,16 +158,16 @@ def _ended_by(cancelled: threading.Event | None, transport: Transport) -> Iterat
 
 
 def handshake(config: HostConfig, sock: socket.socket, deadline: float, cancelled: threading.Event | None) -> Transport:
-    """Exchange keys over a connected socket; nothing secret is sent and the host's key is not judged yet.
+    """Exchange keys over a connected socket; nothing secret is sent, and the host's key is not verified yet.
 
     Args:
-        config: of the host: which of its keys are known is asked for first.
-        sock: connected; closed where this fails.
+        config: of the host: known types of its key are requested first.
+        sock: connected; closed if this fails.
         deadline: on the monotonic clock.
         cancelled: ends the attempt.
 
     Raises:
-        HostUnreachable: no SSH server answers in time, or none that we can talk to.
+        HostUnreachable: no SSH server answers in time, or there is no common algorithm.
         Interrupted: cancelled.
     """
     left = max(1.0, deadline - time.monotonic())
@@ -167,7 +175,7 @@ def handshake(config: HostConfig, sock: socket.socket, deadline: float, cancelle
         transport = Transport(sock)
     except (paramiko.SSHException, EOFError, OSError) as error:
         sock.close()
-        raise errors.HostUnreachable(f"{config.alias} speaks no SSH: {error}") from error
+        raise errors.HostUnreachable(f"{config.alias}: no SSH connection: {error}") from error
     transport.banner_timeout = transport.handshake_timeout = left + 1.0  # the limit below comes first
     options = transport.get_security_options()
     options.key_types = hostkeys.preferred(config, tuple(options.key_types))
@@ -190,10 +198,10 @@ def handshake(config: HostConfig, sock: socket.socket, deadline: float, cancelle
         )
     if "banner" in str(failure):  # paramiko, Transport._check_banner
         raise errors.HostUnreachable(
-            f"{config.alias} ({config.hostname} port {config.port}): no SSH server answers there, or it turned us away",
-            f"check HostName and Port; `ssh -v {config.alias}` says more",
+            f"{config.alias} ({config.hostname} port {config.port}): no SSH server answers there, or it refuses us",
+            f"check HostName and Port; `ssh -v {config.alias}` shows more",
         )
     why = printable(str(failure)) if failure is not None and str(failure) else f"no SSH handshake in {left:.0f} s"
-    if ended and transport.farewell is not None:
-        why = transport.farewell
+    if ended and transport.disconnect_text is not None:
+        why = transport.disconnect_text
     raise errors.HostUnreachable(f"{config.alias} ({config.hostname} port {config.port}): {why}")

@@ -20,7 +20,7 @@ _SAMPLE = 32768  # bytes: one packet
 
 
 def ciphers(offered: Iterable[str]) -> tuple[str, ...]:
-    """Order ciphers: AES-GCM first where this computer is good at it, else AES-CTR; paramiko lists GCM last.
+    """Order ciphers: AES-GCM first if this computer is fast at it, else AES-CTR; paramiko lists GCM last.
 
     Args:
         offered: by paramiko.

@@ -1,7 +1,8 @@
-"""A tray of packets that are being filled: what the local program says is read straight into their bodies."""
+"""A batch of packets of channel data: what the local program sends is read straight into their bodies."""
 
 from __future__ import annotations
 
+import functools
 import socket
 import struct
 
@@ -16,7 +17,7 @@ _ROOM = 32  # for the padding
 
 
 class PacketBatch:
-    """Room for a few packets of CHANNEL_DATA; one for each loop, since it is empty again at the end of every turn."""
+    """Room for a few packets of CHANNEL_DATA."""
 
     def __init__(self) -> None:
         stride = _HEAD.size + DATA + _ROOM
@@ -30,7 +31,7 @@ class PacketBatch:
         """Read from a socket that does not block.
 
         Args:
-            sock: it.
+            sock: to read.
             limit: bytes at most.
             packet: bytes of data that the host takes in one packet.
 
@@ -65,3 +66,9 @@ class PacketBatch:
             size = len(view)
             _HEAD.pack_into(body, 0, MSG_CHANNEL_DATA, channel, size)
             self.packets.append((body, _HEAD.size - 1 + size))
+
+
+@functools.cache
+def shared_batch() -> PacketBatch:
+    """Return the batch of the loop's thread: whatever is read into it is sent in the same call."""
+    return PacketBatch()

@@ -1,9 +1,9 @@
-"""What we do with a message of the host before paramiko sees it, so that no odd one ends in a raw exception.
+"""Messages of the host that paramiko cannot deal with: none of them ends in a raw exception.
 
-paramiko decodes strings strictly, believes every count, and looks unknown message types up in a table that does not
-have them: each of these ends the connection with a UnicodeDecodeError, a KeyError and the like, or keeps its thread
-busy for hours. Both packetizers hand out `Incoming` instead of paramiko's Message, and ask `sift` first; what still
-goes wrong inside paramiko is made a `Foreign` (transport.py).
+paramiko decodes strings strictly, trusts every count, and looks unknown message types up in a table that does not have
+them: each of these ends the connection with a UnicodeDecodeError, a KeyError and the like, or keeps its thread busy for
+hours. Both packetizers hand out `Incoming` instead of paramiko's Message, and call a `Filter` first; what still goes
+wrong inside paramiko becomes a `ProtocolFault` (`foreign`).
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ from jupyman.ssh.wire.packets import Damaged
 
 log = logging.getLogger(__name__)
 
-# Bytes that a message may lack: some servers leave out what nobody reads, as the language of a text, and paramiko reads
-# zeros there. Without a limit a count of 2^32 prompts or extensions would be read to its end.
+# Bytes that a message may lack: some servers leave out fields that nobody reads, such as the language of a text, and
+# paramiko reads zeros there. Without a limit a count of 2^32 prompts or extensions would be read to its end.
 LACK = 64
 _FIRST_OF_METHODS = 30  # RFC 4251, section 7: from here on what an exchange of keys consists of, then login, connection
 
@@ -75,7 +75,7 @@ KNOWN = frozenset(
         MSG_CHANNEL_FAILURE,
     }
 )
-# What its AuthHandler knows; only while a login is under way.
+# What its AuthHandler knows; only during a login.
 LOGIN = frozenset(
     {
         MSG_SERVICE_ACCEPT,
@@ -85,23 +85,23 @@ LOGIN = frozenset(
         MSG_USERAUTH_INFO_REQUEST,
     }
 )
-# RFC 4253, section 11: nothing is to be done with them; an answer to UNIMPLEMENTED could go back and forth for ever.
+# RFC 4253, section 11: nothing has to be done with them; answers to UNIMPLEMENTED could go back and forth for ever.
 _SILENT = frozenset({MSG_IGNORE, MSG_UNIMPLEMENTED, MSG_DEBUG})
 
-Sift = Callable[[int, "Incoming"], bool]
-"""Given a message and its type, returns whether it is dealt with, so that paramiko does not see it."""
+Filter = Callable[[int, "Incoming"], bool]
+"""Called with the type of a message and the message; returns whether it is dealt with, and not for paramiko."""
 
 
 class ProtocolFault(paramiko.SSHException):
-    """What the host sent is not SSH as we know it."""
+    """What the host sent is not valid SSH."""
 
 
 class Incoming(Message):
-    """A message of the host: text that is no UTF-8 is read with replacement characters, and nothing far beyond its end.
+    """A message of the host: text that is not UTF-8 gets replacement characters, and reading stops soon after its end.
 
     Args:
-        content: without the type.
-        seqno: its packet's sequence number.
+        content: the message without its type.
+        seqno: sequence number of its packet.
     """
 
     def __init__(self, content: bytes, seqno: int) -> None:
@@ -110,7 +110,7 @@ class Incoming(Message):
         self._lack = LACK
 
     def get_bytes(self, n: int) -> bytes:
-        """Return the next bytes; zeros stand for a few that are missing.
+        """Return the next bytes, with zeros for a few that are missing.
 
         Raises:
             Damaged: more are missing.
@@ -120,7 +120,7 @@ class Incoming(Message):
         if missing > 0:
             self._lack -= missing
             if self._lack < 0:
-                raise Damaged("the host sent a message that is shorter than it says")
+                raise Damaged("the host sent a message that is shorter than its fields")
             found += bytes(missing)
         return found
 
@@ -135,18 +135,18 @@ def unimplemented(message: Incoming) -> bytes:
 
 
 def needs(kind: int, *, exchanging: bool, login: bool) -> str:
-    """Say what a message needs, once the first exchange of keys is over.
+    """Return what has to be done with a message, once the first key exchange is over.
 
-    Before that, everything is paramiko's: it ends the connection where anything comes that does not belong there, as
+    Before that, everything is for paramiko: it ends the connection when anything comes that does not belong there, as
     OpenSSH's strict key exchange demands.
 
     Args:
         kind: its type.
-        exchanging: new keys are being exchanged.
-        login: a login is under way.
+        exchanging: during a key exchange.
+        login: during a login.
 
     Returns:
-        "paramiko", "nothing", or "answer": it is to be answered with `unimplemented`.
+        "paramiko", "nothing", or "answer": with `unimplemented`.
     """
     if kind in _SILENT:
         return "nothing"
@@ -156,10 +156,10 @@ def needs(kind: int, *, exchanging: bool, login: bool) -> str:
 
 
 def foreign(error: Exception | None) -> Exception | None:
-    """Make what ended a connection an exception that those who use it expect.
+    """Turn the reason why a connection ended into an exception that its users expect.
 
     Args:
-        error: that paramiko noted: its own, the socket's, or whatever its reading of a message raised.
+        error: as paramiko keeps it: its own, the socket's, or whatever its reading of a message raised.
     """
     if error is None or isinstance(error, (paramiko.SSHException, EOFError, OSError)):
         return error
@@ -167,21 +167,21 @@ def foreign(error: Exception | None) -> Exception | None:
     while place is not None and place.tb_next is not None:
         place = place.tb_next
     where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place is not None else "an unknown place"
-    log.info("what a host sent broke %s: %s", where, printable(repr(error)))
-    made = ProtocolFault(f"the host sent something that is not SSH as we know it ({printable(repr(error))})")
+    log.info("a message of a host raised in %s: %s", where, printable(repr(error)))
+    made = ProtocolFault(f"the host sent something that is not valid SSH ({printable(repr(error))})")
     made.__cause__ = error
     return made
 
 
 def printable(text: str, limit: int = 200) -> str:
-    """Return a host's text for a message of ours: cut, and without what drives a terminal."""
+    """Return a host's text for a message of ours: cut, and without control characters."""
     return "".join(c for c in text[:limit] if c.isprintable())
 
 
-def words_of(disconnect: Message) -> tuple[int, str]:
-    """Return the reason's code and text of a DISCONNECT (RFC 4253, section 11.1), however it is made."""
+def disconnect_reason(disconnect: Message) -> tuple[int, str]:
+    """Return the code and the text of a DISCONNECT (RFC 4253, section 11.1), even if it is malformed."""
     content = disconnect.asbytes()
     code = int.from_bytes(content[:4].ljust(4, b"\0"), "big")
     size = min(int.from_bytes(content[4:8], "big"), 1024)
     text = printable(content[8 : 8 + size].decode("utf-8", "replace")).strip()
-    return code, text or f"without a word (reason {code})"
+    return code, text or f"without a text (reason {code})"

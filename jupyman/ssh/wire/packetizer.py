@@ -1,40 +1,49 @@
 """The packets of one SSH connection: our own in place of paramiko's, by its public argument `packetizer_class`.
 
-One read takes up to a megabyte, and all packets in it are opened without another call of the system. What belongs to
-channels of ours goes straight to them, in the transport's thread; paramiko sees the rest. outbox.py is what is sent.
+One read takes up to a megabyte, and all packets in it are opened without another system call. What belongs to channels
+of ours goes straight to them; paramiko's Transport gets the rest.
+
+Threads: until the login is done Transport's own thread reads. From then on the loop does, and puts what is for
+Transport into a queue (`ready`, `_drain`, `_resume`, `_fail` and `_leave` run in the loop's thread). It stops after
+NEWKEYS, because what follows is sealed with keys that Transport has yet to set, and when the queue is full; it goes on
+when Transport's thread has taken everything. Transport's thread changes the reader only while the loop has stopped.
+`_told`, `_switched`, `_logged_in` and `_thread` belong to Transport's thread; `_gone` guards `_closed`, `_busy` and
+`_loop`; the sender has a lock of its own.
+
+Over 300 lines because Transport's interface and both ways of reading meet here.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import queue
 import socket
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import paramiko
-from paramiko.common import MSG_CHANNEL_DATA, MSG_KEXINIT
+from paramiko.common import MSG_NEWKEYS, MSG_USERAUTH_SUCCESS
 from paramiko.message import Message
 from paramiko.packet import NeedRekeyException
 
-from jupyman.ssh.wire.compat import Incoming, Sift
-from jupyman.ssh.wire.messages import CHANNEL_MESSAGES, FIRST_CHANNEL, SIGNS_OF_LIFE, Router, data_of, number_of
-from jupyman.ssh.wire.packets import Damaged, GcmOpener, GcmSealer, MacOpener, MacSealer, Opener, Sealer
-from jupyman.ssh.wire.receiver import PacketReceiver
-from jupyman.ssh.wire.sender import LAST, PacketSender
+from jupyman.ssh.io.loop import READ, Loop
+from jupyman.ssh.wire.compat import Filter
+from jupyman.ssh.wire.messages import Found, MessageReader, Router
+from jupyman.ssh.wire.packets import GcmOpener, GcmSealer, MacOpener, MacSealer, Opener, Sealer
+from jupyman.ssh.wire.receiver import PATIENCE, PacketReceiver
+from jupyman.ssh.wire.sender import PacketSender
 
 # RFC 4344, section 3.2, allows 64 GiB under one AES key, and OpenSSH uses them up (packet.c); new keys stop the traffic
 # for two round trips. For ciphers with small blocks, what paramiko does.
 REKEY_BYTES = 1 << 33
 REKEY_BYTES_SMALL = 1 << 29
 REKEY_PACKETS = 1 << 29
-# What the host may still send under the old keys when it was told that new ones are needed.
-OVERDUE_BYTES = 1 << 30
-OVERDUE_PACKETS = 1 << 29
-BATCH = 256  # packets that are handed on together; `sendmsg` takes 1024 (IOV_MAX)
+QUEUE = 64  # messages that may wait for Transport's thread; more are left in the socket
+
+# For Transport's thread: a message, the reader's error, or None: the loop has stopped until all before it was taken.
+_Item = Found | Exception | None
 
 
 class Packetizer:
@@ -44,47 +53,59 @@ class Packetizer:
         sock: connected.
 
     Attributes:
-        outbox: the other direction.
-        router: whose the channels from `FIRST_CHANNEL` on are.
-        on_room: told, in the transport's thread, that an exchange of keys is over.
-        sift: asked about each message that is for paramiko, which does not see those that are dealt with.
-        heard: when the last sign of life of the host came (`SIGNS_OF_LIFE`), on the monotonic clock.
+        sender: the other direction.
+        reader: this direction.
+        loop: reads once the login is done; None: Transport's thread always does.
+        on_room: called, in Transport's thread, when an exchange of keys is over.
+        filter: called with each message that is for Transport, which does not get those that it deals with.
     """
+
+    first = False
 
     def __init__(self, sock: socket.socket) -> None:
         self.rekey_bytes, self.rekey_packets = REKEY_BYTES, REKEY_PACKETS
-        self.router: Router | None = None
+        self.loop: Loop | None = None
         self.on_room: Callable[[], None] | None = None
-        self.sift: Sift | None = None
-        self.heard = time.monotonic()
-        self._sock = sock
-        self._inbox = PacketReceiver(sock, self._idle)
+        self.filter: Filter | None = None
+        self.sock = sock
+        self.mask = 0
+        self._receiver = PacketReceiver(sock, self._idle)
         # The same connection once more, not blocking: a timeout would belong to both directions.
         ours = sock.dup()
         ours.setblocking(False)
-        self.outbox = PacketSender(ours)
+        self.sender = PacketSender(ours)
+        self.reader = MessageReader(self._receiver, self.sender, time.monotonic())
+        self._queue: queue.SimpleQueue[_Item] = queue.SimpleQueue()
+        self._loop: Loop | None = None  # it reads
+        self._stopped = False  # the loop does not read now; its own
         self._closed = self._busy = False
         self._gone = threading.Lock()
-        self._reader = 0
+        self._thread = 0  # Transport's
+        self._logged_in = False  # USERAUTH_SUCCESS was the last message that Transport got
+        self._told = False  # Transport has to begin an exchange of keys
+        self._switched = False  # our new keys are set, and the sender still holds back
+        self._fresh = 0  # directions that have new keys: 1 out, 2 in
         self._logger: logging.Logger | None = None
         self._dump = False
         self._keepalive: tuple[float, Callable[[], None]] | None = None
         self._last_sent = time.monotonic()
         self._handshake_limit: float | None = None
 
-        self._opener: Opener = MacOpener(None, 8, None, 0, b"")
-        self._number_in = 0
-        self._inflate: Callable[[bytes], bytes] | None = None
-        self._limit_in = 1 << 63
-        self._received_bytes = self._received_packets = 0  # under this key
-        self._overdue_bytes = self._overdue_packets = 0  # likewise, since new keys were asked for
-        self._rekey = False  # so much came that new keys are needed
-        self._asked = False  # and Transport was told
-        self._exchanging = False  # the host's KEXINIT has come, and not its NEWKEYS: no channel may speak
-        self._switched = False  # our new keys are set, and the outbox is still shut
-        self._fresh = 0  # directions that have new keys: 1 out, 2 in
-
     # --- what Transport sets ------------------------------------------------------------------------------------------
+
+    @property
+    def router(self) -> Router | None:
+        """What has the channels from `FIRST_CHANNEL` on."""
+        return self.reader.router
+
+    @router.setter
+    def router(self, router: Router) -> None:
+        self.reader.router = router
+
+    @property
+    def heard(self) -> float:
+        """When the host gave the last sign of life, on the monotonic clock."""
+        return self.reader.heard
 
     @property
     def closed(self) -> bool:
@@ -93,11 +114,11 @@ class Packetizer:
 
     @property
     def _initial_kex_done(self) -> bool:
-        return not self.outbox.initial
+        return not self.sender.initial
 
     @_initial_kex_done.setter
-    def _initial_kex_done(self, done: bool) -> None:  # Transport's way to say so
-        self.outbox.initial = not done
+    def _initial_kex_done(self, done: bool) -> None:  # Transport sets it
+        self.sender.initial = not done
 
     def set_log(self, log: logging.Logger) -> None:
         """Set where `set_hexdump` writes to."""
@@ -113,19 +134,19 @@ class Packetizer:
 
     def get_mac_size_in(self) -> int:
         """Return the bytes of the tag on what comes."""
-        return self._opener.tag
+        return self.reader.tag
 
     def get_mac_size_out(self) -> int:
         """Return the bytes of the tag on what goes."""
-        return self.outbox.sealer.tag
+        return self.sender.sealer.tag
 
     def reset_seqno_out(self) -> None:
         """Count from zero again (OpenSSH's strict key exchange)."""
-        self.outbox.number = 0
+        self.sender.number = 0
 
     def reset_seqno_in(self) -> None:
         """Count from zero again (OpenSSH's strict key exchange)."""
-        self._number_in = 0
+        self.reader.number = 0
 
     def set_outbound_cipher(
         self,
@@ -147,7 +168,7 @@ class Packetizer:
             sealer = MacSealer(
                 block_engine, block_size, mac_engine, mac_size, mac_key, etm=etm, random_padding=not sdctr
             )
-        self.outbox.renew(sealer, (self._limit(block_size), self.rekey_packets))
+        self.sender.renew(sealer, self._limit(block_size))
         # Not before Transport has set a compressor, too: in `read_message`.
         self._switched = True
         self._renewed(1)
@@ -164,39 +185,39 @@ class Packetizer:
         iv_in: bytes | None = None,
     ) -> None:
         """Open with new keys from now on; NEWKEYS has come."""
+        opener: Opener
         if aead:
-            self._opener = GcmOpener(block_engine, iv_in or b"")
+            opener = GcmOpener(block_engine, iv_in or b"")
         else:
-            self._opener = MacOpener(block_engine, block_size, mac_engine, mac_size, mac_key, etm=etm)
-        self._received_bytes = self._received_packets = 0
-        self._limit_in = self._limit(block_size)
-        self._rekey = self._exchanging = False
+            opener = MacOpener(block_engine, block_size, mac_engine, mac_size, mac_key, etm=etm)
+        self.reader.renew(opener, self._limit(block_size))
         self._renewed(2)
 
-    def _limit(self, block: int) -> int:
-        return self.rekey_bytes if block >= 16 else min(self.rekey_bytes, REKEY_BYTES_SMALL)
+    def _limit(self, block: int) -> tuple[int, int]:
+        size = self.rekey_bytes if block >= 16 else min(self.rekey_bytes, REKEY_BYTES_SMALL)
+        return size, self.rekey_packets
 
     def _renewed(self, direction: int) -> None:
         self._fresh |= direction
         if self._fresh == 3:
             self._fresh = 0
-            self._asked = False
+            self.reader.asked = self._told = False
 
     def set_outbound_compressor(self, compressor: Callable[[bytes], bytes]) -> None:
         """Compress from now on."""
-        self.outbox.deflate = compressor
+        self.sender.deflate = compressor
 
     def set_inbound_compressor(self, compressor: Callable[[bytes], bytes]) -> None:
         """Decompress from now on."""
-        self._inflate = compressor
+        self.reader.inflate = compressor
 
     def need_rekey(self) -> bool:
         """Return whether Transport should begin an exchange of keys.
 
-        It changes only inside `read_message` and the two setters: in Transport's own thread, which would otherwise take
-        a wish that comes at the end of one exchange for the exchange itself, and never begin another.
+        It changes only inside `read_message` and the two setters, in Transport's own thread: Transport would take a
+        wish that comes at the end of one exchange for that exchange, and never begin another.
         """
-        return self._asked
+        return self._told
 
     def set_keepalive(self, interval: float, callback: Callable[[], None]) -> None:
         """Call back when nothing was sent for `interval` seconds, while nothing comes either."""
@@ -213,7 +234,7 @@ class Packetizer:
         self._handshake_limit = 0.0
 
     def handshake_timed_out(self) -> bool:
-        """Return whether they are over."""
+        """Return whether it is over."""
         return self._handshake_limit is not None and time.monotonic() > self._handshake_limit
 
     def complete_handshake(self) -> None:
@@ -226,15 +247,19 @@ class Packetizer:
         with self._gone:
             self._closed = True
             with contextlib.suppress(OSError):
-                self._sock.shutdown(socket.SHUT_RDWR)
+                self.sock.shutdown(socket.SHUT_RDWR)
+            loop = self._loop
             # While a thread sleeps in it, its number must not become another connection's: then that thread closes.
-            if not self._busy:
+            if loop is None and not self._busy:
                 self._dispose()
+        if loop is not None:
+            self._queue.put(EOFError())
+            loop.post(self._leave)
 
     def _dispose(self) -> None:
-        self._sock.close()
+        self.sock.close()
         if self.router is None:  # else that one does, when nobody watches it any more
-            self.outbox.close()
+            self.sender.close()
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
@@ -248,8 +273,8 @@ class Packetizer:
         if self._dump:
             self._log("sent", payload[0], len(payload))
         self._last_sent = time.monotonic()
-        # The transport's thread goes on reading, where somebody watches for it; all others wait.
-        self.outbox.send(payload, wait=self._reader != threading.get_ident() or self.outbox.on_stuck is None)
+        # Transport's thread has to go on, if somebody else sends what the socket does not take; all others wait.
+        self.sender.send(payload, wait=self._thread != threading.get_ident() or self.sender.on_stuck is None)
 
     def write_all(self, out: bytes) -> None:
         """Send bytes that are no packet.
@@ -257,9 +282,9 @@ class Packetizer:
         Raises:
             EOFError: the connection has ended.
         """
-        self.outbox.raw(out)
+        self.sender.raw(out)
 
-    # --- reading ------------------------------------------------------------------------------------------------------
+    # --- reading, in Transport's thread -------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
@@ -267,7 +292,6 @@ class Packetizer:
             if self._closed:
                 raise EOFError
             self._busy = True
-        self._reader = threading.get_ident()
         try:
             yield
         finally:
@@ -277,114 +301,90 @@ class Packetizer:
                     self._dispose()
 
     def readline(self, timeout: float) -> str:
-        """Read a line of the host's greeting; see `Inbox.line`."""
+        """Read a line of the host's greeting; see `PacketReceiver.line`."""
         with self._reading():
-            return self._inbox.line(timeout)
+            return self._receiver.line(timeout)
 
     def read_all(self, n: int, check_rekey: bool = False) -> bytes:  # noqa: ARG002 - paramiko's signature
         """Read bytes that are no packet."""
         with self._reading():
-            return self._inbox.raw(n)
+            return self._receiver.raw(n)
 
     def read_message(self) -> tuple[int, Message]:
-        """Read until a message comes that is not for the router; in the transport's thread only.
+        """Wait for a message that is not for the router.
 
         Raises:
             SSHException: what came is damaged, or the host does not answer our wish for new keys.
             NeedRekeyException: Transport should begin an exchange of keys.
             EOFError, OSError: the connection has ended.
         """
+        self._thread = threading.get_ident()
+        if self._switched:
+            self._switched = False
+            self.sender.reopen()
+            if self.on_room is not None:
+                self.on_room()
+        if self._logged_in and self._loop is None:
+            self._hand_over()
+        while True:
+            found = self._taken() if self._loop is not None else self._read()
+            if isinstance(found, NeedRekeyException):
+                self._told = True
+                raise found
+            kind, message = found
+            if self._dump:
+                self._log("read", kind, len(message.asbytes()) + 1)
+            if self.filter is None or not self.filter(kind, message):
+                self._logged_in = kind == MSG_USERAUTH_SUCCESS and self.loop is not None
+                return kind, message
+
+    def _read(self) -> Found:
+        """Read until there is something for Transport."""
         with self._reading():
-            if self._switched:
-                self._switched = False
-                self.outbox.reopen()
-                if self.on_room is not None:
-                    self.on_room()
-            return self._read()
+            while (found := self.reader.next()) is None:
+                if self.handshake_timed_out():
+                    raise EOFError
+                self._receiver.fill()
+            return found
 
-    def _read(self) -> tuple[int, Message]:
-        inbox, router = self._inbox, self.router
-        current, views = 0, list[memoryview]()
-        try:
-            while True:
-                if self._rekey or self.outbox.wanted:
-                    self._ask()
-                payload = inbox.take(self._opener, self._number_in)
-                if payload is None:
-                    if views and router is not None:
-                        found, views = views, []
-                        router.data(current, found)
-                    if self.handshake_timed_out():
-                        raise EOFError
-                    inbox.fill()
-                    continue
-                self._count(inbox.size)
-                if self._inflate is not None:
-                    payload = self._inflated(payload)
-                kind = payload[0]
-                if kind in SIGNS_OF_LIFE:
-                    self.heard = inbox.heard
-                if kind in CHANNEL_MESSAGES and router is not None and not self._exchanging:
-                    number = number_of(payload)
-                    if number >= FIRST_CHANNEL:
-                        if views and (kind != MSG_CHANNEL_DATA or number != current or len(views) == BATCH):
-                            found, views = views, []
-                            router.data(current, found)
-                        if kind == MSG_CHANNEL_DATA:
-                            current = number
-                            views.append(data_of(payload))
-                        else:
-                            router.message(kind, number, payload)
-                        continue
-                if kind == MSG_KEXINIT:
-                    self._exchanging = True
-                if self._dump:
-                    self._log("read", kind, len(payload))
-                message = Incoming(bytes(payload[1:]), (self._number_in - 1) & LAST)
-                if self.sift is None or not self.sift(kind, message):
-                    return kind, message
-        finally:
-            if views and router is not None:
-                router.data(current, views)
+    def _hand_over(self) -> None:
+        """Have the loop read from now on."""
+        assert self.loop is not None  # noqa: S101 - the caller looked
+        with self._gone:
+            if self._closed:
+                raise EOFError
+            self._loop = self.loop
+            self.sock.setblocking(False)
+        self._loop.post(self._resume)
 
-    def _inflated(self, payload: memoryview) -> memoryview:
-        assert self._inflate is not None  # noqa: S101 - the caller looked
-        try:
-            inflated = memoryview(self._inflate(bytes(payload)))
-        except zlib.error as error:
-            raise Damaged("a packet came that cannot be decompressed") from error
-        if not inflated:
-            raise Damaged("a packet came without a message")
-        return inflated
-
-    def _count(self, size: int) -> None:
-        if self._number_in == LAST and not self._initial_kex_done:
-            raise paramiko.SSHException("the sequence numbers ran out during the first exchange of keys")
-        self._number_in = (self._number_in + 1) & LAST
-        self._received_bytes += size
-        self._received_packets += 1
-        if self._asked:
-            self._overdue_bytes += size
-            self._overdue_packets += 1
-            if self._overdue_bytes >= OVERDUE_BYTES or self._overdue_packets >= OVERDUE_PACKETS:
-                raise paramiko.SSHException("the host does not answer our wish for new keys")
-        elif self._received_bytes >= self._limit_in or self._received_packets >= self.rekey_packets:
-            self._rekey = True
-
-    def _ask(self) -> None:
-        """Make Transport begin an exchange of keys, unless one is under way."""
-        if not self._asked and not self._exchanging:
-            self._asked = True
-            self._overdue_bytes = self._overdue_packets = 0
-            raise NeedRekeyException
+    def _taken(self) -> Found:
+        """Wait for what the loop has read."""
+        while True:
+            try:
+                item = self._queue.get(timeout=PATIENCE)
+            except queue.Empty:
+                self._idle()
+                continue
+            if item is None:
+                assert self._loop is not None  # noqa: S101 - only the loop puts it there
+                self._loop.post(self._resume)
+            elif isinstance(item, Exception) and not isinstance(item, NeedRekeyException):
+                raise item
+            else:
+                return item
 
     def _idle(self) -> None:
-        """Nothing has come for a while."""
+        """Nothing has come for Transport for a while."""
         if self._closed or self.handshake_timed_out():
             raise EOFError
-        if self._rekey or self.outbox.wanted:
-            self._ask()
-        if self._keepalive is not None and not self._asked and not self.outbox.initial:
+        if self.sender.wanted and not self.reader.asked:
+            if self._loop is None:
+                self.reader.asked = self._told = True
+                raise NeedRekeyException
+            self._loop.post(self._drain)
+        if self._loop is not None and self._receiver.large:
+            self._loop.post(self._receiver.shrink)
+        if self._keepalive is not None and not self.reader.asked and not self.sender.initial:
             interval, callback = self._keepalive
             if time.monotonic() > self._last_sent + interval:
                 callback()
@@ -393,3 +393,49 @@ class Packetizer:
     def _log(self, what: str, kind: int, size: int) -> None:
         if self._logger is not None:
             self._logger.debug("%s message %d, %d bytes", what, kind, size)
+
+    # --- reading, in the loop's thread --------------------------------------------------------------------------------
+
+    def ready(self, mask: int) -> None:  # noqa: ARG002 - there is but one
+        """The socket can be read."""
+        try:
+            self._receiver.fill()
+        except (BlockingIOError, InterruptedError):
+            return
+        except Exception as error:
+            self._fail(error)
+            return
+        self._drain()
+
+    def _drain(self) -> None:
+        """Hand on what was read."""
+        try:
+            while not self._stopped and (found := self.reader.next()) is not None:
+                self._queue.put(found)
+                if self._queue.qsize() >= QUEUE or (isinstance(found, tuple) and found[0] == MSG_NEWKEYS):
+                    self._stop()
+                    self._queue.put(None)
+        except Exception as error:
+            self._fail(error)
+
+    def _resume(self) -> None:
+        """Transport has dealt with all that was read: read on."""
+        if self._loop is not None and not self._closed:
+            self._stopped = False
+            self._loop.watch(self, READ)
+            self._drain()
+
+    def _stop(self) -> None:
+        self._stopped = True
+        if self._loop is not None:
+            self._loop.watch(self, 0)
+
+    def _fail(self, error: Exception) -> None:
+        """Nothing more can be read."""
+        self._stop()
+        self._queue.put(error)
+
+    def _leave(self) -> None:
+        """The connection was closed."""
+        self._stop()
+        self._dispose()

@@ -29,7 +29,7 @@ Buffer = bytes | bytearray | memoryview
 
 
 class Damaged(paramiko.SSHException):
-    """What came is no packet that the host sealed."""
+    """What came is not a packet that the host sealed."""
 
 
 class Sealer(Protocol):
@@ -85,7 +85,7 @@ def padding(size: int, block: int, clear: int) -> int:
     Args:
         size: of the payload, bytes.
         block: of the cipher, bytes.
-        clear: bytes of the packet's beginning that are not encrypted: 4 where the length is not, else 0.
+        clear: bytes of the packet's beginning that are not encrypted: 4 if the length is not, else 0.
     """
     return MIN_PADDING + -(5 - clear + size + MIN_PADDING) % block
 
@@ -106,10 +106,10 @@ def payload_of(body: memoryview) -> memoryview:
 
 
 def _checked(length: int, block: int, clear: int) -> int:
-    """Return the length that a packet says it has, where it can be true.
+    """Return the length of a packet, as its beginning has it.
 
     Raises:
-        Damaged: it cannot.
+        Damaged: it is impossible.
     """
     if not 2 + MIN_PADDING <= length <= MAX_PACKET or (length + 4 - clear) % block:
         raise Damaged(f"a packet came with an impossible length ({length} bytes)")
@@ -117,7 +117,7 @@ def _checked(length: int, block: int, clear: int) -> int:
 
 
 class GcmSealer:
-    """AES-GCM towards the host.
+    """AES-GCM to the host.
 
     Args:
         engine: holds the key.
@@ -233,7 +233,7 @@ class _Keyed:
 
 
 class MacSealer(_Keyed):
-    """Any cipher with a MAC towards the host, and none at all before the first keys; arguments as for `_Keyed`.
+    """Any cipher with a MAC to the host, and none before the first keys; arguments as for `_Keyed`.
 
     Args:
         random_padding: for ciphers that are not a key stream.
@@ -258,7 +258,7 @@ class MacSealer(_Keyed):
 
 
 class MacOpener(_Keyed):
-    """Any cipher with a MAC from the host, and none at all before the first keys; arguments as for `_Keyed`."""
+    """Any cipher with a MAC from the host, and none before the first keys; arguments as for `_Keyed`."""
 
     def __init__(self, *words: Any, etm: bool = False) -> None:
         super().__init__(*words, etm=etm)

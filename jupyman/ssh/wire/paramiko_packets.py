@@ -1,7 +1,7 @@
-"""paramiko's own packetizer behind the same forwarder, for the day when a new paramiko does not fit ours.
+"""paramiko's own packetizer behind the same forwarder, in case a new paramiko does not fit ours.
 
-Slower, and right: it reads packet by packet, and what is sent goes through a thread of its own, because paramiko waits
-where ours does not: for a full socket, and for an exchange of keys.
+It is slower: it reads packet by packet in Transport's thread and hands each to the loop, and a thread of its own sends,
+because paramiko waits when ours does not: for a full socket, and for a key exchange.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import paramiko
@@ -21,7 +22,8 @@ from paramiko.message import Message
 from paramiko.packet import NeedRekeyException
 from paramiko.packet import Packetizer as Theirs
 
-from jupyman.ssh.wire.compat import Incoming, Sift
+from jupyman.ssh.io.loop import Loop
+from jupyman.ssh.wire.compat import Filter, Incoming
 from jupyman.ssh.wire.messages import CHANNEL_MESSAGES, FIRST_CHANNEL, SIGNS_OF_LIFE, Router, data_of, number_of
 from jupyman.ssh.wire.packets import MAX_PACKET, Damaged
 from jupyman.ssh.wire.receiver import LINE, PATIENCE
@@ -29,23 +31,23 @@ from jupyman.ssh.wire.sender import FLOOD, PIECE
 
 log = logging.getLogger(__name__)
 
-FULL = 256 * 1024  # bytes that wait to be sent before the forwarder stops reading
+FULL = 256 * 1024  # bytes that wait to be sent when the forwarder stops reading
 
 
 class ParamikoPacketSender:
-    """What the forwarder sends by.
+    """Sends the messages of the channels.
 
     Args:
         sock: of the connection.
 
     Attributes:
-        say: sends a message, and waits while keys are exchanged: Transport's own.
+        transport_send: Transport's own way to send a message, which waits during a key exchange.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.on_stuck: Callable[[], None] | None = None
-        self.say: Callable[[Message], None] | None = None
+        self.transport_send: Callable[[Message], None] | None = None
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._waiting = 0
@@ -54,21 +56,21 @@ class ParamikoPacketSender:
 
     @property
     def room(self) -> bool:
-        """Whether more may be sent; where not, `on_stuck` follows."""
+        """Whether more may be sent; if not, `on_stuck` follows."""
         return self._waiting < FULL
 
     def flush(self) -> bool:
         """Do nothing: the thread does."""
         return True
 
-    def send(self, payload: bytes, *, wait: bool) -> None:  # noqa: ARG002 - nobody who may wait comes here
+    def send(self, payload: bytes, *, wait: bool) -> None:  # noqa: ARG002 - it never waits
         """Send a message, without waiting."""
         with self._lock:
             if self._over:
                 return
             self._waiting += len(payload)
             if self._waiting + PIECE * self._queue.qsize() > FLOOD:
-                log.warning("a connection is ended: the host asks for answers, and does not read them")
+                log.warning("disconnected: the host asks for answers and does not read them")
                 self._over = True
                 with contextlib.suppress(OSError):
                     self.sock.shutdown(socket.SHUT_RDWR)
@@ -79,7 +81,7 @@ class ParamikoPacketSender:
                 self._thread.start()
 
     def post(self, packets: list[tuple[memoryview, int]]) -> None:
-        """Send packets of data, as `Tray` has them, without waiting."""
+        """Send packets of data of a `PacketBatch`, without waiting."""
         for body, size in packets:
             self.send(bytes(body[1 : 1 + size]), wait=False)
 
@@ -95,10 +97,10 @@ class ParamikoPacketSender:
                 self._waiting -= len(payload)
                 quiet = self._waiting < FULL
             try:
-                if self.say is not None:
-                    self.say(Message(payload))
+                if self.transport_send is not None:
+                    self.transport_send(Message(payload))
             except (OSError, EOFError, paramiko.SSHException) as error:
-                # With a packet missing the connection is worth nothing.
+                # With a packet missing the connection is useless.
                 log.debug("a packet could not be sent: %s", error)
                 with contextlib.suppress(OSError):
                     self.sock.shutdown(socket.SHUT_RDWR)
@@ -108,9 +110,9 @@ class ParamikoPacketSender:
 
 
 class ParamikoPacketizer(Theirs):
-    """paramiko's packetizer, which keeps the channels of the router apart; attributes as for `Packetizer`.
+    """paramiko's packetizer, with a router for our channels; attributes as for `Packetizer`.
 
-    Only the transport's thread reads; the attributes that begin with an underscore are its own.
+    Only Transport's thread reads; the attributes that begin with an underscore are its own.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -119,15 +121,16 @@ class ParamikoPacketizer(Theirs):
         self.heard = time.monotonic()
         self.router: Router | None = None
         self.on_room: Callable[[], None] | None = None
-        self.sift: Sift | None = None
-        self.outbox = ParamikoPacketSender(sock)
+        self.filter: Filter | None = None
+        self.loop: Loop | None = None
+        self.sender = ParamikoPacketSender(sock)
         self._sock = sock
-        self._rest = bytearray()  # came behind the greeting's line
+        self._rest = bytearray()  # what came after the line of the greeting
         self._exchanging = False  # from the host's KEXINIT to its NEWKEYS
-        self._asked = False  # Transport was told that new keys are needed
+        self._asked = False  # Transport has to begin a key exchange
 
     def readline(self, timeout: float) -> str:
-        """Read a line of the host's greeting, whatever its bytes are; see `Inbox.line`."""
+        """Read a line of the host's greeting, of any bytes; see `PacketReceiver.line`."""
         deadline = time.monotonic() + timeout
         while b"\n" not in self._rest:
             if len(self._rest) > LINE:
@@ -140,7 +143,7 @@ class ParamikoPacketizer(Theirs):
         return line.removesuffix(b"\r").decode("utf-8", "replace")
 
     def read_all(self, n: int, check_rekey: bool = False) -> bytes:
-        """Read bytes; of a packet no more than it may have: paramiko believes any length, of a stranger too."""
+        """Read bytes, never more than a packet may have: paramiko trusts any length, even before the login."""
         if n > MAX_PACKET:
             raise paramiko.SSHException(f"the server announces a packet of {n} bytes")
         if n <= 0:
@@ -156,7 +159,7 @@ class ParamikoPacketizer(Theirs):
         return bytes(taken)
 
     def _some(self, size: int) -> bytes:
-        """Return what has come, up to `size` bytes; none where nothing came for `PATIENCE` seconds.
+        """Return what has come, up to `size` bytes; none if nothing came for `PATIENCE` seconds.
 
         Raises:
             EOFError, OSError: the connection has ended.
@@ -178,7 +181,7 @@ class ParamikoPacketizer(Theirs):
         return data
 
     def set_inbound_cipher(self, *words: Any, **named: Any) -> None:
-        """Open with new keys from now on: the wish for them is granted."""
+        """Open with new keys from now on."""
         super().set_inbound_cipher(*words, **named)
         self._asked = False
 
@@ -186,7 +189,7 @@ class ParamikoPacketizer(Theirs):
         """Read until a message comes that is not for the router; see `Packetizer.read_message`."""
         while True:
             if not self._asked and self.need_rekey():
-                # Transport looks for that wish between messages only, and during a download none may come for hours.
+                # Transport looks for that between its own messages only, and during a download none may come for hours.
                 self._asked = True
                 raise NeedRekeyException
             kind, message = self._opened()
@@ -202,18 +205,25 @@ class ParamikoPacketizer(Theirs):
                 number = number_of(payload)
                 if number >= FIRST_CHANNEL:
                     if kind == MSG_CHANNEL_DATA:
-                        router.data(number, [data_of(payload)])
+                        self._route(partial(router.data, number, [data_of(payload)]))
                     else:
-                        router.message(kind, number, payload)
+                        self._route(partial(router.message, kind, number, payload))
                     continue
-            if self.sift is None or not self.sift(kind, message):
+            if self.filter is None or not self.filter(kind, message):
                 return kind, message
+
+    def _route(self, action: Callable[[], None]) -> None:
+        """Hand a message on in the loop's thread, and wait for it: that bounds what is under way."""
+        if self.loop is not None:
+            self.loop.call(action)
+        else:
+            action()
 
     def _opened(self) -> tuple[int, Incoming]:
         """Read a message.
 
         Raises:
-            Damaged: it is no packet that the host sealed; paramiko leaves it to the cipher and others to say so.
+            Damaged: the host did not seal it; paramiko lets the cipher and others raise what they raise.
             SSHException, NeedRekeyException, EOFError, OSError: as paramiko's.
         """
         try:

@@ -1,4 +1,4 @@
-"""What has come from the host and is not opened yet: one large read, then packet after packet out of memory."""
+"""Bytes from the host that are not opened yet: one large read, then packet after packet out of memory."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import paramiko
 
 from jupyman.ssh.wire.packets import MAX_PACKET, ROOM, Opener
 
-SMALL = 64 * 1024  # bytes of the buffer of a connection that is idle: there may be a hundred of them
+SMALL = 64 * 1024  # bytes of an idle connection's buffer: there may be a hundred connections
 LARGE = 1024 * 1024
 LINE = 8192  # OpenSSH's limit for a line of the greeting (ssh_api.c); RFC 4253 says 255 for the last one
-PATIENCE = 5.0  # seconds; paramiko looks ten times a second whether it was closed, but closing wakes us
+PATIENCE = 5.0  # seconds between calls of `idle`; closing wakes the reader, so it need not look more often
 _QUICKACK: int = getattr(socket, "TCP_QUICKACK", 0)  # Linux
 
 
@@ -25,7 +25,7 @@ class PacketReceiver:
         idle: called when nothing has come for `PATIENCE` seconds; may raise.
 
     Attributes:
-        size: bytes of the packet that was taken last, on the way.
+        size: bytes of the packet that was taken last, as it was sent.
         heard: when something came last, on the monotonic clock.
     """
 
@@ -49,6 +49,17 @@ class PacketReceiver:
         self._view[: len(rest)] = rest
         self._start, self._end = 0, len(rest)
 
+    @property
+    def large(self) -> bool:
+        """Whether the buffer is larger than an idle connection needs."""
+        return len(self._view) > SMALL
+
+    def shrink(self) -> None:
+        """Nothing has come for a while: a small buffer will do, unless a part of a packet is in it."""
+        if self.large and self._start == self._end and time.monotonic() - self.heard >= PATIENCE:
+            self._start = self._end = 0
+            self._resize(SMALL)
+
     def take(self, opener: Opener, number: int) -> memoryview | None:
         """Open the next packet.
 
@@ -57,7 +68,7 @@ class PacketReceiver:
             number: the packet's sequence number.
 
         Returns:
-            Its payload, valid until `fill`; None where it has not come as a whole.
+            Its payload, valid until `fill`; None if it has not come as a whole.
 
         Raises:
             Damaged: it is no packet that the host sealed.
@@ -99,8 +110,8 @@ class PacketReceiver:
 
     def _receive(self, room: memoryview) -> int:
         if self._tcp:
-            # sshd sets no TCP_NODELAY for forwards, so the end of what it says waits until the rest is acknowledged;
-            # where we have nothing to say, the kernel would take 40 ms for that. The option is no lasting one.
+            # sshd sets no TCP_NODELAY for forwards, so its last small packet waits for the acknowledgement of the one
+            # before; if we send nothing, our kernel takes 40 ms for that. The option does not last.
             self._sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
         while True:
             try:
@@ -110,9 +121,8 @@ class PacketReceiver:
                     raise
                 if self._deadline is not None and time.monotonic() >= self._deadline:
                     raise
-                if self._end == 0 and len(self._view) > SMALL:
-                    self._resize(SMALL)
-                    room = self._view
+                self.shrink()
+                room = self._view[self._end :]
                 self._idle()
                 continue
             if count == 0:

@@ -1,7 +1,14 @@
 """What goes to the host: sealed in order, sent without waiting; what the socket does not take stays here.
 
-While keys are exchanged (from our KEXINIT to our NEWKEYS) RFC 4253, section 7.1, allows nothing but the exchange: what
-comes meanwhile is held, in its order, and goes out at once afterwards.
+While keys are exchanged (from our KEXINIT to our NEWKEYS) RFC 4253, section 7.1, allows nothing but the exchange: other
+messages are held, in order, and follow at once afterwards.
+
+Threads: any thread may send; one lock guards all fields but `wanted`, `limit` and `initial`, which Transport's thread
+sets. Whoever looks for `room` takes the lock too, or a packet that is just being sent would look like a stuck one. The
+loop calls `flush`.
+
+States: open (messages are sealed at once), shut (after our KEXINIT: messages are held), broken (nothing is sent any
+more; the socket is shut down, so that the reader notices).
 """
 
 from __future__ import annotations
@@ -22,16 +29,16 @@ from jupyman.ssh.wire.packets import Buffer, GcmSealer, MacSealer, Sealer
 
 log = logging.getLogger(__name__)
 
-# Bytes that may wait here because the host asks for answers and does not read them. It ends the connection.
+# Bytes that may wait here: a host that asks for answers and does not read them is disconnected.
 FLOOD = 32 * 1024 * 1024
 LAST = (1 << 32) - 1  # sequence numbers have 32 bits
 _FIRST_USER = 50  # RFC 4251, section 7: from here on login and connection, below the transport
 _SERVICES = (5, 6)  # of the transport, and yet not allowed while keys are exchanged
 # One that needs no file descriptor: there may be none left.
 _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
-# Bytes that a piece costs beside what is in it: a host may ask for millions of the smallest answers.
+# Bytes that a message costs beside its content: a host may ask for millions of the smallest answers.
 PIECE = 256
-_LOOK = 0.5  # seconds between looks of a thread that waits until its message is gone
+_LOOK = 0.5  # seconds after which a thread that waits for its message to be sent looks again
 
 
 class PacketSender:
@@ -42,7 +49,7 @@ class PacketSender:
 
     Attributes:
         wanted: so much was sent that new keys are needed.
-        on_stuck: told, in any thread, that `flush` is to be called when the socket can be written; must not wait.
+        on_stuck: called, in any thread, when `flush` is needed once the socket can be written; must not wait.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -67,8 +74,8 @@ class PacketSender:
 
     @property
     def room(self) -> bool:
-        """Whether what is posted now leaves at once; where not, `on_stuck` or the end of an exchange follows."""
-        with self._lock:  # else a packet that is just being sent would look like one that is stuck
+        """Whether what is posted now leaves at once; if not, `on_stuck` or the end of an exchange follows."""
+        with self._lock:
             return not self._pending and not self._shut
 
     def renew(self, sealer: Sealer, limit: tuple[int, int]) -> None:
@@ -94,11 +101,11 @@ class PacketSender:
         """Send a message.
 
         Args:
-            payload: it.
-            wait: until the socket has taken it.
+            payload: the message, its type first.
+            wait: return when the socket has taken it.
 
         Raises:
-            EOFError: the connection has ended; only with `wait`. Without it the reader will notice.
+            EOFError: the connection has ended; only with `wait`. Without it the reader notices.
         """
         kind = payload[0]
         with self._lock:
@@ -117,10 +124,10 @@ class PacketSender:
             self._wait(mark)
 
     def post(self, packets: list[tuple[memoryview, int]]) -> None:
-        """Send packets of data, without waiting; where there is no `room`, they wait here.
+        """Send packets of data, without waiting; without `room` they stay here.
 
         Args:
-            packets: as `Tray` has them.
+            packets: of a `PacketBatch`.
         """
         with self._lock:
             sealer = self.sealer
@@ -131,7 +138,7 @@ class PacketSender:
             if not isinstance(sealer, GcmSealer) or self.deflate is not None:
                 self._emit(b"".join(self._seal(body[1 : 1 + size]) for body, size in packets))
             else:
-                # The buffer is free where nothing of it waits for the socket.
+                # The buffer is free unless a part of it waits for the socket.
                 if self._pending or len(packets) == 1:
                     wire = memoryview(bytearray(sum(size + 64 for _, size in packets)))
                 else:
@@ -200,7 +207,7 @@ class PacketSender:
         self._held.append(payload)
         self._held_bytes += len(payload) + PIECE
         if self._held_bytes > FLOOD:
-            self._fail("the host asks for answers, and does not finish an exchange of keys")
+            self._fail("the host asks for answers and does not finish a key exchange")
 
     def _emit(self, wire: Buffer) -> None:
         if self._broken:
@@ -210,7 +217,7 @@ class PacketSender:
             self._pending.append(memoryview(wire)[count:])
             self._waiting += len(wire) - count
             if self._waiting + PIECE * len(self._pending) > FLOOD:
-                self._fail("the host asks for answers, and does not read them")
+                self._fail("the host asks for answers and does not read them")
 
     def _push(self) -> None:
         pending = self._pending
@@ -238,11 +245,11 @@ class PacketSender:
         return count
 
     def _fail(self, reason: str) -> None:
-        log.warning("a connection is ended: %s", reason)
+        log.warning("disconnected: %s", reason)
         self._end()
 
     def _end(self) -> None:
-        """Nothing goes out any more: so that the reader hears of it, nothing comes in, either."""
+        """Send nothing any more, and shut the socket down, so that the reader notices."""
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_RDWR)
         self._break()
@@ -256,7 +263,7 @@ class PacketSender:
     # --- without ------------------------------------------------------------------------------------------------------
 
     def _tell(self, stuck: bool) -> None:
-        # Seen in the lock: whoever found no room meanwhile waits for this, also where another thread makes room first.
+        # `stuck` was read in the lock: whoever found no room waits for this call, even if another thread makes room.
         if stuck and self.on_stuck is not None:
             self.on_stuck()
 

@@ -1,7 +1,7 @@
-"""What activating an environment means, as sh text: what `conda activate` sets, without its second of start-up.
+"""Activate an environment by sh text, which does what `conda activate` does, without the second that conda takes.
 
-The variables are those that conda 26 sets (facts measured with `conda shell.posix activate`); the scripts in
-``etc/conda/activate.d`` are run as conda's own shell hook does.
+The variables are those of conda 26 (`conda shell.posix activate`); the scripts in ``etc/conda/activate.d`` are run as
+conda's own shell hook runs them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import shlex
 from jupyman.model import Environment
 
 CONDA_KINDS = frozenset({"conda", "mamba", "micromamba"})
-# Their bin is on every PATH already, and in front it would hide what the user put there.
+# Their bin is on every PATH already; in front it would hide programs that the user put before it.
 _PLAIN = frozenset({"/", "/usr", "/usr/local"})
 
 
@@ -58,20 +58,20 @@ def variables(env: Environment) -> dict[str, str]:
 
 
 def script(env: Environment) -> str:
-    """Write the sh text that activates an environment; bash and every POSIX sh run it.
+    """Return the sh text that activates an environment, for bash and every POSIX sh.
 
     Args:
         env: the environment.
 
     Returns:
-        Lines of sh. Positional parameters and the shell's options are as before when they have run.
+        Lines of sh, which keep the positional parameters and the shell's options.
     """
     lines = [f"{name}={shlex.quote(value)}; export {name}" for name, value in variables(env).items()]
     folders = "".join(f"{shlex.quote(folder)}:" for folder in path(env))
     if folders:
         lines.append(f'PATH={folders}"$PATH"; export PATH')
     if env.kind in CONDA_KINDS:
-        # The package's script is not ours: it may print, exit, use unset variables, or change $@ and `set` options.
+        # A package's script may print, exit, use unset variables, or change $@ and `set` options.
         lines += [
             'jm_source() { . "$1"; }',
             "trap 'echo \"jupyman: $jm_hook ended the shell that activates the environment\" >&2' EXIT",

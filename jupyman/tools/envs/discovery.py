@@ -1,4 +1,4 @@
-"""Environments: what the probe read of their files, and how a user's name finds one."""
+"""Environments: read from the probe's facts about their files, and found by the name that a user gives."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _RECORD = re.compile(r"^pytorch-(?P<version>[0-9][^-]*)-(?P<build>.+)\.json$")
 _BUILD = re.compile(r"(?:^|_)cuda_?(?P<cuda>[0-9]{1,2}\.[0-9]{1,2}|[0-9]{2,3})")
 # cuda-toolkit-12.4.1-0.json, cudatoolkit-11.8.0-h4ba93d1_13.json, cuda-nvcc-12.4.131-0.json, cudnn-9.1.0.70-0.json
 _PACKAGE = re.compile(r"^(?P<name>cuda-toolkit|cudatoolkit|cuda-nvcc|cudnn)-(?P<version>[0-9][^-]*)-[^-]+\.json$")
-_TOLD_VERSION = re.compile(r"[0-9][0-9A-Za-z.+!_]{0,39}")
+_ANY_VERSION = re.compile(r"[0-9][0-9A-Za-z.+!_]{0,39}")
 
 
 def read(
     one: Callable[[str], str | None], many: Callable[[str], list[str]], home: str | None = None
 ) -> Environment | None:
-    """Make an environment of one record of the probe.
+    """Make an environment from a record of the probe.
 
     Args:
-        one: gives the first value of a key, None when absent.
-        many: gives all values of a key.
+        one: returns the first value of a key, None when absent.
+        many: returns all values of a key.
         home: of the account.
 
     Returns:
@@ -53,11 +53,11 @@ def read(
     executable = one("executable")
     if executable is not None and not (executable.startswith("/") and harmless(executable)):
         executable = None
-    # Scripts of an environment whose Python is gone cannot run, and those of a half-made one shall not.
+    # Scripts of an environment whose Python is gone cannot run; those of an unfinished one must not.
     unfinished = one("incomplete") is not None
     present = set(many("app")) if executable is not None and not unfinished else set()
     apps = [app for app in _APPS if app in present]
-    server, notebook = _told(one("jupyter_server")), _told(one("notebook"))
+    server, notebook = _checked_version(one("jupyter_server")), _checked_version(one("notebook"))
     # Notebook 6 is a server itself.
     if "notebook" in apps and "server" not in apps and server is None:
         apps.append("server")
@@ -67,17 +67,17 @@ def read(
         name=name_of(prefix, root, home),
         prefix=prefix,
         kind=_KINDS.get(one("kind") or "", "system"),
-        python=_told(one("python")),
+        python=_checked_version(one("python")),
         jupyter=(server or notebook or "unknown") if apps else None,
-        ipykernel=_told(one("ipykernel")),
-        torch=torch(many("torch_line"), _told(one("torch")), one("torch_conda")),
+        ipykernel=_checked_version(one("ipykernel")),
+        torch=torch(many("torch_line"), _checked_version(one("torch")), one("torch_conda")),
         apps=apps,
         root=root,
         executable=executable,
         lodger=one("lodger") is not None,
         real=real if real is not None and real.startswith("/") and harmless(real) else None,
         state="incomplete" if unfinished else "ready",
-        cudnn=_told(one("cudnn")) or _recorded(many("cudnn_conda"), "cudnn"),
+        cudnn=_checked_version(one("cudnn")) or _recorded(many("cudnn_conda"), "cudnn"),
         torch_by=_installer(one("torch_conda"), one("torch"), many("torch_line")),
         torch_foreign=one("foreign") is not None,
         torch_with=[name for name in ("torchvision", "torchaudio") if one(name) is not None],
@@ -85,7 +85,7 @@ def read(
 
 
 def name_of(prefix: str, root: str | None, home: str | None = None) -> str:
-    """Name an environment as its tool does: ``base``, the directory below ``envs/``, else the directory's own name.
+    """Return the name that an environment's tool shows: ``base``, the directory below ``envs/``, else its directory.
 
     A hidden directory (``proj/.venv``, ``proj/.conda``) gets its parent's name, as uv shows it; ``~/.venv`` is
     ``venv``; ``/usr`` is ``system`` and ``~/.local`` (``pip install --user``) is ``user``.
@@ -120,12 +120,12 @@ def torch(lines: Sequence[str], dist: str | None, record: str | None) -> Torch |
         record: file name of its conda-meta record.
 
     Returns:
-        The build; None when there is no torch.
+        The build; None without torch.
     """
-    told = [match[1] for line in lines if (match := _VERSION.match(line)) is not None]
+    versions = [match[1] for line in lines if (match := _VERSION.match(line)) is not None]
     cudas = [match[1] for line in lines if (match := _CUDA.match(line)) is not None]
     built = _RECORD.match(record or "")
-    version = told[0] if told else dist or (built["version"] if built is not None else None)
+    version = versions[0] if versions else dist or (built["version"] if built is not None else None)
     if version is None:
         return None
     cuda: str | None = None
@@ -141,7 +141,7 @@ def torch(lines: Sequence[str], dist: str | None, record: str | None) -> Torch |
 
 
 def toolkit(records: Sequence[str]) -> str | None:
-    """Find the version of the CUDA toolkit that conda installed in an environment.
+    """Return the version of the CUDA toolkit that conda installed in an environment.
 
     Args:
         records: file names of conda-meta: of the whole toolkit, or of its compiler alone.
@@ -153,11 +153,11 @@ def toolkit(records: Sequence[str]) -> str | None:
 def _recorded(records: Sequence[str], name: str) -> str | None:
     """Return the version in the file name of a package's record."""
     found = (_PACKAGE.match(record) for record in records)
-    return next((_told(one["version"]) for one in found if one is not None and one["name"] == name), None)
+    return next((_checked_version(one["version"]) for one in found if one is not None and one["name"] == name), None)
 
 
 def _installer(record: str | None, dist: str | None, lines: Sequence[str]) -> Literal["conda", "pip"] | None:
-    """Say what installed torch: conda keeps a record of it, pip only what conda's package brings along as well."""
+    """Return what installed torch: conda leaves a record, which pip does not."""
     if record is not None:
         return "conda"
     return "pip" if dist is not None or lines else None
@@ -170,13 +170,13 @@ def find(
 
     Args:
         environments: of the host.
-        wanted: what the user said; a prefix starts with ``/`` or ``~``.
-        home: of the account, for ``~``; where it is not known, ``~/x`` means the one prefix that ends in ``/x``.
-        unfinished: whether one whose making was broken off may be meant, too.
+        wanted: given by the user; a prefix starts with ``/`` or ``~``.
+        home: of the account, for ``~``; if it is unknown, ``~/x`` means the only prefix that ends in ``/x``.
+        unfinished: also find environments that are not finished.
 
     Raises:
-        EnvironmentMissing: none, or only an unfinished one; near names are offered.
-        UsageFault: several of that name.
+        EnvironmentMissing: none, or only an unfinished one; the hint has similar names.
+        UsageFault: several have that name.
     """
     bare = wanted.rstrip("/") or wanted
     if bare.startswith("~/") and home is not None:
@@ -187,7 +187,7 @@ def find(
     if bare.startswith("~/"):
         found = [one for one in environments if one.prefix.endswith(bare[1:])]
     elif not bare.startswith("/"):
-        # The name that we show, else what conda calls it: the last part of its path.
+        # The name that we show, else the one that conda uses: the last part of its path.
         found = [one for one in environments if one.name == wanted]
         found = found or [one for one in environments if one.prefix.rsplit("/", 1)[-1] == wanted]
     found = _finished(found, unfinished=unfinished)
@@ -196,33 +196,41 @@ def find(
     shown = clean(wanted, 80)
     if found:
         prefixes = [one.prefix for one in found]
-        hint = f"say the prefix of one: {', '.join(prefixes)}"
+        hint = f"use the prefix of one: {', '.join(prefixes)}"
         raise errors.UsageFault(f"several environments are called {shown!r}", hint, prefixes=prefixes)
     names = list(dict.fromkeys(one.prefix if bare.startswith(("/", "~")) else one.name for one in environments))
     near = difflib.get_close_matches(bare, names, n=3, cutoff=0.5)
     rest = ", ".join(sorted(names)[:20])
-    hint = f"there are: {rest}" if rest else "the host has none at all"
+    hint = f"available: {rest}" if rest else "the host has no environments"
     if near:
         hint = f"did you mean {' or '.join(near)}?"
     raise errors.EnvironmentMissing(f"no environment {shown!r} on the host", hint, near=near)
 
 
 def _finished(found: list[Environment], *, unfinished: bool) -> list[Environment]:
-    """Leave out those that are not finished; where there is nothing else, say so."""
+    """Leave out unfinished environments.
+
+    Raises:
+        EnvironmentMissing: all are unfinished.
+    """
     ready = [one for one in found if unfinished or one.state == "ready"]
     if found and not ready:
         one = found[0]
-        doing = "is still being installed" if one.state == "installing" else "is incomplete: its making was broken off"
-        hint = f"jupyman env create {one.name} goes on with it, jupyman env rm {one.name} removes it"
+        doing = (
+            "is still being installed"
+            if one.state == "installing"
+            else "is incomplete: its installation was interrupted"
+        )
+        hint = f"jupyman env create {one.name} continues it, jupyman env rm {one.name} removes it"
         raise errors.EnvironmentMissing(f"environment {one.name} {doing}", hint, prefix=one.prefix)
     return ready
 
 
 def _dotted(digits: str) -> str:
-    """``124`` and ``12.4`` are both 12.4."""
+    """Return ``12.4`` for ``124`` and for ``12.4``."""
     return digits if "." in digits else f"{digits[:-1]}.{digits[-1]}"
 
 
-def _told(text: str | None) -> str | None:
-    """A version; None when the text is none."""
-    return text if text is not None and _TOLD_VERSION.fullmatch(text) else None
+def _checked_version(text: str | None) -> str | None:
+    """Return a version unchanged, None for any other text."""
+    return text if text is not None and _ANY_VERSION.fullmatch(text) else None

@@ -1,4 +1,4 @@
-"""`--gpu`: its grammar, and which GPUs it means on this host."""
+"""`--gpu`: its grammar, and the GPUs that it selects on a host."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Choice:
     """GPUs for a server.
 
     Attributes:
-        indices: of them; None: nothing is set.
-        visible: the text for CUDA_VISIBLE_DEVICES: UUIDs, for what an index means depends on CUDA_DEVICE_ORDER.
-        reason: which and why, in words.
-        shared: who else is on them, in words.
+        indices: of the GPUs; None: CUDA_VISIBLE_DEVICES is not set.
+        visible: the text for CUDA_VISIBLE_DEVICES: UUIDs, because the meaning of an index depends on CUDA_DEVICE_ORDER.
+        reason: for people: which and why.
+        shared: for people: who else uses them.
     """
 
     indices: list[int] | None
@@ -38,7 +38,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class GpuSpec:
-    """A wish: `kind` says which of the other fields counts; `free` is in bytes."""
+    """A parsed `--gpu`; `kind` selects which of the other fields applies; `free` is in bytes."""
 
     kind: Literal["auto", "none", "indices", "uuids", "any", "free"]
     indices: tuple[int, ...] = ()
@@ -55,7 +55,7 @@ def parse(text: str) -> GpuSpec:
             shell). A size without a unit is in GiB.
 
     Raises:
-        UsageFault: it is none.
+        UsageFault: it is not one.
     """
     word = text.strip()
     if word in {"auto", "none"}:
@@ -71,16 +71,16 @@ def parse(text: str) -> GpuSpec:
     amount = _SIZE.fullmatch(room[1].strip()) if room is not None else None
     if amount is not None:
         return GpuSpec(kind="free", free=int(float(amount[1]) * _UNITS[amount[2].lower()]))
-    raise errors.UsageFault(f"{clean(text, 60)!r} does not say which GPU", _HINT)
+    raise errors.UsageFault(f"{clean(text, 60)!r} is not a choice of GPUs", _HINT)
 
 
 def choose(spec: GpuSpec, gpus: Sequence[Gpu], claimed: Container[int] = ()) -> Choice:
     """Choose GPUs.
 
     Args:
-        spec: the wish.
-        gpus: of the host, with what is used on them now.
-        claimed: indices of those that other sessions of this account were given; where there is a choice, not these.
+        spec: from `parse`.
+        gpus: of the host, with their present use.
+        claimed: indices of those that other sessions of this account have; avoided if there is a choice.
 
     Returns:
         The choice; ``none`` gives an empty text; ``auto`` on a host without GPUs sets nothing.
@@ -96,38 +96,38 @@ def choose(spec: GpuSpec, gpus: Sequence[Gpu], claimed: Container[int] = ()) -> 
         by_index = {gpu.index: gpu for gpu in gpus}
         missing = [index for index in spec.indices if index not in by_index]
         if missing:
-            raise errors.UsageFault(f"the host has no GPU {missing[0]}", f"it has {_list(gpus)}")
+            raise errors.UsageFault(f"the host has no GPU {missing[0]}", f"available: {_list(gpus)}")
         return _result([by_index[index] for index in spec.indices], "as asked", instances=False)
     if spec.kind == "uuids":
         return _by_uuid(spec.uuids, gpus)
 
     def rank(gpu: Gpu) -> tuple[bool, bool, bool, int, int]:
-        # CUDA uses one instance only of a card in MIG mode, so whole cards first; then those that nobody else uses,
-        # that no other session was given, by free memory; the index settles a tie.
+        # CUDA uses only one instance of a card in MIG mode, so whole cards come first; then those that nobody else
+        # uses, those that no other session has, by free memory, by index.
         return bool(gpu.mig), bool(others(gpu)), gpu.index in claimed, -(_free(gpu) or 0), gpu.index
 
-    # A card in MIG mode whose list of instances is empty cannot be used; where none has a list, it could not be read.
+    # A card in MIG mode without instances cannot be used; if no card has any, the lists could not be read.
     listed = any(gpu.instances for gpu in gpus)
     ranked = sorted((gpu for gpu in gpus if not gpu.mig or gpu.instances or not listed), key=rank)
     if spec.kind == "free":
         enough = [gpu for gpu in ranked if (_free(gpu) or 0) >= spec.free]
         if not enough:
-            raise errors.UsageFault(f"no GPU has {rules.size(spec.free)} free", f"there is {_list(gpus)}")
+            raise errors.UsageFault(f"no GPU has {rules.size(spec.free)} free", f"available: {_list(gpus)}")
         return _result(enough[:1], f"has {rules.size(spec.free)} free{_why(enough[:1], claimed)}")
     if len(ranked) < spec.count:
-        usable = "GPUs" if len(ranked) == len(gpus) else "GPUs that can be used"
-        raise errors.UsageFault(f"the host has {len(ranked)} {usable}, not {spec.count}", f"there is {_list(gpus)}")
+        usable = "GPUs" if len(ranked) == len(gpus) else "usable GPUs"
+        raise errors.UsageFault(f"the host has {len(ranked)} {usable}, not {spec.count}", f"available: {_list(gpus)}")
     chosen = ranked[: spec.count]
     return _result(chosen, f"the most free memory{_why(chosen, claimed)}")
 
 
 def others(gpu: Gpu) -> list[GpuProcess]:
-    """Return the processes of other accounts on a GPU, also of those that cannot be seen."""
+    """Return the processes of other accounts on a GPU, including accounts that cannot be seen."""
     return [process for process in gpu.processes if not process.ours]
 
 
 def who(process: GpuProcess) -> str:
-    """Name a process on a GPU for people.
+    """Describe a process on a GPU.
 
     Args:
         process: of another account.
@@ -138,7 +138,7 @@ def who(process: GpuProcess) -> str:
 
 
 def held(process: GpuProcess) -> str:
-    """As `who`, with the memory that the process holds."""
+    """Describe a process on a GPU with the memory that it holds."""
     return who(process) + (f", {rules.size(process.memory)}" if process.memory is not None else "")
 
 
@@ -146,12 +146,12 @@ def _why(chosen: Sequence[Gpu], claimed: Container[int]) -> str:
     if any(others(gpu) for gpu in chosen):
         return ", though others use it"
     if any(gpu.index in claimed for gpu in chosen):
-        return ", though another session of yours was given it"
+        return ", though another session of yours has it"
     return ", nobody else uses it"
 
 
 def _by_uuid(uuids: Sequence[str], gpus: Sequence[Gpu]) -> Choice:
-    """CUDA takes the first letters of a card's UUID where they are enough; an instance's must be whole."""
+    """Choose by UUID: CUDA accepts a unique beginning of a card's UUID, and only the whole UUID of an instance."""
     chosen: list[Gpu] = []
     visible: list[str] = []
     known = {one.uuid.lower(): gpu for gpu in gpus for one in gpu.instances}
@@ -200,12 +200,12 @@ def _largest(gpu: Gpu) -> MigInstance | None:
 
 
 def _shared(chosen: Sequence[Gpu]) -> str | None:
-    told = [
+    texts = [
         f"GPU {gpu.index} is used by {', '.join(who(one) for one in there[:3])}"
         for gpu in chosen
         if (there := others(gpu))
     ]
-    return "; ".join(told) or None
+    return "; ".join(texts) or None
 
 
 def _free(gpu: Gpu) -> int | None:

@@ -1,7 +1,7 @@
-"""nvidia-smi: what its CSV and its complaints mean.
+"""Read the CSV output and the errors of nvidia-smi.
 
-Formats: `nvidia-smi --help-query-gpu`; NVIDIA itself warns that they may change. Any cell that is no number ("[N/A]",
-"[Not Supported]", "[Insufficient Permissions]") is a value not known, never 0.
+Formats: `nvidia-smi --help-query-gpu`; NVIDIA warns that they may change. A cell that is not a number ("[N/A]",
+"[Not Supported]", "[Insufficient Permissions]") is an unknown value, never 0.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
 # "CUDA Version: 12.8" up to R595, "CUDA UMD Version: 13.3" from R610.
 _CUDA = re.compile(r"CUDA(?:\s+UMD)?\s+Version:\s*([0-9]{1,3}\.[0-9]{1,3})")
 _DRIVER = re.compile(r"(?:Driver|KMD) Version:\s*([0-9]{1,6}(?:\.[0-9]{1,6}){1,3})")
-# Lines of `nvidia-smi -L`; those of instances stand below their card's.
+# Lines of `nvidia-smi -L`; those of instances follow their card's.
 _CARD = re.compile(r"GPU [0-9]{1,4}: .*\(UUID: (GPU-[0-9A-Za-z-]{4,80})\)\s*")
 _INSTANCE = re.compile(r"\s+MIG ([0-9A-Za-z.+]{1,30})\s+Device\s+[0-9]{1,3}: \(UUID: (MIG-[0-9A-Za-z/-]{4,80})\)\s*")
 _VERSION = re.compile(r"[0-9]{3,4}(?:\.[0-9]{1,6}){1,3}")
@@ -30,10 +30,10 @@ def gpus(rows: Sequence[str], *, minimal: bool = False) -> list[Gpu]:
 
     Args:
         rows: ``index, uuid, name, driver, total, used[, utilization, compute_cap, mig]``; MiB and percent.
-        minimal: only the first six were asked for.
+        minimal: only the first six were requested.
 
     Returns:
-        The GPUs by index; rows of another form (complaints about a lost card) are left out.
+        The GPUs by index; rows of another form (errors about a lost card) are skipped.
     """
     found: dict[int, Gpu] = {}
     tail = 3 if minimal else 6
@@ -41,7 +41,7 @@ def gpus(rows: Sequence[str], *, minimal: bool = False) -> list[Gpu]:
         cells = [cell.strip() for cell in row.split(",")]
         if len(cells) < 3 + tail or not re.fullmatch(r"[0-9]{1,4}", cells[0]) or not cells[1].startswith("GPU-"):
             continue
-        # A name could hold a comma: the fields around it are fixed.
+        # A name may hold a comma; the number of fields around it is fixed.
         rest = cells[-tail:]
         found.setdefault(
             int(cells[0]),
@@ -73,14 +73,14 @@ def instances(lines: Sequence[str]) -> dict[str, list[MigInstance]]:
 
 
 def driver(rows: Sequence[str], header: Sequence[str]) -> Driver | None:
-    """Find the driver's version and the newest CUDA that it runs.
+    """Return the driver's version and the newest CUDA that it runs.
 
     Args:
         rows: of the GPU query, full or minimal.
         header: the first lines of a plain ``nvidia-smi``.
 
     Returns:
-        What is known; None when neither is told.
+        What is known; None when both are unknown.
     """
     text = "\n".join(header)
     cuda = _CUDA.search(text)
@@ -104,14 +104,14 @@ def processes(rows: Sequence[str], accounts: Mapping[int, str]) -> dict[str, lis
     """Read rows of the process query, by GPU uuid.
 
     Args:
-        rows: ``uuid, pid, name, MiB``. The name is the process's own choice and may hold commas. A process on two GPUs
-            has two rows.
+        rows: ``uuid, pid, name, MiB``. The process chooses its name, which may hold commas. A process on two GPUs has
+            two rows.
         accounts: by pid.
     """
     found: dict[str, list[GpuProcess]] = {}
     for row in rows:
         head = row.split(",", 2)
-        # strip() takes away more than int() does: separators such as \x1d.
+        # strip() removes more than int() does: separators such as \x1d.
         number = head[1].strip() if len(head) == 3 else ""
         if not _pid(number):
             continue
@@ -125,7 +125,7 @@ def processes(rows: Sequence[str], accounts: Mapping[int, str]) -> dict[str, lis
 
 @dataclass(frozen=True)
 class _Failure:
-    """A way to fail: exit statuses or words that show it, and what to tell."""
+    """A failure of nvidia-smi: the exit statuses or words that identify it, and its problem."""
 
     statuses: frozenset[int]
     words: str
@@ -134,8 +134,8 @@ class _Failure:
     fix: str
 
 
-# Statuses: nvidia-smi(1), "RETURN VALUE"; 18 is not listed there but seen; 124 and 137: we gave up. The order counts:
-# words are surer than statuses, and a lost card may be complained of before the rows of the others.
+# Statuses: nvidia-smi(1), "RETURN VALUE"; 18 is not listed there but occurs; 124 and 137: it was ended by us. The order
+# matters, because an error about a lost card may precede the rows of the others.
 _FAILURES = (
     _Failure(
         frozenset({124, 137}),
@@ -176,7 +176,7 @@ _FAILURES = (
         frozenset({4}),
         r"Insufficient Permissions\s*$",
         "nvidia-permission",
-        "your account may not use the GPUs",
+        "your account has no permission to use the GPUs",
         "ask the admin for access to /dev/nvidia* (often the group video or render)",
     ),
     _Failure(
@@ -190,15 +190,15 @@ _FAILURES = (
 
 
 def problem(status: int | None, output: Sequence[str], *, driver_file: bool = False) -> Problem | None:
-    """Name what is wrong with the GPUs.
+    """Return the problem of GPUs that nvidia-smi cannot report on.
 
     Args:
-        status: exit status of the query; 124: we gave up; 127: nvidia-smi is not there; None counts as 124.
-        output: what it printed; complaints come on stdout.
+        status: exit status of the query; 124: it did not answer in time; 127: there is no nvidia-smi; None is like 124.
+        output: its stdout, which also has its errors.
         driver_file: /proc/driver/nvidia exists although the program does not.
 
     Returns:
-        None when all is well. A host without any GPU is an `info`.
+        None when there is none. A host without a GPU is an `info`.
     """
     text = " ".join(line.strip() for line in output)
     status = 124 if status is None else status
@@ -214,16 +214,16 @@ def problem(status: int | None, output: Sequence[str], *, driver_file: bool = Fa
             return new_problem(failure.code, failure.text, failure.fix)
     if status in {0, 14}:  # 14: the infoROM is corrupted, the output is still valid
         return None
-    words = f"nvidia-smi failed (status {status}): {clean(text, 120) or 'it said nothing'}"
+    words = f"nvidia-smi failed (status {status}): {clean(text, 120) or 'no output'}"
     return new_problem("nvidia-smi-failed", words, "ask the admin to look at the driver")
 
 
 def remarks(gpus: Sequence[Gpu], apps_status: int | None) -> list[Problem]:
-    """Say what a driver that works does not tell, and what a card in MIG mode means.
+    """Report values that a working driver does not reveal, and what a card in MIG mode means.
 
     Args:
         gpus: of the host.
-        apps_status: exit status of the process query; None: it never answered.
+        apps_status: exit status of the process query; None: it did not answer.
     """
     found: list[Problem] = []
 
@@ -246,15 +246,15 @@ def remarks(gpus: Sequence[Gpu], apps_status: int | None) -> list[Problem]:
             )
     silent = [gpu for gpu in gpus if not gpu.mig and (gpu.memory_total is None or gpu.memory_used is None)]
     if silent:
-        text = f"nvidia-smi does not tell how much memory of {_numbers(silent)} is free ([N/A])"
-        say("gpu-unknown", text, "choose by hand with --gpu; auto and free: take such a GPU for full")
+        text = f"nvidia-smi does not report how much memory of {_numbers(silent)} is free ([N/A])"
+        say("gpu-unknown", text, "choose it by index with --gpu; for auto and free: such a GPU counts as full")
     if gpus and apps_status != 0:
         what = "does not answer" if apps_status in {None, 124, 137} else f"fails (status {apps_status})"
-        text = f"which processes are on the GPUs is not known: that question to nvidia-smi {what}"
+        text = f"the processes on the GPUs are unknown: that query of nvidia-smi {what}"
         say(
             "gpu-processes-unknown",
             text,
-            "ask the admin to look at the driver; until then look at memory and use",
+            "ask the admin to look at the driver; until then see memory and utilization",
             "warning",
         )
     return found
@@ -278,5 +278,5 @@ def _mib(cell: str) -> int | None:
 
 
 def _text(cell: str, limit: int) -> str | None:
-    # What is not known stands in brackets: N/A, Not Supported, Insufficient Permissions.
+    # Unknown values are in brackets: N/A, Not Supported, Insufficient Permissions.
     return clean(cell, limit) if cell and not re.fullmatch(r"\[.*\]", cell) else None

@@ -1,4 +1,4 @@
-"""Does a torch build run on this driver and these GPUs?
+"""Whether a torch build runs on a driver and GPUs.
 
 Sources: CUDA compatibility guide, "Minor version compatibility" (floors); CUDA release notes, table "CUDA Toolkit and
 corresponding driver versions" (Linux x86_64); PyTorch's RELEASE.md (builds, and the architectures in them), its issues
@@ -15,7 +15,7 @@ from jupyman.model import Driver, Environment, Gpu, Verdict
 
 Version = tuple[int, ...]
 
-# The driver that each toolkit was released with: from it on everything works.
+# The driver that each toolkit was released with: that one and newer ones run everything.
 RELEASED_WITH: dict[Version, Version] = {
     (11, 8): (520, 61, 5),
     (12, 0): (525, 60, 13),
@@ -49,21 +49,21 @@ BUILDS: tuple[tuple[str, Version, float, float, Version, Version | None], ...] =
 
 
 def version(text: str | None) -> Version | None:
-    """Read ``550.54.15`` as numbers; None when it is none."""
+    """Read ``550.54.15`` as numbers; None for other text."""
     if text is None or not re.fullmatch(r"[0-9]{1,6}(?:\.[0-9]{1,6}){0,5}", text):
         return None
     return tuple(int(part) for part in text.split("."))
 
 
 def support(cuda: Version, driver: Driver | None) -> str | None:
-    """Return how far a driver runs programs built for a CUDA version.
+    """Return how well a driver runs programs built for a CUDA version.
 
     Args:
         cuda: major and minor.
         driver: of the host.
 
     Returns:
-        "full", "limited" (minor version compatibility: no PTX of a newer toolkit), "old"; None when it is not known.
+        "full", "limited" (minor version compatibility: no PTX of a newer toolkit), "old"; None when it is unknown.
     """
     have = version(driver.version) if driver is not None else None
     newest = version(driver.cuda) if driver is not None else None
@@ -76,7 +76,7 @@ def support(cuda: Version, driver: Driver | None) -> str | None:
             return None
         return "limited" if newest[0] >= key[0] else "old"
     if floor is None:
-        # Older than our tables: every driver of today runs it. Newer: nothing is known.
+        # Older than our tables: every present driver runs it. Newer: unknown.
         return "full" if key[0] < min(FLOOR) else None
     if have < floor:
         return "old"
@@ -86,21 +86,21 @@ def support(cuda: Version, driver: Driver | None) -> str | None:
 
 
 def capabilities(gpus: Sequence[Gpu]) -> list[tuple[Gpu, float]]:
-    """Return the compute capability of each GPU that told it."""
-    told = ((gpu, gpu.compute_cap or "") for gpu in gpus)
-    return [(gpu, float(text)) for gpu, text in told if re.fullmatch(r"[0-9]{1,3}\.[0-9]", text)]
+    """Return the compute capability of each GPU that reports it."""
+    texts = ((gpu, gpu.compute_cap or "") for gpu in gpus)
+    return [(gpu, float(text)) for gpu, text in texts if re.fullmatch(r"[0-9]{1,3}\.[0-9]", text)]
 
 
 def best_build(driver: Driver | None, gpus: Sequence[Gpu], release: Version | None = None) -> str | None:
-    """Find the newest PyTorch build for a host.
+    """Return the newest PyTorch build for a host.
 
     Args:
         driver: of the host.
         gpus: of the host; each must have code in the build.
-        release: only builds of this torch release (major and minor); None: of any.
+        release: only builds of this torch release (major and minor); None: of all.
 
     Returns:
-        Its tag, ``cu124``: the newest that runs without limits, else the newest that runs at all; None: there is none.
+        Its tag, such as ``cu124``: the newest that runs without limits, else the newest that runs; None: none runs.
     """
     limited: str | None = None
     for tag, cuda, low, high, first, last in BUILDS:
@@ -117,12 +117,12 @@ def best_build(driver: Driver | None, gpus: Sequence[Gpu], release: Version | No
 
 
 def advice(driver: Driver | None, gpus: Sequence[Gpu], torch: str | None = None) -> str:
-    """Say which build fits, in words: one of the same torch release where there is one, and the newest of all."""
+    """Describe the builds that fit: one of the same torch release, if there is one, and the newest of all."""
     numbers = version((torch or "").split("+", 1)[0])
     release = numbers[:2] if numbers is not None and len(numbers) > 1 else None
     newest = best_build(driver, gpus)
     if newest is None:
-        return "no build of torch fits this driver and GPU" if driver is not None else "which build fits is not known"
+        return "no build of torch fits this driver and GPU" if driver is not None else "the build that fits is unknown"
     span = next(
         f"torch {first[0]}.{first[1]} " + (f"to {last[0]}.{last[1]}" if last is not None else "or newer")
         for tag, _, _, _, first, last in BUILDS
@@ -141,12 +141,12 @@ def verdict(environment: Environment, driver: Driver | None, gpus: Sequence[Gpu]
 
     Args:
         environment: with its torch build.
-        driver: of the host; None: it could not be seen.
+        driver: of the host; None: unknown.
         gpus: of the host.
 
     Returns:
-        ok True (fits, or fits with limits), False (does not run on the GPU), None (cannot be told); None in all when
-        the environment has no torch.
+        ok True (fits, perhaps with limits), False (does not run on the GPU), None (unknown). The whole is None when the
+        environment has no torch.
     """
     torch = environment.torch
     if torch is None:
@@ -187,13 +187,13 @@ def verdict(environment: Environment, driver: Driver | None, gpus: Sequence[Gpu]
 
 
 def _misfit(cuda: Version, torch: str, gpus: Sequence[Gpu]) -> tuple[Gpu, str, bool] | None:
-    """Find a GPU that a build has no code for: the GPU, "old" or "new", and whether our table is sure."""
+    """Return a GPU that a build has no code for: the GPU, "old" or "new", and whether that is certain."""
     build = next((row for row in BUILDS if row[1] == cuda[:2]), None)
     if build is None:
         return None
     for gpu, one in capabilities(gpus):
         if one < build[2]:
-            # Which of the first CUDA 12.8 builds still had code for sm_70 is not in the table that we read.
+            # The source of the table does not show which of the first CUDA 12.8 builds had code for sm_70.
             release = version(torch.split("+", 1)[0])
             return gpu, "old", not (one >= 7.0 and (release is None or release < (2, 11)))
         if one > build[3]:

@@ -1,4 +1,4 @@
-"""What remote/gpus/torch_run.py told of an environment's torch, in words."""
+"""Judge the answer of remote/gpus/torch_run.py about an environment's torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jupyman.tools.host.text import clean
 
 
 class TorchReport(msgspec.Struct, frozen=True):
-    """Its answer."""
+    """The program's answer."""
 
     stage: Literal["import", "cpu", "cuda", "done"] = "import"
     version: str | None = None
@@ -26,14 +26,14 @@ class TorchReport(msgspec.Struct, frozen=True):
 
 
 _NO_GPU = r"Found no NVIDIA driver|No CUDA GPUs are available|no CUDA-capable device"
-# What torch and CUDA say, and what to do about it; the first that fits counts.
+# Errors of torch and CUDA, and what to do about them; the first match counts.
 _FIXES = (
     (r"driver on your system is too old|no kernel image is available|not compiled with CUDA", "install"),
     (r"out of memory", "free memory on that GPU, or choose another with CUDA_VISIBLE_DEVICES or --gpu"),
     (r"No module named", "install"),
     (
         _NO_GPU,
-        "see what jupyman check says of the GPUs",
+        "see what jupyman check shows about the GPUs",
     ),
     (r"cannot open shared object file|undefined symbol", "install"),
     (
@@ -45,7 +45,7 @@ _FIXES = (
 
 def judge(
     environment: Environment,
-    told: str | None,
+    answer: str | None,
     *,
     status: int | None,
     line: str | None,
@@ -53,29 +53,29 @@ def judge(
     install: str | None,
     gpus: bool,
 ) -> DeepCheck:
-    """Say what became of it.
+    """Return the verdict.
 
     Args:
-        environment: that it ran in.
-        told: its answer, JSON; None when it gave none.
-        status: its exit status; 124 and 137: given up; None: not even that came.
-        line: the last that it printed, where it gave no answer.
+        environment: in which it ran.
+        answer: JSON; None when there was none.
+        status: its exit status; 124 and 137: it was ended at the limit; None: unknown.
+        line: the last line that it printed, if it gave no answer.
         limit: seconds that it had.
-        install: the command that installs a torch which fits, where one is known.
+        install: the command that installs a torch that fits, if one is known.
         gpus: the host has GPUs.
     """
 
     def say(ok: bool | None, text: str, fix: str | None = None) -> DeepCheck:
-        answer = found or TorchReport()
-        device = clean(answer.device, 80) if answer.device is not None and ok else None
+        report = found or TorchReport()
+        device = clean(report.device, 80) if report.device is not None and ok else None
         return DeepCheck(
-            env=environment.prefix, ok=ok, text=text, fix=fix, device=device, seconds=answer.seconds if ok else None
+            env=environment.prefix, ok=ok, text=text, fix=fix, device=device, seconds=report.seconds if ok else None
         )
 
     found: TorchReport | None = None
-    if told is not None:
+    if answer is not None:
         try:
-            found = msgspec.json.decode(told, type=TorchReport)
+            found = msgspec.json.decode(answer, type=TorchReport)
         except msgspec.DecodeError:
             return say(False, "its answer could not be read", "try by hand: python -c 'import torch'")
     if found is None:

@@ -1,4 +1,4 @@
-"""Does a process outlive its login? systemd-logind may end them all (logind.conf(5), KillUserProcesses)."""
+"""Whether processes outlive their login: systemd-logind may end them all (logind.conf(5), KillUserProcesses)."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Literal
 from jupyman.model import Problem
 from jupyman.model.problem_codes import new_problem
 
-# plain: nohup is enough. scope: only in one of the user manager, which lingers. logout: it ends with the login.
+# plain: nohup is enough. scope: only in a scope of the user manager, which lingers. logout: all end with the login.
 Survival = Literal["plain", "scope", "logout"]
 
 
 def survival(user: str, manager: Sequence[str], account: Sequence[str], *, bus: bool) -> Survival:
-    """Return how a server can outlive the login that started it.
+    """Return how a process can outlive the login that started it.
 
     Args:
         user: the account's name.
-        manager: lines of ``loginctl show-session`` without an argument, ``KillUserProcesses=yes`` and the like; none
-            where there is no logind.
+        manager: lines of ``loginctl show-session`` without an argument, such as ``KillUserProcesses=yes``; none
+            without logind.
         account: lines of ``loginctl show-user USER``, ``Linger=yes`` among them.
-        bus: the user's own manager can be reached, and systemd-run is there.
+        bus: the user's own manager can be reached, and systemd-run is installed.
     """
     settings = _settings(manager)
     if settings.get("KillUserProcesses") != "yes":
@@ -44,10 +44,10 @@ def _settings(lines: Sequence[str]) -> dict[str, str]:
 
 
 def ends_at_logout(user: str) -> Problem:
-    """Say that nothing on this host outlives a login."""
+    """Report that nothing on this host outlives a login."""
     return new_problem(
         "ends-at-logout",
         text="this host ends all processes of a user with the last login (KillUserProcesses): the server runs only as "
-        "long as the link, or another login of yours, is there",
-        fix=f"run loginctl enable-linger there; where it is refused, ask the admin: loginctl enable-linger {user}",
+        "long as the link or another login of yours exists",
+        fix=f"run loginctl enable-linger there; if it is refused, ask the admin: loginctl enable-linger {user}",
     )

@@ -1,4 +1,4 @@
-"""lsof: the listeners that it sees, from its field output (`-F`, lsof(8) "OUTPUT FOR OTHER PROGRAMS")."""
+"""Read the listeners in lsof's field output (`-F`, lsof(8) "OUTPUT FOR OTHER PROGRAMS")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Listening TCP sockets as the kernel and `ss` show them: these see other users' sockets, which lsof does not."""
+"""Read listening TCP sockets from the kernel's tables and `ss`, which show other users' sockets, unlike lsof."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _LISTEN = "0A"  # include/net/tcp_states.h
 _SS_UID = re.compile(r"\suid:([0-9]{1,10})\b")
 _SS_PROCESS = re.compile(r"\",pid=([0-9]{1,9}),fd=[0-9]+\)")
 _SS_INODE = re.compile(r"\sino:([0-9]{1,18})\b")
-# Addresses on which a listener takes the port from 127.0.0.1, the likeliest to be reached there first. Measured: a
-# listener on ::1 or 127.0.0.2 does not. One on :: may be for IPv6 only, which /proc does not tell: it counts as taken.
+# Addresses on which a listener occupies the port of 127.0.0.1, in the order in which a connection reaches them.
+# Measured: one on ::1 or 127.0.0.2 does not. One on :: may be for IPv6 only, which /proc does not show: it counts.
 _LOOPBACK = ("127.0.0.1", "::ffff:127.0.0.1", "0.0.0.0", "*", "::ffff:0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
 
@@ -49,10 +49,10 @@ def proc_net(lines: Sequence[str]) -> Iterator[Socket]:
 
 
 def decode(text: str) -> str | None:
-    """Decode an address of /proc/net: 32-bit words in the host's order, little-endian wherever GPUs are.
+    """Decode an address of /proc/net: 32-bit words in host byte order, little-endian on every machine with GPUs.
 
     Returns:
-        It in its usual form; None when the text is none.
+        The address in its usual form; None for other text.
     """
     if not re.fullmatch(r"[0-9A-Fa-f]{8}|[0-9A-Fa-f]{32}", text):
         return None
@@ -62,11 +62,11 @@ def decode(text: str) -> str | None:
 
 
 def ss(lines: Sequence[str]) -> Iterator[Socket]:
-    """Read the output of ``ss -ltnpe``: state, queues, local, peer, then users, uid (left out for root) and inode.
+    """Read the output of ``ss -ltnpe``: state, queues, local, peer, then users, uid (omitted for root) and inode.
 
     Yields:
         Listening sockets, one for each process that has it open; lines that cannot be read are skipped. A process
-        names itself and may so forge a pid: `signal.sh` looks again before it signals one.
+        chooses its name and can so forge a pid: `signal.sh` checks again before it signals one.
     """
     for line in lines:
         cells = line.split()
@@ -75,10 +75,10 @@ def ss(lines: Sequence[str]) -> Iterator[Socket]:
         place = split_endpoint(cells[3])
         if place is None:
             continue
-        # What a process says in its name must not pass for the fields behind it.
+        # The name of a process must not be read as the fields behind it.
         quoted = line.rfind('"') + 1
         uid, inode = _SS_UID.search(line, quoted), _SS_INODE.search(line, quoted)
-        # No pattern: one that looks for both ends takes hours for a line that repeats the first.
+        # No regular expression: one for both ends takes hours for a line that repeats the first.
         name, named, _ = line.partition('users:(("')[2].partition('",pid=')
         pids: list[int | None] = [int(pid) for pid in _SS_PROCESS.findall(line)]
         for pid in pids or [None]:
@@ -96,7 +96,7 @@ def split_endpoint(text: str) -> tuple[str, int] | None:
     """Split ``127.0.0.1:8888``, ``[::1]:8888``, ``*:8888`` or ``127.0.0.1%lo:53``.
 
     Returns:
-        Address and port; None when the text is none of these.
+        Address and port; None for other text.
     """
     address, _, port = text.rpartition(":")
     if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
@@ -113,16 +113,16 @@ def split_endpoint(text: str) -> tuple[str, int] | None:
 
 
 def rank(address: str) -> int | None:
-    """Return how surely a listener on this address is the one that 127.0.0.1 reaches.
+    """Return the rank of a listener on this address among those that a connection to 127.0.0.1 can reach.
 
     Returns:
-        0 for 127.0.0.1 itself, more for wider ones, None when it does not take the port from 127.0.0.1.
+        0 for 127.0.0.1 itself, more for wider addresses, None when 127.0.0.1 does not reach it.
     """
     return _LOOPBACK.index(address) if address in _LOOPBACK else None
 
 
 def blocks_loopback(address: str) -> bool:
-    """Return whether a listener on this address takes the port from 127.0.0.1."""
+    """Return whether a listener on this address occupies the port of 127.0.0.1."""
     return rank(address) is not None
 
 

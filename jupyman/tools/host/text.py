@@ -1,10 +1,10 @@
-"""Text that comes from a host: made harmless before anybody prints it."""
+"""Make text from a host harmless before it is printed."""
 
 from __future__ import annotations
 
 import unicodedata
 
-# Control characters drive a terminal; format characters (bidi overrides) make text read as what it is not.
+# Control characters control a terminal; format characters (bidi overrides) make text look different.
 _HOSTILE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _MARK = "\N{REPLACEMENT CHARACTER}"
 
@@ -24,5 +24,5 @@ def clean(text: str, limit: int = 300) -> str:
 
 
 def harmless(text: str) -> bool:
-    """Return whether a text arrived whole: nothing hostile in it, and every byte of it was UTF-8."""
+    """Return whether a text has no hostile character, and was valid UTF-8."""
     return _MARK not in text and clean(text, len(text)) == text

@@ -1,7 +1,7 @@
-"""What installers say when they fail: the line that says why, and what to do about it.
+"""Find the reason in the output of a failed installer, and what to do about it.
 
-Sources of the texts: conda/exceptions.py, libmamba's solver messages, pip's and uv's own; the recorded outputs of the
-tests name theirs.
+Sources of the texts: conda/exceptions.py, libmamba's solver messages, pip and uv; the recorded outputs of the tests
+name theirs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Reason:
     hint: str
 
 
-# In this order: an error of the disk may look like a failed download, a failed download like a package that is missing.
+# In this order: a disk error may look like a failed download, and a failed download like a missing package.
 _KINDS: tuple[tuple[str, str, str], ...] = (
     (
         "no-space",
@@ -32,7 +32,7 @@ _KINDS: tuple[tuple[str, str, str], ...] = (
     (
         "checksum",
         r"ChecksumMismatchError|DO NOT MATCH THE HASHES|[Hh]ash mismatch|expected sha256|SafetyError|corrupted",
-        "what was downloaded is not what was published: try another mirror, then ask who runs this one",
+        "the download differs from what was published: try another mirror, and inform the operator of this one",
     ),
     (
         "unreachable",
@@ -61,13 +61,13 @@ _KINDS: tuple[tuple[str, str, str], ...] = (
         "leave a version out, or change what is asked for, and run it again",
     ),
 )
-# Where the solver's own words begin.
+# The line with which a solver's message begins.
 _WORDS = re.compile(
     r"^\s*(?:PackagesNotFoundError|ResolvePackageNotFound|\w*UnsatisfiableError|Encountered problems|error\s+libmamba"
     r"|The following packages? (?:is|are|could) ?\w*|ERROR: (?:No matching|Could not find|Cannot install|Resolution)"
     r"|\S No solution|CondaHTTPError|ERROR:|[Ee]rror:|CondaError|critical\s+libmamba|\w+Error:)"
 )
-# Words without news: what pip, conda and uv say around them.
+# Lines without information.
 _CHATTER = re.compile(
     r"^(?:\s*$|WARNING: You are using pip|\[notice\]|To search for alternate channels|https?://\S+$"
     r"|and use the search bar|Use `?conda search|==> |\$ "
@@ -77,7 +77,7 @@ _CHATTER = re.compile(
 
 
 def reason(lines: Sequence[str]) -> Reason:
-    """Find why an installation failed.
+    """Return why an installation failed.
 
     Args:
         lines: the end of its log.
@@ -85,18 +85,18 @@ def reason(lines: Sequence[str]) -> Reason:
     Returns:
         The reason, in the installer's own words, shortened.
     """
-    # What the last command said: an earlier step's warnings are no reason.
+    # Only the output of the last command: warnings of an earlier step are not the reason.
     last = max((number for number, line in enumerate(lines) if line.startswith("$ ")), default=-1)
-    told = [line.rstrip() for line in _without_channels(lines[last + 1 :]) if not _CHATTER.match(line)]
-    text = "\n".join(told)
+    useful = [line.rstrip() for line in _without_channels(lines[last + 1 :]) if not _CHATTER.match(line)]
+    text = "\n".join(useful)
     for kind, pattern, hint in _KINDS:
         if re.search(pattern, text):
-            return Reason(kind, _words(told, pattern), hint)
-    return Reason("failed", _words(told, r"$^"), "the end of its log is above, jupyman env logs NAME shows more")
+            return Reason(kind, _words(useful, pattern), hint)
+    return Reason("failed", _words(useful, r"$^"), "the end of its log is above, jupyman env logs NAME shows more")
 
 
 def _without_channels(lines: Sequence[str]) -> Iterator[str]:
-    """Leave out the list of channels that conda looked in: it looks like the packages it did not find."""
+    """Skip conda's list of channels, which looks like the list of missing packages."""
     inside = False
     for line in lines:
         inside = line.startswith("Current channels:") or (inside and (not line.strip() or line.startswith(" ")))
@@ -104,20 +104,20 @@ def _without_channels(lines: Sequence[str]) -> Iterator[str]:
             yield line
 
 
-# pip's way to say that it got no connection: the system's words, and what it wanted, at the ends of a long line.
+# pip's warning about a failed connection: the system's error and the path are at the ends of a long line.
 _RETRYING = re.compile(r"^WARNING: Retrying .*: (?:\[Errno -?[0-9]+\] )?([^:\[\]]+?)'\)+': (\S+)$")
 
 
-def _words(told: Sequence[str], pattern: str) -> str:
-    """The few lines that say it, as one."""
-    told = [_RETRYING.sub(r"\1: \2", line) for line in told]
-    start = next((number for number, line in enumerate(told) if _WORDS.match(line) and re.search(pattern, line)), None)
+def _words(lines: Sequence[str], pattern: str) -> str:
+    """Return the few lines with the reason, as one."""
+    lines = [_RETRYING.sub(r"\1: \2", line) for line in lines]
+    start = next((number for number, line in enumerate(lines) if _WORDS.match(line) and re.search(pattern, line)), None)
     if start is None:
-        start = next((number for number, line in enumerate(told) if re.search(pattern, line)), None)
+        start = next((number for number, line in enumerate(lines) if re.search(pattern, line)), None)
     if start is None:
-        start = next((number for number, line in reversed(list(enumerate(told))) if _WORDS.match(line)), None)
-    chosen = list(told[start : start + 6]) if start is not None else list(told[-1:])
-    # What belongs to it is indented, or a list; a new sentence of its own is another matter.
+        start = next((number for number, line in reversed(list(enumerate(lines))) if _WORDS.match(line)), None)
+    chosen = list(lines[start : start + 6]) if start is not None else list(lines[-1:])
+    # Lines that belong to it are indented, or a list.
     kept = chosen[:1]
     for line in chosen[1:]:
         if not re.match(r"^\s+|^[-└├╰│]|^\w+ ?(?:>=|==|<)|^The (?:following|conflict)", line):

@@ -1,7 +1,7 @@
-"""Mirrors of conda's channels and of PyPI, and how they are written into the files of conda and pip.
+"""Mirrors of conda's channels and of PyPI, and the edits that put them into the files of conda and pip.
 
-The edits are made line by line: what the user wrote (comments, order, quotes, other keys) stays as it is. A file that
-is written in a way we do not read (a value in braces on the key's own line) is refused, not guessed at.
+Files are edited line by line: what the user wrote (comments, order, quotes, other keys) is kept. A file in a form that
+is not supported (a value in braces on the key's own line) is refused.
 Formats: conda's documentation, "Mirroring channels" (default_channels, custom_channels); pip's, "Configuration".
 """
 
@@ -16,12 +16,12 @@ from jupyman.model import Noun
 
 
 class Mirror(Noun, frozen=True, kw_only=True):
-    """A mirror; `conda` holds ``pkgs/main`` and ``cloud/conda-forge`` as the public ones do; None: it has none."""
+    """A mirror; `conda` contains ``pkgs/main`` and ``cloud/conda-forge`` as the public ones do; None: it has none."""
 
     name: str
     conda: str | None = None
     pip: str | None = None
-    torch: str | None = None  # holds the indices of torch's CUDA builds: cu124, cpu
+    torch: str | None = None  # contains the indices of torch's builds: cu124, cpu
     own: bool = False
 
 
@@ -46,7 +46,7 @@ BUILT_IN: dict[str, Mirror] = {
         ),
     )
 }
-# Of conda's default channels, and of the community's what people install torch from.
+# Conda's default channels, and the channels of the community that have torch.
 _DEFAULTS = ("pkgs/main", "pkgs/r", "pkgs/msys2")
 _CLOUD = ("conda-forge", "pytorch")
 _KEY = re.compile(r"(?P<key>[A-Za-z_][A-Za-z0-9_-]*)\s*:(?P<rest>.*)")
@@ -54,7 +54,7 @@ _SECTION = re.compile(r"\s*\[(?P<name>[^\]]+)\]\s*(?:[#;].*)?")
 
 
 def every(own: Mapping[str, MirrorEntry]) -> dict[str, Mirror]:
-    """Return all mirrors by name; one of the user's own goes before ours."""
+    """Return all mirrors by name; the user's own replace built-in ones of the same name."""
     mine = {
         name: Mirror(name=name, conda=entry.conda, pip=entry.pip, torch=entry.torch, own=True)
         for name, entry in own.items()
@@ -66,15 +66,15 @@ def find(name: str, own: Mapping[str, MirrorEntry]) -> Mirror:
     """Find a mirror by name.
 
     Args:
-        name: what the user said.
+        name: given by the user.
         own: of config.toml.
 
     Raises:
-        UsageFault: there is none.
+        UsageFault: no mirror has that name.
     """
     found = every(own)
     if name not in found:
-        hint = f"there are: {', '.join(sorted(found))}; own ones go into config.toml"
+        hint = f"available: {', '.join(sorted(found))}; own ones are set in config.toml"
         raise errors.UsageFault(f"no mirror is called {name[:80]!r}", hint)
     return found[name]
 
@@ -83,15 +83,15 @@ def condarc(text: str, mirror: Mirror, known: Iterable[Mirror]) -> str:
     """Put a mirror into a ``.condarc`` or ``.mambarc``.
 
     Args:
-        text: the file; "" where it is absent.
+        text: the file; "" when it is absent.
         mirror: the mirror; one without `conda` changes nothing.
-        known: all mirrors: addresses of theirs that stand there become those of the new one.
+        known: all mirrors; their addresses in the file are replaced by those of the new one.
 
     Returns:
         The new text.
 
     Raises:
-        UsageFault: the file is written in a way that we cannot edit.
+        UsageFault: the file has a form that is not supported.
     """
     if mirror.conda is None:
         return text
@@ -106,7 +106,7 @@ def pip_conf(text: str, mirror: Mirror) -> str:
     """Put a mirror into a ``pip.conf``: ``index-url`` of the section ``[global]``.
 
     Args:
-        text: the file; "" where it is absent.
+        text: the file; "" when it is absent.
         mirror: the mirror; one without `pip` changes nothing.
 
     Returns:
@@ -128,7 +128,7 @@ def pip_conf(text: str, mirror: Mirror) -> str:
         start = number + 1 if section == "global" else start
     if start is None:
         return _joined([*lines, *([""] if lines and lines[-1].strip() else []), "[global]", line], text)
-    # pip reads index_url and index-url; a value may go on in indented lines, and the last of several counts.
+    # pip reads index_url and index-url; a value may continue in indented lines, and the last of several counts.
     kept: list[str] = []
     placed = inside = False
     for one in lines[start:end]:
@@ -146,7 +146,7 @@ def pip_conf(text: str, mirror: Mirror) -> str:
 
 
 def _moved(text: str, bases: Iterable[str | None], base: str) -> str:
-    """Let addresses of other mirrors lead to the new one; comments stay."""
+    """Replace addresses of other mirrors by those of the new one, except in comments."""
     old = sorted({one.rstrip("/") for one in bases if one} - {base}, key=len, reverse=True)
     lines = []
     for line in text.splitlines():
@@ -158,7 +158,7 @@ def _moved(text: str, bases: Iterable[str | None], base: str) -> str:
 
 
 def _block(lines: list[str], key: str, children: list[str]) -> list[str]:
-    """Replace what stands under a key at the top of a YAML file; add the key where it is absent."""
+    """Replace the children of a top-level key of a YAML file; add the key if it is absent."""
     place = _place(lines, key)
     if place is None:
         return [*lines, f"{key}:", *children]
@@ -168,7 +168,7 @@ def _block(lines: list[str], key: str, children: list[str]) -> list[str]:
 
 
 def _merged(lines: list[str], key: str, wanted: dict[str, str]) -> list[str]:
-    """Set some keys of a mapping at the top of a YAML file; the others stay."""
+    """Set some keys of a top-level mapping of a YAML file; the others are kept."""
     place = _place(lines, key)
     if place is None:
         return [*lines, f"{key}:", *wanted.values()]
@@ -184,7 +184,7 @@ def _merged(lines: list[str], key: str, wanted: dict[str, str]) -> list[str]:
 
 
 def _place(lines: list[str], key: str) -> tuple[int, int] | None:
-    """Find a key at the top of a YAML file: its line, and the first one that no longer belongs to it."""
+    """Find a top-level key of a YAML file: its line, and the first one that no longer belongs to it."""
     for start, line in enumerate(lines):
         found = _KEY.match(line)
         if found is None or found["key"] != key:
@@ -192,13 +192,13 @@ def _place(lines: list[str], key: str) -> tuple[int, int] | None:
         rest = found["rest"].partition(" #")[0].strip()
         if rest:
             raise errors.UsageFault(
-                f"line {start + 1} ({key}) is written in a way that jupyman does not edit",
+                f"line {start + 1} ({key}) has a form that jupyman does not edit",
                 "write it as a list with one item a line, or edit the file by hand",
             )
         end = start + 1
         while end < len(lines) and not re.match(r"[^\s#-]", lines[end]):
             end += 1
-        # What stands before the next key belongs to that: comments at the margin, empty lines.
+        # Unindented comments and empty lines before the next key belong to that key.
         while end > start + 1 and (not lines[end - 1].strip() or lines[end - 1].startswith("#")):
             end -= 1
         return start, end

@@ -1,4 +1,4 @@
-"""Package files: which kind each is, how they are installed without a network, and which wheels a host can use."""
+"""Package files: their kinds, their installation without a network, and the wheels that a host can use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jupyman.tools.install.plan import PlanStep
 from jupyman.tools.install.request import Tool
 
 Kind = Literal["wheel", "sdist", "conda"]
-# PEP 427, PEP 625 and conda's own names: nothing that a shell, a tool or a terminal could take for something else.
+# PEP 427, PEP 625 and conda's names: nothing with a special meaning to a shell, a tool or a terminal.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+!~-]{0,250}")
 _KINDS: tuple[tuple[str, Kind], ...] = (
     (".whl", "wheel"),
@@ -23,27 +23,27 @@ _KINDS: tuple[tuple[str, Kind], ...] = (
     (".tar.gz", "sdist"),
     (".zip", "sdist"),
 )
-# PEP 600 and its forerunners: the oldest C library of each name.
+# PEP 600 and its predecessors: the oldest C library of each name.
 _LEGACY = (((2, 17), "manylinux2014"), ((2, 12), "manylinux2010"), ((2, 5), "manylinux1"))
 
 
 def kind(name: str) -> Kind:
-    """Return what a package file is, by its name.
+    """Return the kind of a package file, by its name.
 
     Raises:
-        UsageFault: it is none, or is called as none would be.
+        UsageFault: it is not one, or has an unsafe name.
     """
     found = next((what for end, what in _KINDS if name.lower().endswith(end)), None)
     if found is None or not _NAME.fullmatch(name):
         raise errors.UsageFault(
-            f"{name[:80]!r} is no package file",
-            "name .whl, .tar.gz, .zip, .conda or .tar.bz2 files as their tools wrote them",
+            f"{name[:80]!r} is not a package file",
+            "name .whl, .tar.gz, .zip, .conda or .tar.bz2 files with their original names",
         )
     return found
 
 
 def steps(environment: Environment, paths: Sequence[str], tools: Sequence[Tool], *, pip: bool) -> list[PlanStep]:
-    """Write the commands that install files of the host into an environment, without a network.
+    """Return the commands that install files of the host into an environment, without a network.
 
     Args:
         environment: where.
@@ -52,8 +52,8 @@ def steps(environment: Environment, paths: Sequence[str], tools: Sequence[Tool],
         pip: whether the environment has a pip of its own.
 
     Raises:
-        UsageFault: a conda package for an environment that is not conda's.
-        EnvironmentMissing: the tool is not there.
+        UsageFault: a conda package for an environment of another tool.
+        EnvironmentMissing: the tool is missing.
     """
     by_kind: dict[Kind, list[str]] = {}
     for path in paths:
@@ -62,7 +62,7 @@ def steps(environment: Environment, paths: Sequence[str], tools: Sequence[Tool],
     if "conda" in by_kind:
         if environment.kind not in CONDA_KINDS:
             raise errors.UsageFault(
-                f"environment {environment.name} is made by {environment.kind}: conda packages do not go into it",
+                f"environment {environment.name} is one of {environment.kind}: conda packages do not go into it",
                 "push wheels instead",
             )
         files = by_kind["conda"]
@@ -73,12 +73,14 @@ def steps(environment: Environment, paths: Sequence[str], tools: Sequence[Tool],
         folders = list(dict.fromkeys(path.rpartition("/")[0] for path in wheels))
         argv = [*_pip(environment, tools, pip=pip), "--no-index"]
         if "sdist" in by_kind:
-            # To build one apart, pip would fetch its build tools.
+            # For an isolated build, pip would download the build tools.
             argv.append("--no-build-isolation")
         argv += [word for folder in folders for word in ("--find-links", folder)]
         found.append(PlanStep(key="pip", text=_count(wheels, "Python package"), argv=[*argv, *wheels]))
     folders = list(dict.fromkeys(path.rpartition("/")[0] for path in paths))
-    found.append(PlanStep(key="clean", text="the uploaded files go", argv=["rm", "-r", "--", *folders], soft=True))
+    found.append(
+        PlanStep(key="clean", text="removing the uploaded files", argv=["rm", "-r", "--", *folders], soft=True)
+    )
     return found
 
 
@@ -86,11 +88,11 @@ def platforms(machine: str, libc: str | None) -> list[str]:
     """Return the platform tags of the wheels that a host can use, best first.
 
     Args:
-        machine: what ``uname -m`` says.
-        libc: what ``getconf GNU_LIBC_VERSION`` says: ``glibc 2.31``; None: no GNU library.
+        machine: output of ``uname -m``.
+        libc: output of ``getconf GNU_LIBC_VERSION``, such as ``glibc 2.31``; None: not the GNU library.
 
     Raises:
-        UsageFault: it is no Linux that wheels are made for.
+        UsageFault: there are no wheels for this machine.
     """
     if not re.fullmatch(r"[a-z0-9_]{1,20}", machine):
         raise errors.UsageFault(f"no wheels are known for {machine[:40]!r}", "download them by hand")
@@ -104,7 +106,7 @@ def platforms(machine: str, libc: str | None) -> list[str]:
 
 
 def _conda(environment: Environment, tools: Sequence[Tool]) -> list[str]:
-    """The installer of the environment's own root, else any of its kind."""
+    """Return the installer of the environment's own root, else one of its kind."""
     able = [tool for tool in tools if tool.kind in CONDA_KINDS]
     if not able:
         raise errors.EnvironmentMissing("the host has no conda, mamba or micromamba", "push wheels instead")

@@ -1,4 +1,4 @@
-"""What the user wishes for in a new environment, and what the host has to make it with."""
+"""The user's request for a new environment, and the installers of the host."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from jupyman import errors, rules
 from jupyman.model import Driver, Gpu, Noun
 
 Kind = Literal["conda", "mamba", "micromamba", "uv", "venv"]
-# In the order in which they are taken, where the user named none: what solves fast first, then what every host has.
+# In the order of preference when the user names none: fast solvers first, then what every host has.
 KINDS: tuple[Kind, ...] = ("mamba", "conda", "micromamba", "uv", "venv")
 _RESERVED = frozenset({"base", "root", "system", "user"})
 
 
 class EnvironmentRequest(Noun, frozen=True, kw_only=True):
-    """What the user asked for; kept on the host, so that a broken-off installation can be taken up by its name."""
+    """The request; it is kept on the host, so that an interrupted installation can be continued by its name."""
 
     name: str
     python: str | None = None
@@ -35,7 +35,7 @@ class EnvironmentRequest(Noun, frozen=True, kw_only=True):
 
     @property
     def bare(self) -> bool:
-        """Whether nothing but the name was said."""
+        """Whether only the name was given."""
         return self == EnvironmentRequest(name=self.name)
 
 
@@ -44,8 +44,8 @@ class Tool(Noun, frozen=True, kw_only=True):
 
     kind: Kind
     path: str
-    root: str | None = None  # of conda and its kin: where its environments and its package cache lie
-    writable: bool = False  # whether the account may make an environment in ROOT/envs
+    root: str | None = None  # of conda, mamba and micromamba: contains the environments and the package cache
+    writable: bool = False  # whether the account can make an environment in ROOT/envs
 
 
 class Python(Noun, frozen=True, kw_only=True):
@@ -63,7 +63,7 @@ class Python(Noun, frozen=True, kw_only=True):
 
 
 class HostInstallers(Noun, frozen=True, kw_only=True):
-    """What the host has."""
+    """The installers and Pythons of a host."""
 
     home: str
     jobs: str  # the folder of our installations
@@ -77,7 +77,7 @@ def check_name(name: str) -> str:
     """Return the name of a new environment unchanged.
 
     Raises:
-        UsageFault: it is a path, an option, a name that stands for something else, or no name at all.
+        UsageFault: it is a path, an option, a reserved name, or not a name.
     """
     if not rules.is_name(name) or name in _RESERVED:
         raise errors.UsageFault(
@@ -91,13 +91,13 @@ def check_text(text: str, what: str) -> str:
     """Return a package, a channel or an address unchanged.
 
     Raises:
-        UsageFault: a tool could take it for an option, it is no line, or it holds a password.
+        UsageFault: a tool could read it as an option, it is not one line, or it contains a password.
     """
     if not text or len(text) > 400 or text.startswith("-") or not text.isprintable():
         raise errors.UsageFault(f"{text[:80]!r} is not a {what}", "write one line that does not start with a dash")
     if re.search(r"://[^/@]*:[^/@]*@", text):
         raise errors.UsageFault(
-            f"the {what} holds a password, which every user of the host could read",
+            f"the {what} contains a password, which every user of the host could read",
             "put it into ~/.netrc on the host and leave it out here",
         )
     return text

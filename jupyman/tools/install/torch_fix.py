@@ -1,4 +1,4 @@
-"""The command that puts a torch into an environment that fits the driver and the GPUs.
+"""The command that replaces an environment's torch by one that fits the driver and the GPUs.
 
 Sources: PyTorch's "Get started" page (an index for each build; the packages that go with a release are named in the
 same command); conda-forge's documentation of `cuda-version`, the package that keeps builds to one CUDA.
@@ -16,16 +16,16 @@ from jupyman.tools.install.torch_wheels import INDEX
 
 
 def command(environment: Environment, driver: Driver | None, gpus: Sequence[Gpu]) -> str | None:
-    """Write the command for an environment whose torch does not run on the GPUs.
+    """Return the command for an environment whose torch does not run on the GPUs.
 
     Args:
         environment: with its torch.
         driver: of the host.
-        gpus: of the host; a CPU build is right where there is none.
+        gpus: of the host; without any, a CPU build is right.
 
     Returns:
-        A line for a POSIX shell on the host; the same release of torch where its build exists, else the newest that
-        has one. None when no build fits.
+        A line for a POSIX shell on the host, with the same release of torch if it has such a build, else the newest
+        that has one. None when no build fits.
     """
     torch = environment.torch
     if torch is None or driver is None:
@@ -41,7 +41,7 @@ def command(environment: Environment, driver: Driver | None, gpus: Sequence[Gpu]
     tag = same or newest
     first, last = next((row[4], row[5]) for row in torch_cuda.BUILDS if row[0] == tag)
     if same is not None:
-        # pip takes an installed 2.5.1+cu124 for a torch==2.5.1 and does nothing: the build must be in the version.
+        # For pip, an installed 2.5.1+cu124 satisfies torch==2.5.1: the build must be in the version.
         wanted = f"torch=={public}+{tag}"
     elif last is not None:
         wanted = f"torch=={last[0]}.{last[1]}.*"
@@ -53,7 +53,7 @@ def command(environment: Environment, driver: Driver | None, gpus: Sequence[Gpu]
 
 
 def _conda(environment: Environment, tag: str) -> str:
-    """Pip would leave conda's torch half replaced: its own solver has to do it."""
+    """Return the command of conda's own solver; pip would replace conda's torch only partly."""
     cuda = next(row[1] for row in torch_cuda.BUILDS if row[0] == tag)
     program = "micromamba" if environment.kind == "micromamba" else "conda"
     if environment.root is not None and program == "conda":

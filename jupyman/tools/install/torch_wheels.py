@@ -1,4 +1,4 @@
-"""Which torch to install: the release and the build, where its wheels lie, and which Pythons and PyG wheels fit it.
+"""The torch to install: its release and build, the index of its wheels, and the Pythons and PyG wheels that fit.
 
 Sources: PyTorch's RELEASE.md (builds, Pythons); PyPI's own metadata, read with ``pip --dry-run --report`` (which build
 PyPI serves for Linux); PyG's docs/source/install/installation.rst of 2026-08-17 (wheels of its extensions).
@@ -64,7 +64,7 @@ _DOTTED = re.compile(r"([0-9]{2})\.([0-9])")
 
 @dataclass(frozen=True)
 class Build:
-    """What to install; `release` None: the newest that its index has."""
+    """A build of torch; `release` None: the newest that its index has."""
 
     tag: str
     release: str | None
@@ -97,7 +97,7 @@ def parse(torch: str | None, cuda: str | None) -> tuple[str | None, str | None]:
         cuda: ``cu121``, ``12.1``, ``cpu``.
 
     Returns:
-        The release and the tag, each None when it is ours to choose.
+        The release and the tag; None for what was not given.
 
     Raises:
         UsageFault: they cannot be read, or contradict each other.
@@ -106,17 +106,19 @@ def parse(torch: str | None, cuda: str | None) -> tuple[str | None, str | None]:
     if torch not in {None, "auto"}:
         found = _SPEC.fullmatch(torch or "")
         if found is None:
-            raise errors.UsageFault(f"{torch!r} is no release of torch", "write --torch, --torch 2.5.1 or 2.5.1+cu121")
+            raise errors.UsageFault(
+                f"{torch!r} is not a release of torch", "write --torch, --torch 2.5.1 or 2.5.1+cu121"
+            )
         release, tag = found["release"], found["tag"]
     if cuda is not None:
         dotted = _DOTTED.fullmatch(cuda)
-        told = f"cu{dotted[1]}{dotted[2]}" if dotted is not None else cuda
-        if not _TAG.fullmatch(told):
+        wanted = f"cu{dotted[1]}{dotted[2]}" if dotted is not None else cuda
+        if not _TAG.fullmatch(wanted):
             hint = "write --cuda cu124, --cuda 12.4 or --cuda cpu"
-            raise errors.UsageFault(f"{cuda!r} is no CUDA build of torch", hint)
-        if tag is not None and tag != told:
-            raise errors.UsageFault(f"two builds of torch: {tag} and {told}", "name one")
-        tag = told
+            raise errors.UsageFault(f"{cuda!r} is not a CUDA build of torch", hint)
+        if tag is not None and tag != wanted:
+            raise errors.UsageFault(f"two builds of torch: {tag} and {wanted}", "name one")
+        tag = wanted
     return release, tag
 
 
@@ -131,14 +133,14 @@ def choose(
         driver: of the host.
         gpus: of the host.
         pyg: only a build that PyG has wheels for.
-        pypi: prefer a release that PyPI itself serves in this build, because that is what a mirror has.
+        pypi: prefer a release that PyPI itself serves in this build, because only those are on its mirrors.
 
     Raises:
-        UsageFault: nothing fits, or PyG has no wheels for what was asked for.
+        UsageFault: nothing fits, or PyG has no wheels for the request.
     """
     release, tag = parse(torch, cuda)
     wanted = Build(tag or "", release, "").numbers
-    why = "as you said"
+    why = "as requested"
     if tag is None and driver is None:
         tag, why = "cpu", "no NVIDIA driver was seen; --cuda chooses another build"
     if tag is None:
@@ -179,13 +181,13 @@ def pyg_packages(build: Build) -> list[str]:
 
 
 def _release(tag: str, *, pyg: bool, pypi: bool) -> str | None:
-    """Choose the release of a build, where the user named none: the newest that fits; None: whatever its index has."""
+    """Return the newest release of a build that fits the conditions; None: the newest in its index."""
     fits = [numbers for numbers, tags in PYG.items() if tag in tags] if pyg else None
     served = [numbers for numbers, its in ON_PYPI.items() if its == tag] if pypi else None
     both = [numbers for numbers in fits or () if served is not None and numbers in served]
     candidates = both or fits or served
     if candidates:
-        # A mirror of PyPI is asked for an exact line of releases; the index of a build has its last one anyway.
+        # On a mirror of PyPI the release must be named; the index of a build has only its own releases.
         return ".".join(map(str, max(candidates)))
     last = next((row[5] for row in torch_cuda.BUILDS if row[0] == tag), None)
     return ".".join(map(str, last)) if last is not None else None

@@ -1,4 +1,4 @@
-"""Jupyter's kernel specs: names, reading kernel.json, and the one that we write."""
+"""Jupyter's kernel specs: names, kernel.json, and the command of those that we write."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jupyman.tools.envs import activation
 
 _LONGEST = 100
 _SHELLS = frozenset({"sh", "bash", "dash"})
-# Below these every server looks (jupyter_core/paths.py, SYSTEM_JUPYTER_PATH).
+# Every server searches these (jupyter_core/paths.py, SYSTEM_JUPYTER_PATH).
 _SYSTEM = ("/usr/local/share/jupyter/kernels/", "/usr/share/jupyter/kernels/")
 
 
@@ -46,12 +46,12 @@ def checked_name(name: str) -> str:
 
 
 def display_name_for(env: Environment) -> str:
-    """Return what JupyterLab shows for the environment."""
+    """Return the display name of an environment's kernel."""
     return f"Python ({env.name or env.prefix})"
 
 
 def wrapper(env: Environment) -> str:
-    """Write the sh text that a kernel is started by: it activates, then becomes the Python, so signals reach that.
+    """Return the sh text that starts a kernel: it activates, then executes the Python, so that signals reach that.
 
     Args:
         env: the environment.
@@ -71,7 +71,7 @@ def parse(name: str, directory: str, text: str) -> KernelSpec:
         text: its content; line breaks may have been removed.
 
     Returns:
-        The spec; `ok` is False when the text is no kernel.json, None when nothing was tried yet.
+        The spec; `ok` is False when the text is not a kernel.json, else None, because nothing was started.
     """
     try:
         file = msgspec.json.decode(text, type=_File)
@@ -98,7 +98,7 @@ def parse(name: str, directory: str, text: str) -> KernelSpec:
 
 
 def executable(spec: KernelSpec) -> str | None:
-    """Return the program that must exist for the kernel to start; None when it comes from PATH."""
+    """Return the path of the kernel's program; None when it is found by PATH."""
     if not spec.argv:
         return None
     first = spec.argv[0]
@@ -114,14 +114,14 @@ def executable(spec: KernelSpec) -> str | None:
 
 
 def holder(directory: str, prefixes: Iterable[str]) -> str | None:
-    """Find the environment that a spec belongs to: only servers that run there show it.
+    """Return the environment that contains a spec: only servers in that environment show it.
 
     Args:
         directory: of the spec.
         prefixes: of the environments.
 
     Returns:
-        The prefix; None when every server shows the spec: it is the account's own, or the system's.
+        The prefix; None for a spec of the account or of the system, which every server shows.
     """
     if directory.startswith(_SYSTEM):
         return None
@@ -129,36 +129,36 @@ def holder(directory: str, prefixes: Iterable[str]) -> str | None:
 
 
 def misnamed(spec: KernelSpec, runs: Environment | None, environments: Sequence[Environment]) -> str | None:
-    """Return which environment a kernel's names promise, where it runs in another.
+    """Return the environment that a kernel is named after when it runs in another one.
 
-    ``python -m ipykernel install --user --name pytorch`` with the wrong environment active makes such kernels.
+    ``python -m ipykernel install --user --name pytorch`` in the wrong environment makes such kernels.
 
     Args:
         spec: the kernel.
-        runs: the environment that it runs in; None: one that is not known.
+        runs: the environment that it runs in; None: an unknown one.
         environments: of the host.
 
     Returns:
-        The promised environment's name.
+        That environment's name.
     """
     names = {one.name for one in environments if one.name not in {"", "system"}}
-    promised = {name for name in names if _speaks_of(name, spec.display_name)} or ({spec.name} & names)
+    promised = {name for name in names if _mentions(name, spec.display_name)} or ({spec.name} & names)
     if not promised or (runs is not None and runs.name in promised):
         return None
     return min(promised)
 
 
-def _speaks_of(name: str, text: str) -> bool:
+def _mentions(name: str, text: str) -> bool:
     return text == name or re.search(rf"[(\[]\s*{re.escape(name)}\s*[)\]]", text) is not None
 
 
 def confusions(specs: Sequence[KernelSpec], names: Collection[str], server: str) -> list[Problem]:
-    """Find kernels that one server shows under one name, or that its user cannot tell apart.
+    """Find kernels of one server that have the same name or the same display name.
 
     Args:
         specs: all that the server finds.
-        names: of the kernels that somebody asks about.
-        server: what people call its environment.
+        names: of the kernels of interest.
+        server: the name of its environment.
     """
     found: list[Problem] = []
     for name in _repeated(spec.name for spec in specs):

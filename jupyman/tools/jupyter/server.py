@@ -1,4 +1,4 @@
-"""What Jupyter servers write and read: their runtime files, and the configuration that we give them."""
+"""Runtime files of Jupyter servers, and the configuration that we give them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RuntimeFile(msgspec.Struct, frozen=True):
 
     @property
     def directory(self) -> str | None:
-        """Where its files are; notebook 6 calls it notebook_dir."""
+        """The root directory; notebook 6 has it as notebook_dir."""
         return self.root_dir or self.notebook_dir
 
 
@@ -40,7 +40,7 @@ def parse_runtime(text: str) -> RuntimeFile | None:
         text: its content; line breaks may have been removed.
 
     Returns:
-        What it says, None when it is no such file (half-written, of a future version).
+        Its content, None when it is not such a file (incomplete, of a future version).
     """
     try:
         return msgspec.json.decode(text, type=RuntimeFile)
@@ -57,23 +57,23 @@ class ListeningAddress:
 
     @property
     def loopback(self) -> bool:
-        """Only this machine reaches it."""
+        """Whether only this machine reaches it."""
         return self.address.startswith("127.") or self.address in {"::1", "localhost"}
 
     @property
     def from_loopback(self) -> bool:
-        """A connection to 127.0.0.1 reaches it."""
+        """Whether a connection to 127.0.0.1 reaches it."""
         return self.address in {"127.0.0.1", "0.0.0.0", "::", "*"}  # noqa: S104 - compared, not bound
 
 
 def parse_listen(text: str) -> ListeningAddress | None:
-    """Read an address as ``/proc/net/tcp`` writes it (proc_net_tcp(5): hexadecimal, host byte order), or as lsof does.
+    """Read an address in the form of ``/proc/net/tcp`` (proc_net_tcp(5): hexadecimal, host byte order) or of lsof.
 
     Args:
         text: like ``0100007F:22B8`` or ``127.0.0.1:8888`` or ``[::1]:8888``.
 
     Returns:
-        Address and port, None when it is neither.
+        Address and port, None for other text.
     """
     address, _, port = text.strip().rpartition(":")
     if re.fullmatch(r"[0-9A-F]{8}|[0-9A-F]{32}", address) and re.fullmatch(r"[0-9A-F]{4}", port):
@@ -108,7 +108,7 @@ def configuration(template: str, default_kernel: str | None) -> str:
 
 
 def token(text: str | None) -> str | None:
-    """Return a token of ours (launch.sh, renew.sh: 24 random bytes as hexadecimal digits); None when it is none."""
+    """Return a token of ours (launch.sh, renew.sh: 24 random bytes as hexadecimal digits), None for other text."""
     return text if text is not None and re.fullmatch(r"[0-9a-f]{48}", text) else None
 
 

@@ -1,8 +1,9 @@
-"""The two halves of a Jupyter widget, of which a progress bar of tqdm is one, and which of their versions fit.
+"""The two halves of Jupyter widgets (a progress bar of tqdm is one), and the versions that fit together.
 
-ipywidgets belongs to the environment of the kernel; without it tqdm says "IProgress not found". What draws it belongs
-to the environment of the server: jupyterlab_widgets for JupyterLab and notebook 7, widgetsnbextension for notebook 6.
-Both must be of one generation, else the page shows "Error displaying widget". Their own metadata says which: ipywidgets
+ipywidgets belongs to the environment of the kernel; without it tqdm prints "IProgress not found". The package that
+draws widgets belongs to the environment of the server: jupyterlab_widgets for JupyterLab and notebook 7,
+widgetsnbextension for notebook 6.
+Both must be of one generation, else the page shows "Error displaying widget". By their own metadata, ipywidgets
 7.8.5 requires ``jupyterlab-widgets<3,>=1.0.0`` and ``widgetsnbextension~=3.6.10``, ipywidgets 8.0.0 requires
 ``jupyterlab-widgets~=3.0`` and ``widgetsnbextension~=4.0``.
 """
@@ -35,12 +36,12 @@ _OLDEST = (3, 7)  # Python for ipywidgets 8 (its metadata)
 
 @dataclass(frozen=True)
 class WidgetPart:
-    """One half as it was found.
+    """One half of the widgets, as found.
 
     Attributes:
-        package: that it belongs to.
-        version: as it was told; None when it is missing.
-        generation: None when it is missing, or of a version that is not known here.
+        package: its name.
+        version: as reported; None when it is missing.
+        generation: None when it is missing, or its version is not in our tables.
     """
 
     package: Package
@@ -49,7 +50,7 @@ class WidgetPart:
 
     @property
     def strange(self) -> bool:
-        """Whether it is there, and nothing can be said about it."""
+        """Whether it is installed, with a version that is not in our tables."""
         return self.version is not None and self.generation is None
 
 
@@ -69,12 +70,12 @@ def in_classic(version: str | None) -> WidgetPart:
 
 
 def requirement(package: Package, generation: Generation) -> str:
-    """Return what pip, conda and uv are to install for a generation."""
+    """Return the requirement of a generation, for pip, conda and uv."""
     return _REQUIREMENTS[package, generation]
 
 
 def agreed(kernel: WidgetPart, front: WidgetPart, python: str | None) -> Generation | None:
-    """Choose the generation that both halves should have.
+    """Return the generation that both halves should have.
 
     Args:
         kernel: the kernel's half.
@@ -82,7 +83,7 @@ def agreed(kernel: WidgetPart, front: WidgetPart, python: str | None) -> Generat
         python: version of the kernel's Python.
 
     Returns:
-        The generation; None when one half is of a version that is not known here.
+        The generation; None when the version of one half is not in our tables.
     """
     if kernel.strange or front.strange:
         return None

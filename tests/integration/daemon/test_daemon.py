@@ -17,11 +17,12 @@ import jupyman.client
 import jupyman.daemon.request_stream
 import jupyman.daemon.server
 import jupyman.daemon.web_server
-from jupyman import __version__, api, errors, paths
+from jupyman import API_VERSION, __version__, api, errors, paths
 from jupyman.api.results import SessionUrl
 from jupyman.client import Client
-from jupyman.local import hello
+from jupyman.local import build, hello
 from tests import fakes
+from tests.bed import wait_until
 
 WAIT = 10.0  # seconds that an event may take on a busy machine
 
@@ -375,6 +376,39 @@ def test_status_and_stop_need_no_backend(daemon: fakes.Served) -> None:
     assert client(daemon).run(api.DaemonStop(), lambda _: None).stopped is True
     assert daemon.stopped.wait(WAIT)
     assert daemon.backend.requests == []
+
+
+@pytest.mark.parametrize(
+    ("body", "busy"),
+    [
+        (call("up"), 1),
+        (call("logs"), 1),
+        (call("logs", follow=True), 0),
+        (call("env-logs", name="x", follow=True), 0),
+    ],
+)
+def test_who_only_follows_does_not_count_as_busy(daemon: fakes.Served, body: bytes, busy: int) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work(request: Any, operation: api.Operation) -> None:
+        del request, operation
+        begun.set()
+        go_on.wait(WAIT)
+
+    for verb in (api.Up, api.Logs, api.EnvLogs):
+        daemon.backend.scripts[verb] = work
+
+    def now() -> int:
+        said = json.loads(ask(daemon, "GET", "/v1/hello")[2])
+        assert (said["version"], said["api"], said["build"]) == (__version__, API_VERSION, build.identity())
+        return int(said["busy"])
+
+    with stream(daemon, body) as response:
+        assert begun.wait(WAIT)
+        assert now() == busy
+        go_on.set()
+        response.read()
+    wait_until(lambda: now() == 0, what="the end of the operation")
 
 
 def test_other_version(daemon: fakes.Served, monkeypatch: pytest.MonkeyPatch) -> None:

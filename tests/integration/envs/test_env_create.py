@@ -126,7 +126,7 @@ def test_an_unsolvable_request_leaves_an_environment_that_is_not_used(mine: Cli,
     # What was finished is not made otherwise under the same name; the rest may be another.
     ran = mine(*words, "--packages", "gizmo")
     says(ran, 2)
-    assert "paper was begun otherwise" in ran.stderr
+    assert "paper was begun with other options" in ran.stderr
     ran = mine(*words, "--channel", channel, "--mirror", "lab", "--packages", "pip:gadget", "--json")
     assert ran.rc == 0, ran
     assert [step["state"] for step in ran.json["steps"]] == ["skip", "done", "done"]
@@ -142,7 +142,7 @@ def test_what_is_refused_before_anything_is_touched(mine: Cli, user: User, with_
         ("$(id)", (), 2, "cannot be the name"),
         ("base", (), 2, "cannot be the name"),
         ("x", ("--tool", "mamba"), 21, "the host has no mamba"),
-        ("x", ("--channel", "https://me:secret@h/x"), 2, "holds a password"),
+        ("x", ("--channel", "https://me:secret@h/x"), 2, "contains a password"),
         ("x", ("--mirror", "nosuch"), 2, "no mirror is called"),
         ("x", ("--tool", "uv", "--dir", "/usr/lib"), 27, "no permission to write in /usr/lib"),
         ("x", ("--tool", "uv", "--dir", "/nonexistent/at/all"), 27, "no permission to write in /"),

@@ -120,7 +120,7 @@ def test_what_is_refused(mine: Cli, user: User, index: Index, env: Path, tmp_pat
     subprocess.run(["python3", "-m", "venv", "--without-pip", str(user.home / "venv")], check=True)
     subprocess.run(["chown", "-R", f"{user.uid}:{user.gid}", str(user.home / "venv")], check=True)
     for words, status, said in (
-        ((str(odd), "--env", "~/work/env"), 2, "is no package file"),
+        ((str(odd), "--env", "~/work/env"), 2, "is not a package file"),
         ((str(same), file, "--env", "~/work/env"), 2, "have the same name"),
         ((file, "--env", "lab"), 26, "cannot be changed by you"),
         ((file, "--env", "nosuch"), 21, "no environment"),

@@ -162,6 +162,6 @@ def test_a_session_is_given_a_gpu_that_no_other_session_has(host: tuple[Cli, Use
     try:
         assert ran.rc == 0, ran
         assert ran.json["server"]["gpus"] == [1]
-        assert "another session of yours was given it" in ran.stderr
+        assert "another session of yours has it" in ran.stderr
     finally:
         assert cli("kill", "more").rc == 0

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from jupyman.host.report import probe
+from jupyman.tools.envs import choice
 from tests.integration.host.environment_tree import Look, Tree, codes, inside
 from tests.local_shell import PATH, LocalShell
 
@@ -151,8 +152,8 @@ def test_the_likeliest_environment_comes_first(tree: Tree, look: Look) -> None:
     assert list(inside(tree, look()))[:3] == ["miniconda3", "miniconda3/envs/aaa", "miniconda3/envs/bbb"]
     report = look(env={"PATH": f"{tree.home}/miniconda3/envs/bbb/bin:{PATH}"})
     assert list(inside(tree, report))[:2] == ["miniconda3/envs/bbb", "miniconda3"]
-    assert probe.choose(report, None, None, "lab")[0].name == "bbb"
-    server, working = probe.choose(report, "000", None, "lab")
+    assert choice.choose(report, None, None, "lab")[0].name == "bbb"
+    server, working = choice.choose(report, "000", None, "lab")
     assert (server.name, working.name if working is not None else None) == ("bbb", "000")
 
 

@@ -131,7 +131,7 @@ def test_a_missing_ipykernel_is_named_or_installed(account: Account, folder: Pat
     assert "--install" in caught.value.hint
     site = next((folder / "bare/lib").iterdir()) / "site-packages"
     if account.uid != os.getuid():
-        with pytest.raises(errors.KernelFault, match="you may not change it"):
+        with pytest.raises(errors.KernelFault, match="you cannot change it"):
             add(account, env, install=True)
     os.chown(site, account.uid, -1)
     with pytest.raises(errors.KernelFault, match="no pip, conda or uv"):

@@ -103,7 +103,7 @@ def test_closed_in_the_lab_and_opened_at_home(places: Places) -> None:
     time.sleep(4)  # long enough that the daemon sees that it slept; nothing tells when that is
     laptop.daemon.send_signal(signal.SIGCONT)
     wait_until(lambda: link(laptop) == "reconnecting", what="the notice that it is elsewhere")
-    wait_until(lambda: "no host is called" in last_error(laptop), what="an attempt without the VPN")
+    wait_until(lambda: "there is no host" in last_error(laptop), what="an attempt without the VPN")
     assert link(laptop) == "reconnecting", "a name that does not resolve is no reason to give up"
     laptop.resolve(places.home)
     wait_until(lambda: (link(laptop), now(laptop, NAME)["state"]) == ("up", "running"), what="the return")

@@ -28,6 +28,7 @@ from jupyman.model import Environment
 from jupyman.ssh.config.ssh_g import HostConfig
 from jupyman.ssh.exec import command
 from jupyman.ssh.login import auth
+from jupyman.tools.envs import choice
 from tests import fakes
 from tests.bed.launches import build_environment, launch_spec, session_dir
 from tests.bed.local_account import Account, processes, public_folder
@@ -179,10 +180,10 @@ def test_an_environment_that_a_neighbour_left_in_a_shared_folder_is_not_chosen(
         neighbour.owns(planted, *planted.rglob("*"))
         (account.home / "project").symlink_to(shared)
         look = probe.probe(account, "host", depth="launch", directory=str(shared))
-        assert probe.choose(look, None, None, "lab")[0].prefix == own.prefix
+        assert choice.choose(look, None, None, "lab")[0].prefix == own.prefix
         # Who means it names it.
         look = probe.probe(account, "host", depth="launch", directory=str(shared), extra=[str(planted)])
-        assert probe.choose(look, str(planted), None, "lab")[0].prefix == str(planted)
+        assert choice.choose(look, str(planted), None, "lab")[0].prefix == str(planted)
 
 
 # --- on this computer ---------------------------------------------------------------------------------------------
@@ -307,7 +308,7 @@ def test_progress_without_end_fills_no_memory() -> None:
 
 def test_a_line_without_end_is_cut() -> None:
     told: list[str] = []
-    output = command._Output(10**9, told.append)
+    output = command._CommandOutput(10**9, told.append)
     for _ in range(100):
         output._stdout(b"x" * 10_000)
     output._stdout(b"\nshort\n")

@@ -31,6 +31,7 @@ from jupyman.ssh.channels.transport import PACKET, WINDOW, Transport
 from jupyman.ssh.config.ssh_g import HostConfig
 from jupyman.ssh.exec import command
 from jupyman.ssh.login import route
+from jupyman.tools.envs import choice
 from jupyman.tools.host import sockets
 from tests.bed.launches import build_environment
 from tests.bed.local_account import Account, alive, public_folder
@@ -70,19 +71,19 @@ def test_an_environment_that_a_neighbour_made_in_a_shared_conda_is_chosen_by_nam
         (account.home / ".conda").mkdir()
         (account.home / ".conda" / "environments.txt").write_text(f"{own.prefix}\n")
         look = probe.probe(account, "host", depth="launch")
-        assert probe.choose(look, None, None, "lab")[0].prefix == own.prefix
-        assert probe.choose(look, "aaa", None, "lab")[0].prefix == str(planted)
+        assert choice.choose(look, None, None, "lab")[0].prefix == own.prefix
+        assert choice.choose(look, "aaa", None, "lab")[0].prefix == str(planted)
         # A conda that one of us keeps is theirs altogether.
         neighbour.owns(shared, *shared.rglob("*"))
         look = probe.probe(account, "host", depth="launch")
-        assert probe.choose(look, None, None, "lab")[0].prefix == str(planted)
+        assert choice.choose(look, None, None, "lab")[0].prefix == str(planted)
         # Where it is the only one, too, the user says so.
         neighbour.owns(planted)
         os.chown(shared / "envs", 0, 0)
         shutil.rmtree(own.prefix)
         look = probe.probe(account, "host", depth="launch")
         with pytest.raises(errors.JupyterMissing, match="which another user made"):
-            probe.choose(look, None, None, "lab")
+            choice.choose(look, None, None, "lab")
 
 
 def test_an_environment_is_not_named_by_a_link_that_a_neighbour_can_turn(
@@ -94,7 +95,7 @@ def test_an_environment_is_not_named_by_a_link_that_a_neighbour_can_turn(
         link.symlink_to(real.prefix)
         neighbour.owns(link, shared)
         look = probe.probe(account, "host", depth="launch", directory=str(shared))
-        assert probe.choose(look, None, None, "lab")[0].prefix == real.prefix
+        assert choice.choose(look, None, None, "lab")[0].prefix == real.prefix
         # In a folder of his he could put another in its place.
         neighbour.owns(system)
         look = probe.probe(account, "host", depth="launch", directory=str(shared))
@@ -155,7 +156,7 @@ def test_a_host_that_sends_more_than_it_may_fills_no_memory(stderr: bool) -> Non
                 its.sendall_stderr(bytes(PACKET)) if stderr else its.sendall(bytes(PACKET))
         assert len(channel.in_buffer) + len(channel.in_stderr_buffer) <= WINDOW + PACKET
         client.join(20)
-        assert client.reason == "the server sends more than it may"
+        assert client.reason == "the server sent more than the window allows"
 
 
 def test_a_packet_without_end_is_not_waited_for() -> None:

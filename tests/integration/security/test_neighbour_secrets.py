@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,23 +14,25 @@ import pytest
 from jupyman.demo.cell import execute
 from tests.bed import Bed, Cli, private_home
 
-# Run as the neighbour: every file below the folders that he may read, and what /proc says of every process.
+# Run as the other user: every readable file below the folders that has changed since a time, and every /proc/PID.
 SEARCH = r"""
 import json, os, sys
-needle = sys.argv[1].encode()
+needle, start = sys.argv[1].encode(), float(sys.argv[2])
 seen, hits = 0, []
 
 def look(path):
     global seen
     try:
+        seen += 1
+        if path[:6] != "/proc/" and os.stat(path).st_ctime < start:
+            return  # unchanged since before the token was made
         with open(path, "rb") as file:
-            seen += 1
             if needle in file.read(20_000_000):
                 hits.append(path)
     except (OSError, MemoryError):
         pass
 
-for top in sys.argv[2:]:
+for top in sys.argv[3:]:
     for folder, _, names in os.walk(top):
         for name in names:
             path = os.path.join(folder, name)
@@ -43,7 +46,7 @@ for table in ("tcp", "tcp6", "unix", "udp"):
     look("/proc/net/" + table)
 print(json.dumps([seen, hits]))
 """
-# Run as the neighbour: connect to every UNIX socket of the user, and to every port that he listens on.
+# Run as the other user: connect to every UNIX socket of the user, and list the ports on which the user listens.
 KNOCK = r"""
 import json, os, socket, sys
 opened = []
@@ -65,8 +68,15 @@ print(json.dumps(opened))
 
 
 @pytest.fixture(scope="module")
-def whole(bed: Bed) -> Iterator[tuple[Cli, dict[str, Any], str]]:
-    """A command line, its session and its token, after everything that `up`, `kernel add` and a cell do."""
+def begun() -> float:
+    """Return a time before the token was made, as files have it."""
+    return time.time() - 1
+
+
+@pytest.fixture(scope="module")
+def whole(begun: float, bed: Bed) -> Iterator[tuple[Cli, dict[str, Any], str]]:
+    """A command line, its session and its token, after all that `up`, `kernel add` and a cell do."""
+    assert begun
     try:
         with private_home() as home:
             cli = Cli(home, bed.ssh_config)
@@ -90,11 +100,11 @@ def as_neighbour(bed: Bed, code: str, *arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
-def test_the_neighbour_finds_the_token_nowhere(whole: tuple[Cli, dict[str, Any], str], bed: Bed) -> None:
+def test_the_neighbour_finds_the_token_nowhere(whole: tuple[Cli, dict[str, Any], str], bed: Bed, begun: float) -> None:
     cli, _, token = whole
     decoy = bed.user("bash").put("decoy", f"a careless user wrote {token} here")
     places = ["/tmp", "/var/tmp", "/dev/shm", "/run", str(cli.home), str(bed.folder)]
-    seen, hits = as_neighbour(bed, SEARCH, token, *places)
+    seen, hits = as_neighbour(bed, SEARCH, token, str(begun), *places)
     assert str(decoy) in hits, "the search itself works"
     assert {Path(hit).name for hit in hits} == {"decoy"}
     assert seen > 1000
@@ -105,7 +115,7 @@ def test_the_neighbour_connects_to_nothing(whole: tuple[Cli, dict[str, Any], str
     _, session, _ = whole
     socket_path = session["forwards"][0]["remote"].removeprefix("unix:")
     assert socket_path in Path("/proc/net/unix").read_text()
-    # No kernel port either: with TCP he could subscribe to cells and outputs.
+    # No port of a kernel either, by which another user could read cells and outputs.
     assert as_neighbour(bed, KNOCK, str(bed.user("bash").uid)) == []
 
 
@@ -121,7 +131,7 @@ def test_the_logs_hold_no_token(whole: tuple[Cli, dict[str, Any], str], bed: Bed
     state = [path for path in cli.home.rglob("*") if path.is_file() and token in path.read_text(errors="replace")]
     assert state == [], "the token stays on the host, and in the daemon's memory"
     assert token not in cli("logs", "server1").stdout
-    assert token not in cli("ps").stdout, "the table is for people who look over a shoulder, too"
+    assert token not in cli("ps").stdout, "others may see the screen"
     assert token in cli("ps", "--json").stdout
     assert all(token not in address for address in cli.browsed)
 
@@ -146,7 +156,7 @@ def test_nothing_gets_into_the_shell_history(whole: tuple[Cli, dict[str, Any], s
 
 
 def test_a_second_user_of_the_laptop_cannot_enter(whole: tuple[Cli, dict[str, Any], str], bed: Bed) -> None:
-    # The neighbour's account stands for the second user of this computer as well.
+    # The account of the host's other user is on this computer as well.
     cli, session, _ = whole
     stranger = bed.user("other")
     listed = stranger.run("python3", "-c", "import os, sys; print(os.listdir(sys.argv[1]))", str(cli.home))
@@ -156,6 +166,6 @@ def test_a_second_user_of_the_laptop_cannot_enter(whole: tuple[Cli, dict[str, An
     local = session["forwards"][0]["local"].rsplit(":", 1)[1]
     ask = "import http.client, sys; c = http.client.HTTPConnection('127.0.0.1', int(sys.argv[1])); "
     ask += "c.request('GET', sys.argv[2])\ntry: print(c.getresponse().status)\nexcept OSError: print('no answer')"
-    # Neither port answers him; through `ssh -L` he would reach the server.
+    # Neither port answers; through `ssh -L` another user would reach the server.
     for port, path in ((str(daemon), "/v1/hello"), (local, "/api/kernels")):
         assert stranger.run("python3", "-c", ask, port, path).stdout == "no answer\n"

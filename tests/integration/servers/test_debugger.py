@@ -19,9 +19,10 @@ from tests.bed.http import get
 from tests.bed.notebooks import local_port, now, token, up
 from tests.bed.old_stack import old_stack
 
-# Run as the neighbour: speak the Debug Adapter Protocol to each port, attach, and evaluate an expression.
+# Run as the other user: use the Debug Adapter Protocol on each port: attach, and evaluate an expression.
 ATTACK = r"""
 import json, socket, sys
+from concurrent.futures import ThreadPoolExecutor
 
 def ask(stream, number, command, arguments):
     body = json.dumps({"seq": number, "type": "request", "command": command, "arguments": arguments}).encode()
@@ -38,10 +39,10 @@ def answers(stream):
             return
         yield json.loads(stream.read(length))
 
-for port in map(int, sys.argv[1:]):
+def attack(port):
     try:
         with socket.create_connection(("127.0.0.1", port), 5) as connection:
-            connection.settimeout(10)
+            connection.settimeout(5)
             stream = connection.makefile("rwb")
             ask(stream, 1, "initialize", {"adapterID": "x", "pathFormat": "path"})
             ask(stream, 2, "attach", {"name": "x", "type": "python", "request": "attach"})
@@ -55,6 +56,10 @@ for port in map(int, sys.argv[1:]):
                     break
     except OSError as error:
         print(port, repr(error), file=sys.stderr)
+
+if sys.argv[1:]:
+    with ThreadPoolExecutor(len(sys.argv)) as pool:
+        list(pool.map(attack, map(int, sys.argv[1:])))
 """
 # What JupyterLab sends when its debugger is switched on, and off again (ipykernel's debugger.py, DAP).
 DEBUGGING: tuple[tuple[str, dict[str, Any]], ...] = (

@@ -182,7 +182,7 @@ def test_a_server_that_reads_its_token_once_is_recognised(account: Account, runn
 def test_if_the_change_is_not_proven_the_old_token_is_restored(account: Account, running: Running, answer: str) -> None:
     with (
         record(running, "python", program(account, f"echo {answer}")),
-        pytest.raises(errors.RemoteFailed, match="did not take another token"),
+        pytest.raises(errors.RemoteFailed, match="did not accept another token"),
     ):
         token_renewal.renew(account, running)
     assert enters(running, running.token) == 200

@@ -39,7 +39,7 @@ def packets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     A test requests it by ``usefixtures``, so that it precedes `link`.
     """
     chosen = Packetizer if request.param == "ours" else ParamikoPacketizer
-    monkeypatch.setattr("jupyman.ssh.wire.self_check.packetizer", lambda: chosen)
+    monkeypatch.setattr("jupyman.ssh.channels.self_check.packetizer", lambda: chosen)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 import pytest
 
-from jupyman.ssh.channels.transport import Address
+from jupyman.model.endpoint import Target
 from jupyman.ssh.forward import engine
 from jupyman.ssh.wire.paramiko_packets import ParamikoPacketizer
 from tests.bed.sshd import Sshd
@@ -43,7 +43,7 @@ class Local(Protocol):
 
     gate: Callable[[], bool] | None
 
-    def part(self) -> None:
+    def detach(self) -> None:
         """End its connections, and go on listening."""
 
     def close(self) -> None:
@@ -60,7 +60,7 @@ class _FabricPort:
     local_port: int
     gate: Callable[[], bool] | None = None
 
-    def part(self) -> None:
+    def detach(self) -> None:
         raise NotImplementedError("one of its listeners ends as a whole")
 
     def close(self) -> None:
@@ -73,7 +73,7 @@ def listening(name: Name, sshd: Sshd, fabric: Ports) -> Iterator[Listen]:
     if name == "fabric":
         fabric.reset()
 
-        def other(target: Address, address: str = "127.0.0.1") -> Local:
+        def other(target: Target, address: str = "127.0.0.1") -> Local:
             assert isinstance(target, tuple), "it forwards to ports only"
             return _FabricPort(fabric.listen(*target, address))
 
@@ -82,13 +82,13 @@ def listening(name: Name, sshd: Sshd, fabric: Ports) -> Iterator[Listen]:
     with contextlib.ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         if name == "plain":
-            patch.setattr("jupyman.ssh.wire.self_check.packetizer", lambda: ParamikoPacketizer)
+            patch.setattr("jupyman.ssh.channels.self_check.packetizer", lambda: ParamikoPacketizer)
         link = stack.enter_context(contextlib.closing(sshd.open()))
         one = engine.make("test", "sshtunnel" if name == "sshtunnel" else "native")
         one.attach(link)
         stack.callback(one.close)
 
-        def ours(target: Address, address: str = "127.0.0.1") -> Local:
+        def ours(target: Target, address: str = "127.0.0.1") -> Local:
             return one.listen(0, target, address=address)
 
         yield ours

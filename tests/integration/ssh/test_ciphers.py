@@ -16,7 +16,7 @@ import pytest
 
 from jupyman.ssh.forward.forwarder import Forwarder
 from jupyman.ssh.link import Link
-from jupyman.ssh.wire import packetizer
+from jupyman.ssh.wire import messages, packetizer
 from jupyman.ssh.wire.paramiko_packets import ParamikoPacketizer
 from tests.bed.sockets import connect, echo, read_all, send_all, serving
 from tests.bed.sshd import private_sshd
@@ -184,7 +184,7 @@ def test_new_keys_while_no_one_reads(wearing: tuple[Link, list[int]]) -> None:
 def test_one_stream_outlives_its_keys_by_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direction: str) -> None:
     """No message but the stream's own comes, and it goes on for longer than the old keys may be used at all."""
     monkeypatch.setattr(packetizer, "REKEY_BYTES", 4_000_000)
-    monkeypatch.setattr(packetizer, "OVERDUE_BYTES", 32_000_000)
+    monkeypatch.setattr(messages, "OVERDUE_BYTES", 32_000_000)
     monkeypatch.setattr(ParamikoPacketizer, "REKEY_BYTES", 4_000_000)
     monkeypatch.setattr(ParamikoPacketizer, "REKEY_BYTES_OVERFLOW_MAX", 32_000_000)
     block, times = os.urandom(1_000_000), 60

@@ -76,7 +76,7 @@ def test_more_than_the_bound_are_refused_and_those_that_are_there_go_on(forwarde
         for _ in range(30):
             with connect(listener) as sock, contextlib.suppress(ConnectionError):
                 assert sock.recv(1) == b"", "it is closed at once"
-        wait_until(lambda: listener.crowd.refused == 30)
+        wait_until(lambda: listener.limit.refused == 30)
         assert open_now(listener) == small
         [problem] = crowded(listener)
         assert problem.code == "forward-full"
@@ -93,7 +93,7 @@ def test_a_forward_to_itself_ends_at_the_bound(forwarder: Engine, small: int) ->
         round_and_round, other = to_itself(forwarder), forwarder.listen(0, place)
         with connect(round_and_round) as sock:
             sock.sendall(b"x")
-            wait_until(lambda: round_and_round.crowd.refused > 0)
+            wait_until(lambda: round_and_round.limit.refused > 0)
             assert open_now(round_and_round) <= small
             assert answers(other)
         wait_until(lambda: open_now(round_and_round) == 0)
@@ -114,7 +114,7 @@ def test_a_forward_to_itself_leaves_this_process_its_files(many_files: None, tmp
         before = process.num_fds()
         with connect(round_and_round) as sock:
             sock.sendall(b"x")
-            wait_until(lambda: round_and_round.crowd.refused > 0, 60)
+            wait_until(lambda: round_and_round.limit.refused > 0, 60)
             assert process.num_fds() - before <= connection_limit.MOST + 10
             assert answers(other)
             used = time.process_time()
@@ -143,7 +143,7 @@ def test_clients_that_reconnect_all_the_time_delay_no_other(forwarder: Engine, s
         for thread in threads:
             thread.start()
         try:
-            wait_until(lambda: full.crowd.refused > 100)
+            wait_until(lambda: full.limit.refused > 100)
             assert all(answers(other) for _ in range(10))
             assert open_now(full) == small
         finally:

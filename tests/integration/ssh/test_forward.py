@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from jupyman import errors
-from jupyman.ssh.channels import relay
 from jupyman.ssh.forward import forwarder as forward
 from jupyman.ssh.forward.forwarder import Forwarder
 from jupyman.ssh.link import Link
+from jupyman.ssh.streams import relay
 from tests.bed.sockets import connect, echo, ping, read_all, send_all, serving
 from tests.bed.sshd import Sshd, private_sshd
 from tests.bed.wait import wait_until
@@ -240,7 +240,7 @@ def test_a_held_connection_is_closed_when_no_link_comes(monkeypatch: pytest.Monk
 
 
 def test_a_stopped_link_does_not_stop_the_listener(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forward, "CHANNEL_TIMEOUT", 0.5)
+    monkeypatch.setattr(forward, "OPEN_TIMEOUT", 0.5)
     one = Forwarder("stopped")
     with serving(echo) as target:
         listener = one.listen(0, target)

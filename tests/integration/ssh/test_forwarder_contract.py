@@ -218,7 +218,7 @@ def test_parted_from_the_host_it_goes_on_listening(listen: Listen) -> None:
             sock.sendall(b"x")
             assert sock.recv(1) == b"x"
             local.gate = lambda: False
-            local.part()
+            local.detach()
             with contextlib.suppress(ConnectionError):
                 assert sock.recv(1) == b""
         local.gate = lambda: True

@@ -109,13 +109,9 @@ def test_a_server_with_one_session_serves_them_one_by_one(tmp_path: Path) -> Non
     with private_sshd(tmp_path / "bed", "MaxSessions 1") as sshd:
         link = sshd.open()
         try:
-            source = tmp_path / "file"
-            source.write_bytes(b"content")
-            link.put(str(source), str(tmp_path / "copy"))
             with ThreadPoolExecutor(6) as pool:
                 results = list(pool.map(lambda n: link.run(f"echo {n}\n", timeout=30).stdout, range(6)))
             assert results == [f"{n}\n".encode() for n in range(6)]
-            assert (tmp_path / "copy").read_bytes() == b"content"
         finally:
             link.close()
 
@@ -128,16 +124,6 @@ def test_a_server_without_sessions_is_named_soon(tmp_path: Path) -> None:
             link.run("echo never\n", timeout=30)
         assert time.monotonic() - start < 8
         link.close()
-
-
-def test_a_file_is_uploaded_and_a_refusal_is_named(link: Link, tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    source.write_bytes(bytes(range(256)) * 1000)
-    link.put(str(source), str(tmp_path / "target"))
-    assert (tmp_path / "target").read_bytes() == source.read_bytes()
-    with pytest.raises(errors.RemoteFailed):
-        link.put(str(source), "/proc/no/such/place")
-    assert link.run("echo on\n", timeout=10).stdout == b"on\n"
 
 
 def test_a_command_survives_new_keys(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_a_full_line_holds_no_lock_that_an_exchange_of_keys_needs(sshd: Sshd) ->
         transport: Any = link.transport
         channel = transport.wait_channel(None)
         channel.exec_command("cat >/dev/null")
-        transport._outbox.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        transport._sender.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         sshd.signal_children(signal.SIGSTOP)
         try:
             sending = threading.Thread(target=_flood, args=(channel,))
@@ -127,8 +127,8 @@ def test_a_full_line_holds_no_lock_that_an_exchange_of_keys_needs(sshd: Sshd) ->
             seen: list[int] = []
 
             def stands() -> bool:
-                seen.append(transport._outbox._taken)
-                return not transport._outbox.room and seen[-10:] == [seen[-1]] * 10
+                seen.append(transport._sender._taken)
+                return not transport._sender.room and seen[-10:] == [seen[-1]] * 10
 
             wait_until(stands, what="a full socket")
             assert transport.clear_to_send_lock.acquire(timeout=5)

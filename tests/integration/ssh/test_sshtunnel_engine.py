@@ -75,7 +75,7 @@ def test_another_user_is_refused_unless_the_listener_is_shared(forwarder: Engine
             ).stdout.strip()
 
         assert asked() == ""
-        wait_until(lambda: [name for name, _ in listener.strangers.seen()] == ["uid 3000001"])
+        wait_until(lambda: [name for name, _ in listener.peer_guard.seen()] == ["uid 3000001"])
         listener.share = True
         assert asked() == "hello"
     assert heard == [b"hello"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from jupyman.cli.main import VERBS, cli
+from jupyman.cli.main import cli
 from tests import fakes
 
 BAD = [
@@ -141,14 +141,12 @@ def test_promised_for_later(tmp_path: Path, line: str) -> None:
     assert shown.json["error"]["hint"] == "not in this version"
 
 
-def commands() -> list[tuple[str, ...]]:
-    found: list[tuple[str, ...]] = [()]
-    context = click.Context(cli)
-    for verb in VERBS:
-        command = cli.get_command(context, verb)
-        found.append((verb,))
-        if isinstance(command, click.Group):
-            found += [(verb, sub) for sub in command.list_commands(context)]
+def commands(group: click.Group = cli, words: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found = [words]
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        found += commands(command, (*words, name)) if isinstance(command, click.Group) else [(*words, name)]
     return found
 
 

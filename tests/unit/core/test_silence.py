@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from jupyman.ssh.channels import relay
 from jupyman.ssh.io.loop import shared
+from jupyman.ssh.streams import relay
 from tests.bed.wait import wait_until
 from tests.unit.ssh.far_end import ASKS, CLOSE, Host, forwarding
 from tests.unit.ssh.packets import pair
@@ -137,8 +137,8 @@ def test_after_a_link_that_was_given_up_those_that_waited_get_the_next_one(host:
         with connect(listener.local_port, OTHER) as late:
             wait_until(lambda: listener.open == 2, what="the second connection")
             forwarder.detach()
-            host.channels.lose()
-            forwarder.attach(other)
+            host.channels.connection_lost()
+            forwarder.attach(other.channels)
             other.opens(number := other.asked())
             assert other.hears() == OTHER
             other.sends(number, b"answer")

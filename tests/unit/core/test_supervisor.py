@@ -359,7 +359,7 @@ def test_a_clock_that_is_set_breaks_nothing(world: World, jump: float) -> None:
 # --- what must not end it -----------------------------------------------------------------------------------------
 
 FAULTS: dict[str, Callable[[], errors.JupymanError]] = {
-    "a name without a network": lambda: errors.UnknownHost("no host is called 'gpu.lab'"),
+    "a name without a network": lambda: errors.UnknownHost("there is no host 'gpu.lab'"),
     "a configuration that is being edited": lambda: errors.ConfigFault("ssh cannot use its configuration"),
     "a connection that ends during the login": lambda: errors.LinkLost("server1 ended the connection"),
     "a host without a shell": lambda: errors.RemoteFailed("server1 starts no session"),

@@ -18,7 +18,7 @@ CRASHED = [*SERVING, "Traceback (most recent call last):", '  File "x.py", line 
         ("alive", [], False, None, "server-running", "it runs"),
         ("exited", ENDED, False, None, "server-exited", "Shutting down"),
         ("exited", CRASHED, False, None, "server-exited", "MemoryError"),
-        ("exited", SERVING, False, None, "server-killed", "without a word"),
+        ("exited", SERVING, False, None, "server-killed", "no reason"),
         ("exited", SERVING, True, None, "server-killed", "out of memory"),
         ("exited", [], False, None, "server-exited", "its process is gone"),
         ("exited", ENDED, False, "2026-03-03T10:00:00Z eve@laptop", "server-stopped", "stopped by eve@laptop"),

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from jupyman.core.sessions import outage_page
-from jupyman.ssh.channels.channel import Channel, Receiver
 from jupyman.ssh.channels.mux import ChannelMux
 from jupyman.ssh.forward.forwarder import Forwarder, Listener
-from jupyman.ssh.io.loop import Loop
+from jupyman.ssh.io.loop import shared
 from tests.unit.ssh.packets import Pair
 
 OPENED, DATA, EOF, CLOSE = 91, 94, 96, 97
@@ -23,10 +23,7 @@ class Host:
 
     def __init__(self, ends: Pair) -> None:
         self._ends = ends
-        self.channels = ChannelMux(ends.ours.outbox)
-
-    def channel(self, loop: Loop, receiver: Receiver) -> Channel:
-        return self.channels.channel(loop, receiver)
+        self.channels = ChannelMux(ends.ours.sender, shared())
 
     def asked(self) -> int:
         """Wait until a channel is asked for; return its number."""
@@ -54,11 +51,12 @@ class Host:
         return found
 
     def says(self, kind: int, number: int, rest: bytes = b"") -> None:
-        self.channels.message(kind, number, memoryview(struct.pack(">BI", kind, number) + rest))
+        message = memoryview(struct.pack(">BI", kind, number) + rest)
+        shared().call(lambda: self.channels.message(kind, number, message))
 
     def sends(self, number: int, data: bytes) -> None:
         for at in range(0, len(data), 32768):
-            self.channels.data(number, [memoryview(data)[at : at + 32768]])
+            shared().call(functools.partial(self.channels.data, number, [memoryview(data)[at : at + 32768]]))
 
 
 @contextmanager
@@ -77,7 +75,7 @@ def forwarding(
     try:
         listener = forwarder.listen(0, ("127.0.0.1", 80))
         listener.respond = lambda head, waited: outage_page.answer(head, facts, waited)
-        forwarder.attach(host)
+        forwarder.attach(host.channels)
         with socket.socket() as local:
             local.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             local.settimeout(10)

@@ -104,10 +104,10 @@ def pair(suite: Suite | None = None, other: type = Theirs) -> Iterator[Pair]:
         watchdog.cancel()
         watchdog.join()
         made.ours.close()
-        made.ours.outbox.close()
+        made.ours.sender.close()
         made.other.close()
         if isinstance(made.other, Packetizer):
-            made.other.outbox.close()
+            made.other.sender.close()
 
 
 def messages(seed: int, count: int = 60) -> list[bytes]:

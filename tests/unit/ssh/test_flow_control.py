@@ -103,8 +103,8 @@ def test_bytes_always_go_on_however_late_a_host_acknowledges(seed: int, size: in
     threshold = max(1, int(size * late))
     flight = consumed = sent = 0
     for _ in range(400):
-        company = chosen.random() < 0.5
-        free = window.free(company=company)
+        contended = chosen.random() < 0.5
+        free = window.free(contended=contended)
         assert free <= size - flight - consumed
         if free:
             take = min(free, chosen.randint(1, 262144))
@@ -115,49 +115,49 @@ def test_bytes_always_go_on_however_late_a_host_acknowledges(seed: int, size: in
         consumed, flight = consumed + flight, 0
         told = False
         if consumed >= threshold:
-            told = window.grow(consumed, company=company)
+            told = window.grow(consumed, contended=contended)
             consumed = 0
         if not told:
             told = window.lapse()
         assert told
-        assert window.free(company=False) > 0
+        assert window.free(contended=False) > 0
     assert sent >= size
 
 
-def test_alone_the_whole_window_is_used_and_in_company_a_part_of_it() -> None:
+def test_alone_the_whole_window_is_used_and_beside_others_a_part_of_it() -> None:
     window = SendWindow()
     window.open(2 * MIB, 0.0001)
-    assert window.free(company=False) == 2 * MIB
-    assert window.free(company=True) == FLIGHT_TURN
+    assert window.free(contended=False) == 2 * MIB
+    assert window.free(contended=True) == FLIGHT_TURN
     window.take(FLIGHT_TURN)
-    assert window.free(company=True) == FLIGHT - FLIGHT_TURN
+    assert window.free(contended=True) == FLIGHT - FLIGHT_TURN
     far = SendWindow()
     far.open(2 * MIB, 0.05)
     for _ in range(2 * MIB // FLIGHT_TURN):
-        assert far.free(company=True) == FLIGHT_TURN
+        assert far.free(contended=True) == FLIGHT_TURN
         far.take(FLIGHT_TURN)
-    assert far.free(company=True) == 0
+    assert far.free(contended=True) == 0
 
 
 def test_small_growth_is_not_worth_a_turn() -> None:
     window = SendWindow()
     window.open(2 * MIB, 0.0001)
     window.take(2 * MIB)
-    assert not window.grow(100_000, company=False)  # nobody asked
+    assert not window.grow(100_000, contended=False)  # nobody asked
     window.take(100_000)
-    assert window.free(company=False) == 0
-    assert not window.grow(ENOUGH - 1, company=False)
-    assert window.grow(1, company=False)
-    assert not window.grow(1, company=False)  # once
+    assert window.free(contended=False) == 0
+    assert not window.grow(ENOUGH - 1, contended=False)
+    assert window.grow(1, contended=False)
+    assert not window.grow(1, contended=False)  # once
 
 
 def test_after_a_silence_any_growth_is() -> None:
     window = SendWindow()
     window.open(2 * MIB, 0.0001)
     window.take(2 * MIB)
-    assert window.free(company=False) == 0
+    assert window.free(contended=False) == 0
     assert not window.lapse()
-    assert window.grow(1, company=False)
+    assert window.grow(1, contended=False)
 
 
 # --- the backlog --------------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import struct
-import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -14,12 +13,11 @@ import pytest
 from paramiko.message import Message
 
 from jupyman.ssh.channels import mux as module
-from jupyman.ssh.channels.channel import Channel, Receiver
+from jupyman.ssh.channels.channel import Channel
 from jupyman.ssh.channels.flow_control import WINDOW
 from jupyman.ssh.channels.mux import ChannelMux
 from jupyman.ssh.forward.forwarder import Forwarder
-from jupyman.ssh.io.loop import Loop, shared
-from jupyman.ssh.wire.batch import PacketBatch
+from jupyman.ssh.io.loop import shared
 from jupyman.ssh.wire.messages import FIRST_CHANNEL
 from tests.bed.wait import wait_until
 from tests.unit.ssh.packets import Pair, pair
@@ -28,26 +26,32 @@ OPENED, REFUSED, ADJUST, DATA, EXTENDED, EOF, CLOSE, REQUEST = 91, 92, 93, 94, 9
 
 
 class Local:
-    """The local end: notes what it hears, delivers when told."""
+    """The near end of a stream: notes every callback."""
 
     def __init__(self) -> None:
-        self.heard: list[str] = []
+        self.calls: list[str] = []
         self.size = 0
 
-    def opened(self, channel: Channel) -> None:
-        self.heard.append("opened")
+    def opened(self) -> None:
+        self.calls.append("opened")
 
-    def refused(self, channel: Channel, error: Exception) -> None:
-        self.heard.append(f"refused: {error}")
+    def refused(self, reason: str) -> None:
+        self.calls.append(f"refused: {reason}")
 
-    def data(self, channel: Channel, views: list[memoryview], size: int) -> None:
+    def received(self, views: list[memoryview], size: int) -> None:
         self.size += size
 
-    def news(self, channel: Channel) -> None:
-        self.heard.append("closed" if channel.closed else "eof" if channel.eof else "grown")
+    def writable(self) -> None:
+        self.calls.append("writable")
 
-    def lost(self, channel: Channel) -> None:
-        self.heard.append("lost")
+    def eof(self) -> None:
+        self.calls.append("eof")
+
+    def closed(self) -> None:
+        self.calls.append("closed")
+
+    def lost(self) -> None:
+        self.calls.append("lost")
 
 
 class Host:
@@ -55,18 +59,12 @@ class Host:
 
     def __init__(self, ends: Pair) -> None:
         self.ends = ends
-        self.channels = ChannelMux(ends.ours.outbox)
-        self.loop: Loop = shared()
-
-    def channel(self, loop: Loop, receiver: Receiver) -> Channel:
-        """Be what a forwarder rides on."""
-        return self.channels.channel(loop, receiver)
+        self.channels = ChannelMux(ends.ours.sender, shared())
 
     def ask(self) -> tuple[Channel, Local, int]:
         """Ask for one; returns it, its local end, and the number that it was asked for by."""
         local = Local()
-        channel = self.channels.channel(self.loop, local)
-        channel.open(("127.0.0.1", 80))
+        channel = self.channels.open_stream(("127.0.0.1", 80), local)
         kind, message = self.ends.other.read_message()
         assert kind == 90
         assert message.get_text() == "direct-tcpip"
@@ -79,7 +77,8 @@ class Host:
         return channel, local, number
 
     def say(self, kind: int, number: int, rest: bytes = b"") -> None:
-        self.channels.message(kind, number, memoryview(struct.pack(">BI", kind, number) + rest))
+        message = memoryview(struct.pack(">BI", kind, number) + rest)
+        shared().call(lambda: self.channels.message(kind, number, message))
 
     def data(self, number: int, size: int) -> None:
         self.channels.data(number, [memoryview(bytes(size))])
@@ -105,7 +104,7 @@ def test_numbers_are_never_paramikos_nor_given_twice(host: Host) -> None:
 
 
 def test_a_unix_socket_is_asked_for(host: Host) -> None:
-    host.channels.channel(host.loop, Local()).open("/run/jupyter.sock")
+    host.channels.open_stream("/run/jupyter.sock", Local())
     _, message = host.ends.other.read_message()
     assert message.get_text() == "direct-streamlocal@openssh.com"
     number, window, packet = message.get_int(), message.get_int(), message.get_int()
@@ -117,14 +116,14 @@ def test_a_whole_life(host: Host) -> None:
     channel, local, number = host.open()
     host.data(number, 1000)
     channel.delivered(1000)
-    channel.end()
-    channel.end()
+    channel.send_eof()
+    channel.send_eof()
     assert host.hears()[:2] == (EOF, 7)
     host.say(EOF, number)
     host.say(CLOSE, number)
     assert host.hears()[:2] == (CLOSE, 7)
     channel.close()
-    assert (local.heard, local.size) == (["opened", "eof", "closed"], 1000)
+    assert (local.calls, local.size) == (["opened", "eof", "closed"], 1000)
     with pytest.raises(paramiko.SSHException):
         host.say(CLOSE, number)
 
@@ -136,7 +135,7 @@ def test_closed_here_it_is_heard_no_more_and_stays_until_the_host_closes_too(hos
     host.data(number, 1000)
     host.say(EOF, number)
     host.say(CLOSE, number)
-    assert (local.heard, local.size) == (["opened"], 0)
+    assert (local.calls, local.size) == (["opened"], 0)
     with pytest.raises(paramiko.SSHException):
         host.data(number, 1)
 
@@ -147,13 +146,13 @@ def test_given_up_before_it_opens_it_is_closed_when_it_does(host: Host) -> None:
     host.say(OPENED, number, struct.pack(">III", 7, 1 << 21, 32768))
     assert host.hears()[:2] == (CLOSE, 7)
     host.say(CLOSE, number)
-    assert local.heard == []
+    assert local.calls == []
 
 
 def test_a_refusal(host: Host) -> None:
     channel, local, number = host.ask()
     host.say(REFUSED, number, struct.pack(">I", 2) + b"\0\0\0\x04\x1b[2J\0\0\0\0")
-    assert local.heard == ["refused: ChannelException(2, 'Connect failed')"]
+    assert local.calls == ["refused: Connect failed"]
     with pytest.raises(paramiko.SSHException):
         host.say(REFUSED, number, struct.pack(">I", 2))
     del channel
@@ -168,7 +167,7 @@ def test_requests_are_refused_and_what_is_extended_is_dropped(host: Host) -> Non
     host.say(EXTENDED, number, struct.pack(">II", 1, size) + bytes(size))
     kind, _, message = host.hears()
     assert (kind, message.get_int() >= size) == (ADJUST, True)
-    assert (local.heard, local.size) == (["opened"], 0)
+    assert (local.calls, local.size) == (["opened"], 0)
 
 
 def test_the_window_is_opened_as_data_is_delivered_and_not_before(host: Host) -> None:
@@ -245,132 +244,79 @@ def test_a_window_cannot_grow_beyond_32_bits(host: Host) -> None:
     channel, _, number = host.open()
     for _ in range(3):
         host.say(ADJUST, number, struct.pack(">I", (1 << 32) - 1))
-    assert channel.window() == (1 << 32) - 1
+    assert channel.credit() == (1 << 32) - 1
 
 
 def test_the_end_of_the_connection_is_told_to_all(host: Host) -> None:
     channel, local, _ = host.open()
     _, waiting, _ = host.ask()
-    host.channels.lose()
-    assert local.heard == ["opened", "lost"]
-    assert waiting.heard == ["refused: the connection ended"]
+    host.channels.connection_lost()
+    shared().call(lambda: None)
+    assert local.calls == ["opened", "lost"]
+    assert waiting.calls == ["lost"]
     channel.close()
-    with pytest.raises(paramiko.SSHException):
-        host.channels.channel(host.loop, Local()).open(("127.0.0.1", 80))
+    with pytest.raises(ConnectionError):
+        host.channels.open_stream(("127.0.0.1", 80), Local())
 
 
 def test_windows_grow_together_no_further_than_allowed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SPARE", WINDOW)
-    channels = ChannelMux(host.ends.ours.outbox)
-    assert channels.spare(WINDOW // 2) == WINDOW // 2
-    assert channels.spare(WINDOW) == WINDOW // 2
-    assert channels.spare(WINDOW) == 0
-    assert channels.spare(-WINDOW) == -WINDOW
-    assert channels.spare(1) == 1
+    channels = ChannelMux(host.ends.ours.sender, shared())
+    assert channels.reserve(WINDOW // 2) == WINDOW // 2
+    assert channels.reserve(WINDOW) == WINDOW // 2
+    assert channels.reserve(WINDOW) == 0
+    assert channels.reserve(-WINDOW) == -WINDOW
+    assert channels.reserve(1) == 1
 
 
-def test_company_is_who_spoke_lately(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_is_contended_for_a_moment(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     clock: list[float] = [100.0]
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    tray: Any = type("Empty", (), {"packets": []})()
-    one, two = (host.channels.channel(host.loop, Local()) for _ in range(2))
-    host.channels.post(one, tray)
-    host.channels.post(one, tray)
-    assert not host.channels.company
-    host.channels.post(two, tray)
-    assert host.channels.company
-    clock[0] += module.COMPANY
-    assert not host.channels.company
+    batch: Any = SimpleNamespace(packets=[])
+    one, two = (Channel(host.channels, Local()) for _ in range(2))
+    host.channels.send_batch(one, batch)
+    host.channels.send_batch(one, batch)
+    assert not host.channels.contended
+    host.channels.send_batch(two, batch)
+    assert host.channels.contended
+    clock[0] += module.CONTENDED
+    assert not host.channels.contended
 
 
-class Interrupted:
-    """A connection on which the host's CLOSE comes just when we send something."""
-
-    room, company = True, False
-
-    def __init__(self) -> None:
-        self.channel: Channel | None = None
-        self.sent: list[int] = []
-        self.closing: threading.Thread | None = None
-
-    def number(self, channel: Channel) -> int:
-        return FIRST_CHANNEL
-
-    def forget(self, number: int) -> None:
-        pass
-
-    def wait(self, resume: Callable[[], None]) -> None:
-        pass
-
-    def remind(self, channel: Channel) -> None:
-        pass
-
-    def nearer(self, seconds: float) -> float:
-        return seconds
-
-    def spare(self, size: int) -> int:
-        return 0
-
-    def send(self, payload: bytes) -> None:
-        if payload[0] != CLOSE and self.channel is not None:
-            self.interrupt()
-        self.sent.append(payload[0])
-
-    def post(self, channel: Channel, tray: PacketBatch) -> None:
-        self.interrupt()
-        self.sent.append(DATA)
-
-    def interrupt(self) -> None:
-        """Have the transport's thread take a CLOSE, as far as it comes."""
-        channel = self.channel
-        assert channel is not None
-        message = memoryview(struct.pack(">BI", CLOSE, FIRST_CHANNEL))
-        self.closing = threading.Thread(target=channel.hear, args=(CLOSE, message))
-        self.closing.start()
-        self.closing.join(0.3)
-
-
-def _post(channel: Channel) -> None:
+def send_from(channel: Channel) -> None:
     near, far = socket.socketpair()
     with near, far:
         far.sendall(b"data")
-        tray = PacketBatch()
-        channel.send(tray, tray.fill(near, 100, 32768))
+        channel.send_from(near, 100)
 
 
 @pytest.mark.parametrize(
-    ("kind", "act"),
+    "act",
     [
-        (DATA, _post),
-        (DATA, lambda channel: channel.say(b"data")),
-        (EOF, lambda channel: channel.end()),
-        (ADJUST, lambda channel: channel.delivered(WINDOW)),
+        send_from,
+        lambda channel: channel.send(b"data"),
+        lambda channel: channel.send_eof(),
+        lambda channel: channel.delivered(WINDOW),
+        lambda channel: channel.close(),
     ],
 )
-def test_nothing_follows_our_close(kind: int, act: Callable[[Channel], None]) -> None:
-    """OpenSSH ends the whole connection where something does."""
-    carriage = Interrupted()
-    channel = Channel(carriage, Local())
-    channel.open(("127.0.0.1", 80))
-    channel.hear(OPENED, memoryview(struct.pack(">BIIII", OPENED, FIRST_CHANNEL, 7, 1 << 21, 32768)))
-    channel.take([memoryview(bytes(WINDOW))])
-    carriage.channel = channel
+@pytest.mark.parametrize("theirs", [True, False], ids=["the host closes", "we close"])
+def test_nothing_follows_our_close(host: Host, act: Callable[[Channel], None], theirs: bool) -> None:
+    """OpenSSH ends the whole connection when something does."""
+    channel, _, number = host.open()
+    host.data(number, WINDOW)
+    if theirs:
+        host.say(CLOSE, number)
+    else:
+        channel.close()
+    assert host.hears()[:2] == (CLOSE, 7)
     act(channel)
-    assert carriage.closing is not None
-    carriage.closing.join(10)
-    assert carriage.sent == [90, kind, CLOSE]
-    act(channel)
-    assert carriage.sent == [90, kind, CLOSE]
+    host.ask()  # which waits for the next message: it is CHANNEL_OPEN
 
 
-def test_a_host_that_takes_nothing_at_first_does_not_touch_the_loops_alarms(
-    host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They are the loop's own, and the host's answer is heard in another thread."""
-    reminded: list[Channel] = []
-    monkeypatch.setattr(host.channels, "remind", reminded.append)
+def test_a_host_that_does_not_even_take_the_beginning_of_a_connection_loses_it(host: Host) -> None:
     forwarder = Forwarder("test")
-    forwarder.attach(host)
+    forwarder.attach(host.channels)
     try:
         listener = forwarder.listen(0, ("127.0.0.1", 80))
         with socket.create_connection(("127.0.0.1", listener.local_port), 10) as local:
@@ -379,10 +325,9 @@ def test_a_host_that_takes_nothing_at_first_does_not_touch_the_loops_alarms(
             kind, message = host.ends.other.read_message()
             assert kind == 90
             message.get_text()
-            [stream] = forwarder._streams
-            wait_until(lambda: stream._asked == b"hello", what="what the program says")
+            [relay] = forwarder._relays
+            wait_until(lambda: relay._asked == b"hello", what="what the program sends")
             host.say(OPENED, message.get_int(), struct.pack(">III", 7, 0, 32768))
             assert local.recv(10) == b""
-        assert reminded == []
     finally:
         forwarder.close()

@@ -66,7 +66,7 @@ def test_no_new_keys_are_asked_for_during_an_exchange() -> None:
 
 
 def test_a_host_that_ignores_the_wish_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jupyman.ssh.wire.packetizer.OVERDUE_PACKETS", 5)
+    monkeypatch.setattr("jupyman.ssh.wire.messages.OVERDUE_PACKETS", 5)
     with pair() as ends:
         ends.ours.rekey_packets = 1
         ends.seal(GCM)
@@ -82,15 +82,15 @@ def test_a_host_that_ignores_the_wish_is_left(monkeypatch: pytest.MonkeyPatch) -
 def test_small_blocks_wear_out_sooner() -> None:
     with pair() as ends:
         ends.seal(Suite("3des-cbc", "hmac-sha2-256"))
-        assert ends.ours.outbox.limit[0] == 1 << 29
+        assert ends.ours.sender.limit[0] == 1 << 29
         ends.seal(GCM)
-        assert ends.ours.outbox.limit[0] == 1 << 33
+        assert ends.ours.sender.limit[0] == 1 << 33
 
 
 def test_nothing_but_the_exchange_is_sent_during_it_and_the_rest_follows_in_order() -> None:
     tray = PacketBatch()
     with pair(GCM) as ends:
-        box = ends.ours.outbox
+        box = ends.ours.sender
         ends.ours.send_message(Message(b"\x14 KEXINIT"))
         assert not box.room
         box.send(b"\x5d one", wait=False)  # WINDOW_ADJUST
@@ -118,7 +118,7 @@ def test_nothing_but_the_exchange_is_sent_during_it_and_the_rest_follows_in_orde
 
 def test_sequence_numbers_do_not_run_out_before_the_first_keys() -> None:
     with pair() as ends:
-        ends.ours.outbox.number = (1 << 32) - 1
+        ends.ours.sender.number = (1 << 32) - 1
         with pytest.raises(paramiko.SSHException, match="ran out"):
             ends.ours.send_message(Message(b"\x02x"))
 
@@ -126,7 +126,7 @@ def test_sequence_numbers_do_not_run_out_before_the_first_keys() -> None:
 def test_sequence_numbers_begin_again_under_keys() -> None:
     with pair(Suite("aes128-ctr", "hmac-sha2-256")) as ends:
         ends.ours._initial_kex_done = ends.other._initial_kex_done = True
-        ends.ours.outbox.number = ends.ours._number_in = (1 << 32) - 1
+        ends.ours.sender.number = ends.ours.reader.number = (1 << 32) - 1
         ends.other._Packetizer__sequence_number_in = ends.other._Packetizer__sequence_number_out = (1 << 32) - 1
         for sent in (b"\x02last", b"\x02first"):
             ends.ours.send_message(Message(sent))
@@ -140,7 +140,7 @@ def test_sequence_numbers_begin_again_under_keys() -> None:
 
 def test_a_full_socket_holds_up_only_those_who_wait() -> None:
     with pair(GCM, other=Packetizer) as ends:
-        box = ends.ours.outbox
+        box = ends.ours.sender
         told = threading.Event()
         box.on_stuck = told.set
         count = 0
@@ -169,9 +169,9 @@ def test_a_full_socket_holds_up_only_those_who_wait() -> None:
 def test_a_host_that_asks_and_does_not_read_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jupyman.ssh.wire.sender.FLOOD", 4_000_000)
     with pair(GCM) as ends:
-        ends.ours.outbox.on_stuck = lambda: None
+        ends.ours.sender.on_stuck = lambda: None
         for _ in range(300):
-            ends.ours.outbox.send(b"\x02" + bytes(30000), wait=False)
+            ends.ours.sender.send(b"\x02" + bytes(30000), wait=False)
         with pytest.raises(EOFError):
             ends.ours.read_message()
 
@@ -197,7 +197,7 @@ def test_closing_wakes_a_reader_and_a_writer() -> None:
         threads = [threading.Thread(target=one) for one in (read, write)]
         for thread in threads:
             thread.start()
-        while not ends.ours.outbox._waiting:
+        while not ends.ours.sender._waiting:
             threading.Event().wait(0.01)
         ends.ours.close()
         for thread in threads:

@@ -66,7 +66,7 @@ def test_bytes_may_come_in_any_pieces(suite: Suite) -> None:
                 pipe.sockets[1].sendall(caught[at : at + step])
                 at += step
 
-        ends.ours._inbox._sock = pipe.sockets[0]
+        ends.ours._receiver._sock = pipe.sockets[0]
         feeder = threading.Thread(target=feed)
         feeder.start()
         got = [text(ends.ours.read_message()[1]) for _ in sent]
@@ -94,7 +94,7 @@ def test_data_of_channels_is_the_same_by_either_way_of_sending(suite: Suite) -> 
                     continue
                 limit = min(SIZE, limit * 3)
                 tray.address(FIRST_CHANNEL)
-                ends.ours.outbox.post(tray.packets)
+                ends.ours.sender.post(tray.packets)
                 while size:
                     kind, message = ends.other.read_message()
                     assert kind == 94
@@ -144,7 +144,7 @@ def test_compression(suite: Suite) -> None:
             far.sendall(b"b" * 50000)
             assert tray.fill(near, SIZE, 32768) == 50000
         tray.address(7)
-        ends.ours.outbox.post(tray.packets)
+        ends.ours.sender.post(tray.packets)
         assert ends.other.read_message()[1].asbytes()[8:] == b"b" * 32768
         assert ends.other.read_message()[1].asbytes()[8:] == b"b" * (50000 - 32768)
 

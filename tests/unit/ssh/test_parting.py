@@ -30,9 +30,9 @@ def other() -> Iterator[Host]:
 def test_a_connection_that_was_being_opened_waits_for_the_next_link(host: Host, other: Host) -> None:
     with forwarding(host) as (forwarder, listener, local):
         host.asked()
-        host.channels.lose()
+        host.channels.connection_lost()
         forwarder.detach()
-        forwarder.attach(other)
+        forwarder.attach(other.channels)
         other.opens(number := other.asked())
         assert other.hears() == ASKS
         other.sends(number, b"answer")
@@ -49,7 +49,7 @@ def test_in_a_black_hole_it_is_answered_soon(host: Host) -> None:
             lambda: alarms.get(forwarder, 0.0) > time.monotonic() + 5, what="that only the far end is waited for"
         )
         forwarder.detach()
-        host.channels.lose()
+        host.channels.connection_lost()
         assert local.recv(1000).startswith(b"HTTP/1.1 503")
         assert listener.refused == 0
 
@@ -60,14 +60,14 @@ def test_what_has_come_as_a_whole_is_delivered_as_a_whole(host: Host) -> None:
     with forwarding(host) as (forwarder, _, local):
         host.opens(number := host.asked())
         assert host.hears() == ASKS
-        [stream] = forwarder._streams
-        stream.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        [relay] = forwarder._relays
+        relay.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         host.sends(number, data)
         host.says(EOF, number)
         host.says(CLOSE, number)
-        assert stream._delivery.behind
+        assert relay._writer.pending
         forwarder.detach()
-        host.channels.lose()
+        host.channels.connection_lost()
         got = b""
         while piece := local.recv(1 << 16):
             got += piece
@@ -86,7 +86,7 @@ def test_one_listener_lets_go_of_the_host_and_the_others_go_on(host: Host) -> No
         host.opens(second := host.asked())
         assert host.hears() == b"hello"
         listener.gate = lambda: False
-        listener.part()
+        listener.detach()
         assert local.recv(1000).startswith(b"HTTP/1.1 503")
         host.sends(second, b"answer")
         assert beside.recv(100) == b"answer"

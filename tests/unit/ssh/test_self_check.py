@@ -11,7 +11,8 @@ import paramiko.transport
 import pytest
 from paramiko.packet import Packetizer as Theirs
 
-from jupyman.ssh.wire import algorithms, self_check
+from jupyman.ssh.channels import self_check
+from jupyman.ssh.wire import algorithms
 from jupyman.ssh.wire.packetizer import Packetizer
 from jupyman.ssh.wire.paramiko_packets import ParamikoPacketizer
 

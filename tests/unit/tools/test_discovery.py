@@ -10,7 +10,7 @@ from jupyman import errors
 from jupyman.host.report import probe
 from jupyman.host.shell.script import Facts
 from jupyman.model import App, Environment, HostReport, Torch
-from jupyman.tools.envs import discovery
+from jupyman.tools.envs import choice, discovery
 from jupyman.tools.host.text import clean, harmless
 
 
@@ -176,7 +176,7 @@ def test_a_missing_one_brings_near_names(wanted: str, near: list[str]) -> None:
 def test_a_host_without_any() -> None:
     with pytest.raises(errors.EnvironmentMissing) as failure:
         discovery.find([], "x")
-    assert "none" in failure.value.hint
+    assert "no environments" in failure.value.hint
 
 
 # --- which environment the server runs in--------------------------------------------------------------------------
@@ -215,7 +215,7 @@ def test_where_the_server_runs(
     server: Environment,
     working: Environment | None,
 ) -> None:
-    assert probe.choose(report(*there), wanted, default, app) == (server, working)
+    assert choice.choose(report(*there), wanted, default, app) == (server, working)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_when_nothing_can_be_chosen(
     there: list[Environment], wanted: str | None, app: App, error: type[errors.JupymanError], hint: str
 ) -> None:
     with pytest.raises(error) as failure:
-        probe.choose(report(*there), wanted, None, app)
+        choice.choose(report(*there), wanted, None, app)
     assert hint in failure.value.hint
 
 

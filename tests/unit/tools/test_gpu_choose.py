@@ -135,7 +135,7 @@ def test_a_gpu_of_another_session_is_taken_last_but_before_one_of_others() -> No
     assert found.indices == [1]
     found = auto(gpu(0, 80), gpu(2, 80, busy=True), claimed=(0,))
     assert found.indices == [0]
-    assert found.reason.endswith("though another session of yours was given it")
+    assert found.reason.endswith("though another session of yours has it")
 
 
 def test_what_was_asked_for_is_given_also_where_others_are() -> None:
@@ -171,7 +171,7 @@ def test_of_a_card_in_mig_mode_the_largest_instance_is_chosen() -> None:
     assert found.reason.startswith("GPU 2 (A100, instance 3g.40gb): ")
     # One without instances cannot be used, as far as the list can be believed.
     assert auto(gpu(0, 80, mig=True), split).indices == [2]
-    with pytest.raises(errors.UsageFault, match="1 GPUs that can be used, not 2"):
+    with pytest.raises(errors.UsageFault, match="1 usable GPUs, not 2"):
         gpu_choice.choose(gpu_choice.parse("any:2"), [gpu(0, 80, mig=True), split])
 
 

@@ -70,7 +70,7 @@ def test_a_shared_root_is_left_alone() -> None:
     made = recipe.plan(wish(), means(CONDA))
     assert made.prefix == f"{HOME}/.conda/envs/e"
     assert made.environment.root is None
-    assert "not yours to write in" in made.notes[0]
+    assert "not writable for you" in made.notes[0]
     assert recipe.plan(wish(dir="~/scratch/x/../envs"), means(CONDA)).prefix == f"{HOME}/scratch/envs/e"
 
 
@@ -211,20 +211,20 @@ def test_room_grows_with_what_is_asked_for() -> None:
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
-    ({"torch": "2.5.1;x"}, "no release of torch"),
-    ({"torch": "2.5.1+cu12"}, "no release of torch"),
-    ({"torch": "auto", "cuda": "cu12"}, "no CUDA build"),
+    ({"torch": "2.5.1;x"}, "not a release of torch"),
+    ({"torch": "2.5.1+cu12"}, "not a release of torch"),
+    ({"torch": "auto", "cuda": "cu12"}, "not a CUDA build"),
     ({"torch": "2.5.1+cu121", "cuda": "cpu"}, "two builds"),
-    ({"python": "3"}, "no version of Python"),
-    ({"python": "3.12; rm"}, "no version of Python"),
+    ({"python": "3"}, "not a version of Python"),
+    ({"python": "3.12; rm"}, "not a version of Python"),
     ({"torch": "2.5.1", "python": "3.14"}, "no wheels for Python 3.14"),
     ({"packages": ["-rfile"]}, "not a package"),
     ({"packages": ["pip:--index-url=x"]}, "not a package"),
     ({"packages": ["a\nb"]}, "not a package"),
     ({"packages": [""]}, "not a package"),
     ({"channels": ["-c"]}, "not a channel"),
-    ({"channels": ["https://me:secret@host/x"]}, "holds a password"),
-    ({"torch": "auto", "torch_index": "https://me:secret@host/x"}, "holds a password"),
+    ({"channels": ["https://me:secret@host/x"]}, "contains a password"),
+    ({"torch": "auto", "torch_index": "https://me:secret@host/x"}, "contains a password"),
 ]
 
 

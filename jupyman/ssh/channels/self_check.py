@@ -1,4 +1,4 @@
-"""Whether our packetizer is what the installed paramiko asks for; looked at once, before the first connection."""
+"""Whether our packetizer fits the installed paramiko; checked once, before the first connection."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 LIMIT = 5.0  # seconds; it takes a few milliseconds
 
 
-# Bytes of the messages that are exchanged. One thread sends and then reads: they must fit into what lies between, which
-# is 8 KiB on macOS (XNU, PIPSIZ).
+# Bytes of the messages that are exchanged. One thread sends and then reads, so they must fit into the socket's buffer:
+# 8 KiB on macOS (XNU, PIPSIZ).
 SIZES = (1, 11, 12, 5000)
 
 
@@ -38,13 +38,13 @@ class _Unfit(Exception):
 
 @functools.cache
 def packetizer() -> type[Packetizer | ParamikoPacketizer]:
-    """Return the packetizer to use: ours, or paramiko's own where ours does not fit."""
+    """Return the packetizer to use: ours, or paramiko's own if ours does not fit."""
     try:
         check()
     except Exception as error:  # whatever a future version makes of it
         log.warning(
-            "paramiko %s asks for something that our packetizer does not have (%s): forwards are carried by paramiko's "
-            "own, more slowly; a newer jupyman will help, or an older paramiko",
+            "paramiko %s needs something that our packetizer does not have (%s): forwards use paramiko's own, which is "
+            "slower; a newer jupyman helps, or an older paramiko",
             paramiko.__version__,
             str(error) or repr(error),
         )
@@ -56,7 +56,7 @@ def check() -> None:
     """Compare ours with paramiko's.
 
     Raises:
-        Exception: it does not fit, with the reason.
+        Exception: it does not fit; with the reason.
     """
     for name, theirs in inspect.getmembers(Theirs):
         if not name.startswith("_") and not name.isupper():
@@ -78,7 +78,7 @@ def _compare(name: str, theirs: Any) -> None:
 
 
 def _used(module: ModuleType) -> set[str]:
-    """Return what the source of paramiko's Transport asks of its packetizer."""
+    """Return the attributes of its packetizer that the source of paramiko's Transport uses."""
     place = inspect.getsourcefile(module)
     if place is None or not Path(place).exists():  # installed without its source
         return set()
@@ -89,7 +89,7 @@ def _talk() -> None:
     """Let the two exchange messages, in the clear and sealed."""
     left, right = socket.socketpair()
     ours, theirs = Packetizer(left), Theirs(right)
-    watchdog = threading.Timer(LIMIT, ours.close)  # which the other one notices
+    watchdog = threading.Timer(LIMIT, ours.close)  # the other one notices
     watchdog.daemon = True
     watchdog.start()
     try:

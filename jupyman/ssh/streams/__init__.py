@@ -1,0 +1,1 @@
+"""Byte streams between local sockets and endpoints, whatever carries them."""
