@@ -181,7 +181,7 @@ class _Daemon:
     Args:
         where: the content of daemon.json.
         connection: open; it never reconnects.
-        hello: how the daemon describes itself.
+        hello: the daemon's version, build and whether it is busy.
     """
 
     def __init__(self, where: address.DaemonAddress, connection: _Connection, hello: Hello) -> None:

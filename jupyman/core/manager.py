@@ -16,8 +16,8 @@ from jupyman.core.runtime.background import Background
 from jupyman.core.runtime.one_time_codes import OneTimeCodes
 from jupyman.core.runtime.scheduler import Scheduler
 from jupyman.core.sessions.gpu_monitor import GpuMonitor
-from jupyman.core.sessions.monitor import SessionMonitor, link_gone
-from jupyman.core.sessions.registry import Live, SessionRegistry
+from jupyman.core.sessions.monitor import SessionMonitor
+from jupyman.core.sessions.registry import SessionRegistry, SessionRuntime
 from jupyman.core.sessions.store import Store
 from jupyman.core.verbs import check, down, host, kernel, kill, logs, ps, request_host, tunnel
 from jupyman.core.verbs import open as opening
@@ -140,14 +140,15 @@ class Manager:
         self._gpus.soon()
         return ps.ps(request, call, self._settled_by)
 
-    def _restart(self, session: Live, why: str) -> None:
+    def _restart(self, session: SessionRuntime, why: str) -> None:
         self._ups.restart(session, why, self._call(Background(self._client)))
 
     def _on_up(self, supervisor: Supervisor) -> None:
+        self.sessions.link_up(supervisor.name, supervisor.link)
         self._monitor.on_up(supervisor)
 
     def _on_down(self, supervisor: Supervisor) -> None:
-        link_gone(self.sessions, supervisor.name)
+        self.sessions.link_lost(supervisor.name)
 
 
 def _on_host(verb: HostVerb) -> Verb:

@@ -113,8 +113,8 @@ class Link:
             cancelled: ends the attempt.
 
         Raises:
-            UnknownHost, HostUnreachable: no connection; HostSilent if the first machine on the route did not answer, not
-                even by a refusal.
+            UnknownHost, HostUnreachable: no connection; HostSilent if the first machine on the route did not
+                answer, not even by a refusal.
             ConfigFault: the configuration of a jump host cannot be used.
             HostKeyFault: unknown, changed or revoked key; nothing secret was sent.
             AuthenticationFailed: no credential was accepted.

@@ -23,7 +23,7 @@ MIB, GIB = 1 << 20, 1 << 30
 CHECKED = 8 * MIB  # the first transfer of each engine, compared by SHA-256
 PINGS = 1000
 LOADED = 2.0  # seconds of pings beside a bulk transfer
-SLOW_ROUNDS = 2  # of those that are far behind, where a round takes long
+SLOW_ROUNDS = 2  # of the slow ones, whose rounds take long
 LEAST_PINGS = 20
 OPENS = 1.0  # seconds of one connection after another
 AT_ONCE, LIMIT = 500, 12.0
@@ -119,7 +119,7 @@ def latency(plan: Plan, report: Report) -> None:
         series = in_turn(plan.names, plan.rounds, alone)
         _latencies(series, cells)
         median, worst = (_quantiles(series, part) for part in (0.5, 0.99))
-        report_bars = [("p50 idle", median, 1.3), ("p99 idle", worst, 3.0)]
+        report_bars = [("p50 idle", median, 1.4), ("p99 idle", worst, 3.0)]
         for direction in ("down", "up"):
             rates: dict[str, list[float]] = {name: [] for name in plan.names}
 
@@ -194,12 +194,12 @@ def connections(plan: Plan, report: Report) -> None:
     ]
     heads = ("engine", "one after another /s", "ratio", f"of {AT_ONCE} at once served", "the last after s", "ratio")
     report.table(f"Connections ({plan.rounds} rounds; each is opened, used and closed)", heads, rows)
-    report.bar("connections a second, of ssh -L", ratio(rates, OURS, BASE), least=0.65)
+    report.bar("connections a second, of ssh -L", ratio(rates, OURS, BASE), least=0.75)
     report.bar(f"{AT_ONCE} at once: time, of ssh -L", ratio(times, OURS, BASE), most=1.0)
 
 
 def idle(plan: Plan, report: Report) -> None:
-    """Many forwards, each with one open connection that says nothing."""
+    """Many forwards, each with one open connection that sends nothing."""
     rows, ours = [], None
     with (
         loopback() as host,

@@ -1,7 +1,7 @@
-"""One forwarder as a process of its own, so that its CPU, memory and threads can be told.
+"""One forwarder as a process of its own, so that its CPU, memory and threads can be measured.
 
 ``python -m tests.bench.contender NAME`` reads one line of JSON from its standard input (the SSH configuration, and
-where the forwards lead), prints the local ports, and ends with its input. The names are those of `FORWARDERS`;
+the targets of the forwards), prints the local ports, and ends with its input. The names are those of `FORWARDERS`;
 OpenSSH's client needs no such program.
 """
 

@@ -1,4 +1,4 @@
-"""A long line of IP packets between two network namespaces, where the kernel has no netem.
+"""A long line of IP packets between two network namespaces, for kernels without netem.
 
 Each namespace has a TUN device; a process holds every packet for a while and puts it into the other. TCP's handshake,
 windows, congestion control and segmentation are the kernel's own (the devices carry segments of up to 64 KiB, so that a
@@ -28,7 +28,7 @@ from tests.bench.child import start
 
 NEAR = ("ip", "netns", "exec")
 DEVICE = "jmline"
-NET = "198.18.255"  # RFC 2544's block for tests of devices; in namespaces of its own, so nobody else meets it
+NET = "198.18.255"  # RFC 2544's block for tests of devices; in namespaces of its own, so it conflicts with nothing
 PACKET = 65536 + 64
 TURN = 64  # packets that are read before those that are due go on
 # linux/if_tun.h and linux/sched.h.

@@ -56,7 +56,7 @@ def running(names: Sequence[str], host: Host, targets: Sequence[int]) -> Iterato
 
     Args:
         names: of NAMES.
-        host: where they lead.
+        host: their target.
         targets: ports as the host sees them.
 
     Yields:
@@ -115,7 +115,7 @@ def _asked(host: Host, targets: Sequence[int]) -> dict[str, object]:
 
 def _free(count: int, prefix: Sequence[str]) -> list[int]:
     """Find ports that are free at this moment."""
-    if prefix:  # in a network namespace where nobody else is, all are
+    if prefix:  # in a new network namespace all are
         return [next(_far_ports) for _ in range(count)]
     probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [int(probe.getsockname()[1]) for probe in probes]

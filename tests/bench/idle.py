@@ -1,7 +1,7 @@
 """What a daemon costs that only waits: ``python -m tests.bench.idle``.
 
-Five links with fifty forwards and nobody connected; then a daemon with one link and 200 forwards, each with a
-connection that says nothing.
+Five links with fifty forwards and no connection; then a daemon with one link and 200 forwards, each with a connection
+that sends nothing.
 """
 
 from __future__ import annotations

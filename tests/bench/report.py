@@ -44,7 +44,7 @@ class Report:
 
 
 def in_turn(names: Sequence[str], rounds: int, measure: Callable[[str, int], T]) -> dict[str, list[T]]:
-    """Measure each in turn, round by round; who is first changes, because these machines drift.
+    """Measure each in turn, round by round; each round begins with another one, because these machines drift.
 
     Args:
         names: who.
@@ -63,7 +63,7 @@ def in_turn(names: Sequence[str], rounds: int, measure: Callable[[str, int], T])
 
 
 def ratio(series: Series, name: str, base: str) -> float | None:
-    """Return the median of the ratios of each round; None where one of the two was not measured."""
+    """Return the median of the ratios of each round; None if one of the two was not measured."""
     if not series.get(name) or not series.get(base):
         return None
     return statistics.median(one / other for one, other in zip(series[name], series[base], strict=False))

@@ -18,7 +18,7 @@ import threading
 
 # What is asked for (b"D"own or b"U"p), whether the answer carries a SHA-256, and the bytes.
 REQUEST = struct.Struct("!c?Q")
-ANSWER = struct.Struct("!Q32s")  # of an upload: the bytes that came, and their SHA-256 where asked for
+ANSWER = struct.Struct("!Q32s")  # of an upload: the bytes that came, and their SHA-256 if requested
 BLOCK = random.Random(0).randbytes(1 << 20)  # a download repeats it
 CHUNK = 1 << 18
 BACKLOG = 4096
@@ -72,7 +72,7 @@ def receive(sock: socket.socket, size: int, *, hashed: bool) -> tuple[int, bytes
     """Take up to `size` bytes.
 
     Returns:
-        How many came before the end, and their SHA-256 (zeros where it was not asked for).
+        How many came before the end, and their SHA-256 (zeros if it was not requested).
     """
     buffer = memoryview(bytearray(CHUNK))
     got, digest = 0, hashlib.sha256()

@@ -117,7 +117,7 @@ def down(port: int, size: int, *, hashed: bool = False) -> float:
 
 
 def up(port: int, size: int, *, hashed: bool = False) -> float:
-    """Upload; return the seconds until the other end says that it has the last byte."""
+    """Upload; return the seconds until the other end confirms the last byte."""
     with _connect(port) as sock:
         start = time.perf_counter()
         sock.sendall(REQUEST.pack(b"U", hashed, size))
@@ -208,12 +208,12 @@ def load(port: int, direction: str) -> float:
     end, moved = _ended(), 0
     with _connect(port) as sock:
         sock.sendall(REQUEST.pack(b"D" if direction == "down" else b"U", False, ENDLESS))
-        start, told = time.perf_counter(), False
+        start, started = time.perf_counter(), False
         buffer = bytearray(CHUNK)
         while not end.is_set():
             moved += sock.recv_into(buffer) if direction == "down" else sock.send(buffer)
-            if not told and moved > 16 * CHUNK:
-                told = True
+            if not started and moved > 16 * CHUNK:
+                started = True
                 print("GO", flush=True)
         return moved / (time.perf_counter() - start)
 

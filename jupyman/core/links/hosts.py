@@ -33,8 +33,8 @@ class Hosts:
 
     Args:
         config_file: the user's config.toml; it may be absent.
-        on_up: called in a thread of its own whenever a host's link came up.
-        on_down: called at once whenever it went away; must not wait.
+        on_up: called whenever a host's link came up; must not wait.
+        on_down: called whenever it went away; must not wait.
     """
 
     def __init__(

@@ -13,6 +13,7 @@ Rules, and everything that affects them lives in this file:
 7. Silence is not an end. A host that does not answer makes the link `silent`: its connection and all streams on it
    stay, nothing new is asked of it, and no login is tried. It ends when the connection does, or when the supervisor
    gives it up (`lost`). `ps` shows `silent` as `reconnecting`.
+8. A link that is up and no longer wanted stays up for the next command, until it has been idle for a while (`expired`).
 
 docs/architecture.md draws the table; `python -m jupyman.core.links.policy` prints it in that form.
 """
@@ -37,6 +38,7 @@ EventName = Literal[
     "nudge",
     "want",
     "release",
+    "expired",
     "abandoned",
     "silent",
     "life",
@@ -48,6 +50,7 @@ Action = Literal["login", "attach", "detach", "heartbeat", "hold", "resume", "sc
 # hostkey     a login failed: the host's key               lost        the link ended
 # due         the wait before a retry is over              nudge       woke up, or the network changed
 # want        something is wanted on the host              release     nothing is wanted any more
+# expired     a link that nothing wants was idle for long
 # abandoned   a login ended without a result: it was cancelled, or something of ours broke
 # silent      the host has not answered in time          life        it has answered after all
 EVENTS: tuple[EventName, ...] = (
@@ -61,6 +64,7 @@ EVENTS: tuple[EventName, ...] = (
     "nudge",
     "want",
     "release",
+    "expired",
     "abandoned",
     "silent",
     "life",
@@ -99,7 +103,7 @@ TABLE: dict[tuple[PolicyState, EventName], _Row] = {
     ("connecting", "abandoned"): ("reconnecting", ("schedule",), "idle", ()),
     ("up", "lost"): ("reconnecting", ("detach", "schedule-now"), "idle", ("detach",)),
     ("up", "nudge"): ("up", ("heartbeat",), "up", ("heartbeat",)),
-    ("up", "release"): ("idle", ("detach", "disconnect"), "idle", ("detach", "disconnect")),
+    ("up", "expired"): ("up", (), "idle", ("detach", "disconnect")),
     ("up", "silent"): ("silent", ("hold",), "silent", ("hold",)),
     ("silent", "life"): ("up", ("resume",), "up", ("resume",)),
     ("silent", "lost"): ("reconnecting", ("detach", "schedule-now"), "idle", ("detach",)),
@@ -118,15 +122,27 @@ TABLE: dict[tuple[PolicyState, EventName], _Row] = {
     ("failed", "begin"): ("connecting", (), "connecting", ()),
     ("failed", "release"): ("idle", (), "idle", ()),
 }
-# The other pairs: the event comes too late, twice, or says nothing new. `want` and `release` are noted in `Link.wanted`
-# all the same.
-_LATE: tuple[EventName, ...] = ("silent", "life")
+# The other pairs: the event comes too late, twice, or brings nothing new. `want` and `release` are noted in
+# `LinkSnapshot.wanted` anyway.
+_LATE: tuple[EventName, ...] = ("silent", "life", "expired")
 _STILL: dict[PolicyState, tuple[EventName, ...]] = {
     "idle": ("connected", "unreachable", "auth", "hostkey", "lost", "due", "nudge", "release", "abandoned", *_LATE),
     "connecting": ("begin", "lost", "due", "nudge", "want", "release", *_LATE),
-    "up": ("begin", "connected", "unreachable", "auth", "hostkey", "due", "want", "abandoned", "life"),
+    "up": ("begin", "connected", "unreachable", "auth", "hostkey", "due", "want", "release", "abandoned", "life"),
     # A login beside a silent link is not known here before it has taken its place.
-    "silent": ("begin", "connected", "unreachable", "auth", "hostkey", "due", "nudge", "want", "abandoned", "silent"),
+    "silent": (
+        "begin",
+        "connected",
+        "unreachable",
+        "auth",
+        "hostkey",
+        "due",
+        "nudge",
+        "want",
+        "abandoned",
+        "silent",
+        "expired",
+    ),
     "reconnecting": ("lost", "want", *_LATE),
     "needs-auth": ("connected", "unreachable", "auth", "hostkey", "lost", "due", "nudge", "want", "abandoned", *_LATE),
     "failed": ("connected", "unreachable", "auth", "hostkey", "lost", "due", "nudge", "want", "abandoned", *_LATE),

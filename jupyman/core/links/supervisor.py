@@ -16,7 +16,6 @@ import logging
 import random
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Literal
 
 from jupyman import errors
@@ -47,8 +46,9 @@ class Supervisor:
         name: the host as jupyman knows it.
         destination: what `ssh` would be given for it.
         keyring: decrypted keys and kept passwords, in memory only.
-        on_up: called in a thread of its own whenever the link came up.
-        on_down: called at once whenever it went away; must not wait.
+        on_up: called whenever the link came up, or its silent host has answered; must not wait. The link is not used
+            by anybody before this returns.
+        on_down: called whenever it went away; must not wait.
         client: how to log in (agent socket, ssh_config); replaced by each request.
         engine_name: what carries the forwards.
         login: opens a link.
@@ -132,14 +132,8 @@ class Supervisor:
         """Say whether a session or a forward wants this host; a wanted link is kept and restored."""
         with self._mutex:
             if wanted != self._policy.wanted:
-                if wanted:
-                    self._feed("want")
-                else:
-                    # Not "release": the link stays warm for the next command, for LINGER seconds.
-                    self._policy = replace(self._policy, wanted=False)
-                    self._used = self._clock.monotonic()
-                    if self._policy.state != "up":
-                        self._feed("release")
+                self._used = self._clock.monotonic()
+                self._feed("want" if wanted else "release")
             self._wake.notify_all()
 
     def acquire(self, operation: Operation, *, renew: bool = False) -> Link:
@@ -315,11 +309,12 @@ class Supervisor:
     def _opened(self, link: Link) -> Link:
         """Take a link into use; the caller holds `_login`."""
         with self._mutex:
-            self._link = link
-            self._peer = link.peer
-            self._doubted = False
-            self._beat = self._used = self._clock.monotonic()
-            self._feed("connected")
+            if not self._closed:
+                self._link = link
+                self._peer = link.peer
+                self._doubted = False
+                self._beat = self._used = self._clock.monotonic()
+                self._feed("connected")
             unwanted = self._closed or self._policy.state != "up"
             if unwanted:
                 self._link = None
@@ -338,8 +333,8 @@ class Supervisor:
         # Whoever else is on the way to it, jump hosts and a ProxyCommand, still is.
         threading.Thread(target=link.close, name=f"close {self.name}", daemon=True).start()
 
-    def _feed(self, event: policy.EventName, reason: str | None = None) -> None:
-        """Apply an event; its actions are done before this returns, except logins, which the thread does."""
+    def _feed(self, event: policy.EventName, reason: str | None = None) -> tuple[policy.Action, ...]:
+        """Apply an event; return its actions. All are done by now, except a login, which is the caller's to do."""
         with self._mutex:
             before = self._policy
             self._policy, actions = policy.step(before, event)
@@ -365,12 +360,13 @@ class Supervisor:
             for action in actions:
                 self._do(action)
             self._wake.notify_all()
+            return actions
 
     def _do(self, action: policy.Action) -> None:
         if action == "attach" and self._link is not None:
             self._due = self._due_at = None
+            self._on_up(self)
             self.forwarder.attach(self._link)
-            threading.Thread(target=self._on_up, args=(self,), name=f"up {self.name}", daemon=True).start()
         elif action == "detach":
             self._on_down(self)
             self.forwarder.detach()
@@ -382,8 +378,8 @@ class Supervisor:
         elif action == "hold":
             self.forwarder.hold()
         elif action == "resume":
+            self._on_up(self)
             self.forwarder.resume()
-            threading.Thread(target=self._on_up, args=(self,), name=f"up {self.name}", daemon=True).start()
         elif action == "heartbeat":
             self._beat = 0.0
         elif action in {"schedule", "schedule-now"}:
@@ -423,7 +419,7 @@ class Supervisor:
                 self._used = self._clock.monotonic()
             idle = self._clock.monotonic() - self._used
             if self._policy.state == "up" and not self._policy.wanted and idle > LINGER:
-                self._feed("release")
+                self._feed("expired")
 
     def _pause(self) -> float:
         if self._policy.state == "up":
@@ -510,7 +506,7 @@ class Supervisor:
         try:
             with self._mutex:
                 before, self._due, self._due_at = self._error, None, None
-                self._policy, actions = policy.step(self._policy, "due")
+                actions = self._feed("due")
             if "login" in actions:
                 self._open(None, None)
         except errors.JupymanError as error:

@@ -1,4 +1,4 @@
-"""Looks now and then who is on the GPUs of the sessions: what their notebooks hold, and whether somebody else came."""
+"""Looks periodically at the GPUs of the sessions: what their notebooks hold, and whether others use them too."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from jupyman import errors, remote
 from jupyman.core.links.hosts import Hosts
 from jupyman.core.runtime.per_host_pool import PerHostPool
 from jupyman.core.runtime.scheduler import Scheduler
-from jupyman.core.sessions.registry import Live, SessionRegistry
+from jupyman.core.sessions.registry import SessionRegistry, SessionRuntime
+from jupyman.core.sessions.state import GpusSeen
 from jupyman.host.gpus import report as gpu_facts
 from jupyman.host.kernels.notebooks import paths
 from jupyman.host.shell import script
-from jupyman.model import Gpu, GpuUse, Problem
+from jupyman.model import Gpu, GpuUse, Problem, Running
 from jupyman.ssh.link import Link
 from jupyman.tools.gpu import choose, nvidia_smi
 
 log = logging.getLogger(__name__)
 
 AT_ONCE = 4  # hosts
-EVERY = 60.0  # seconds between looks at a host; without persistence mode each wakes its driver up for a second or two
-SOON = 10.0  # seconds: a `ps` has the next look come now, where the last is older than this
-GIVEN_UP = 900.0  # seconds until a host whose nvidia-smi hung is asked again: each question may leave a process there
+EVERY = 60.0  # seconds between looks at a host; without persistence mode each wakes its driver for a second or two
+SOON = 10.0  # seconds; `ps` brings the next look forward if the last one is older than this
+GIVEN_UP = 900.0  # seconds until a host whose nvidia-smi hung is looked at again: each look may leave a process there
 GPU_TIMEOUT = 5
 TIMEOUT = 30.0
 
@@ -33,19 +34,19 @@ class GpuMonitor:
     Args:
         hosts: their links.
         sessions: the registry.
-        ticker: says when it is time.
+        scheduler: calls the looks.
     """
 
-    def __init__(self, hosts: Hosts, sessions: SessionRegistry, ticker: Scheduler) -> None:
+    def __init__(self, hosts: Hosts, sessions: SessionRegistry, scheduler: Scheduler) -> None:
         self._hosts = hosts
         self._sessions = sessions
-        self._patrol = PerHostPool(self._visit, AT_ONCE)
+        self._pool = PerHostPool(self._look_at, AT_ONCE)
         self._next: dict[str, float] = {}  # monotonic, by host
         self._last: dict[str, float] = {}
-        self._soon = ticker.every(SOON, self._tour)
+        self._soon = scheduler.every(SOON, self._tour)
 
     def soon(self) -> None:
-        """Have the next look come now, unless the last was a moment ago or the host's nvidia-smi hangs; never waits."""
+        """Bring the next look forward, unless the last was a moment ago or the host's nvidia-smi hangs; never waits."""
         now = time.monotonic()
         for host, last in list(self._last.items()):
             if now - last >= SOON and self._next.get(host, 0.0) - now <= EVERY:
@@ -55,33 +56,34 @@ class GpuMonitor:
 
     def close(self) -> None:
         """Begin no further look."""
-        self._patrol.close()
+        self._pool.close()
 
-    def _wanted(self) -> dict[str, list[Live]]:
+    def _wanted(self) -> dict[str, list[SessionRuntime]]:
         """Return the running sessions with GPUs, by host."""
-        found: dict[str, list[Live]] = {}
-        for live in self._sessions.all():
-            if live.state == "running" and live.running is not None and live.running.server.gpus:
-                found.setdefault(live.spec.host, []).append(live)
+        found: dict[str, list[SessionRuntime]] = {}
+        for session in self._sessions.runtimes():
+            current = session.current
+            if current.state == "running" and current.running is not None and current.running.server.gpus:
+                found.setdefault(current.spec.host, []).append(session)
         return found
 
     def _tour(self) -> None:
         for host in self._wanted():
             if time.monotonic() >= self._next.get(host, 0.0):
-                self._patrol.ask(host, again=False)
+                self._pool.ask(host, again=False)
 
-    def _visit(self, host: str) -> None:
+    def _look_at(self, host: str) -> None:
         supervisor = self._hosts.known(host)
         link = supervisor.link if supervisor is not None else None
-        lives = self._wanted().get(host)
-        if supervisor is None or link is None or supervisor.silent or not lives:
+        sessions = self._wanted().get(host)
+        if supervisor is None or link is None or supervisor.silent or not sessions:
             return
         try:
-            self._look(host, link, lives)
+            self._look(host, link, sessions)
         except errors.JupymanError as error:
             log.info("the GPUs of %s could not be looked at: %s", host, error.message)
 
-    def _look(self, host: str, link: Link, lives: list[Live]) -> None:
+    def _look(self, host: str, link: Link, sessions: list[SessionRuntime]) -> None:
         self._last[host] = time.monotonic()
         self._next[host] = self._last[host] + EVERY
         arguments = {"GPUS": remote.script("lib/gpus"), "GPU_TIMEOUT": str(GPU_TIMEOUT)}
@@ -89,32 +91,33 @@ class GpuMonitor:
         trouble = nvidia_smi.problem(facts.number("gpu.status"), facts.all("gpu.row"))
         if trouble is not None and trouble.code == "nvidia-smi-hangs":
             self._next[host] = self._last[host] + GIVEN_UP
-        servers = {live.running.server.pid: live.spec.name for live in lives if live.running is not None}
+        states = [(session, session.current, session.current.running) for session in sessions]
+        servers = {running.server.pid: state.name for _, state, running in states if running is not None}
         seen = gpu_facts.attribute(gpu_facts.read(facts), gpu_facts.tree(facts), servers)
-        for live in lives:
+        for session, state, running in states:
+            if running is None:
+                continue
             notebooks = {}
-            if live.running is not None and live.verified and holds_kernels(seen, live.running.server.pid):
-                notebooks = paths(link, live.running)
-            note(live, seen, notebooks, trouble)
+            if state.proven and holds_kernels(seen, running.server.pid):
+                notebooks = paths(link, running)
+            self._sessions.apply(session, observed(running, seen, notebooks, trouble))
 
 
 def holds_kernels(seen: list[Gpu], server: int) -> bool:
-    """Tell whether kernels of a server hold a GPU: only then it is asked for their notebooks."""
+    """Tell whether kernels of a server hold a GPU: only then its notebooks are looked up."""
     return any(one.server == server and one.kernel is not None for gpu in seen for one in gpu.processes)
 
 
-def note(live: Live, seen: list[Gpu], notebooks: dict[str, str], trouble: Problem | None) -> None:
-    """Keep with a session what was seen of its GPUs.
+def observed(running: Running, seen: list[Gpu], notebooks: dict[str, str], trouble: Problem | None) -> GpusSeen:
+    """Return what was seen of a session's GPUs.
 
     Args:
-        live: the session.
+        running: its server.
         seen: the GPUs of its host, each process with its server and kernel.
-        notebooks: paths by kernel, of this session's server.
+        notebooks: paths by kernel, of this server.
         trouble: why the GPUs could not be seen.
     """
-    if live.running is None:
-        return
-    server = live.running.server
+    server = running.server
     use = [
         GpuUse(
             gpu=gpu.index,
@@ -140,4 +143,4 @@ def note(live: Live, seen: list[Gpu], notebooks: dict[str, str], trouble: Proble
     if lost and trouble is None and seen:
         text = f"GPU {', '.join(map(str, lost))} of this session is not there any more"
         problems.append(Problem(code="gpu-gone", severity="error", text=text, fix="jupyman check shows what is left"))
-    live.gpu_use, live.gpu_problems = use, problems
+    return GpusSeen(pid=server.pid, use=tuple(use), problems=tuple(problems))

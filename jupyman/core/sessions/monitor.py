@@ -1,4 +1,8 @@
-"""After a lost link, or the daemon's own loss: find the sessions again and say the truth about them."""
+"""Finds the sessions again after their link or the daemon was lost, and keeps their states true.
+
+Threads: `start` runs in one of its own; `_tour` in the scheduler's; the looks in those of the pool, one for each host.
+A look reports what it saw as an event that says what it began with, so an `up` that began meanwhile is not disturbed.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 
 from jupyman import errors
@@ -14,9 +19,20 @@ from jupyman.core.links.hosts import Hosts
 from jupyman.core.links.supervisor import Supervisor
 from jupyman.core.runtime.per_host_pool import PerHostPool
 from jupyman.core.runtime.scheduler import Scheduler
-from jupyman.core.sessions import outage_page, restart_limit, token_exposure
-from jupyman.core.sessions.registry import Live, SessionRegistry
+from jupyman.core.sessions import outage_page, token_exposure
+from jupyman.core.sessions.registry import SessionRegistry, SessionRuntime
+from jupyman.core.sessions.state import (
+    Absent,
+    NotUsable,
+    PortExposed,
+    PortProblems,
+    Proven,
+    SessionState,
+    Settled,
+    overtaken,
+)
 from jupyman.host.servers import nohup
+from jupyman.host.servers.base import Liveness, Record, UnmanagedServer
 from jupyman.host.servers.listing import exposed_kernels
 from jupyman.host.servers.liveness import judge
 from jupyman.model import Problem, Running, TunnelSpec
@@ -24,7 +40,7 @@ from jupyman.ssh.link import Link
 
 log = logging.getLogger(__name__)
 
-# How often the servers of a host are looked at while its link is up, seconds: a server that died is noticed.
+# How often the servers of a host are looked at while its link is up, seconds.
 LOOK = 10.0
 # What could not be restored is tried again after so many seconds, then after twice as many, at most LOOK.
 AGAIN = 1.0
@@ -32,33 +48,42 @@ AGAIN = 1.0
 AT_ONCE = 16
 
 
+def now() -> str:
+    """Return the time as RFC 3339 UTC."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 class SessionMonitor:
-    """Keeps what is known of the sessions true.
+    """Looks at the servers: after a link came up, periodically, and when one is suspected.
 
     Args:
         hosts: their links.
         sessions: the registry.
-        restart: starts a session's server again, in a thread of its own; told why.
-        ticker: has the servers looked at now and then.
+        restart: starts a session's server again, in a thread of its own; gets the reason.
+        scheduler: calls the periodic looks.
     """
 
     def __init__(
-        self, hosts: Hosts, sessions: SessionRegistry, restart: Callable[[Live, str], None], ticker: Scheduler
+        self,
+        hosts: Hosts,
+        sessions: SessionRegistry,
+        restart: Callable[[SessionRuntime, str], None],
+        scheduler: Scheduler,
     ) -> None:
         self._hosts = hosts
         self._sessions = sessions
         self._restart = restart
         self._suspected = False
         self._client = ClientContext()
-        self._patrol = PerHostPool(self._visit, AT_ONCE)
+        self._pool = PerHostPool(self._look_at, AT_ONCE)
         self._ended = threading.Event()
-        self._soon = ticker.every(LOOK, self._tour)
+        self._soon = scheduler.every(LOOK, self._tour)
 
     def start(self, client: ClientContext) -> None:
-        """Bind the listeners of all wanted sessions and forwards, and ask for their links.
+        """Bind the listeners of all sessions and forwards, and want their links.
 
-        Requests are served meanwhile, and may change what is wanted. One session or host that cannot be had (its
-        config.toml is being edited, no file or thread is left) holds up no other, and is tried again.
+        Requests are served meanwhile, and may change what is wanted. A session or host that cannot be restored
+        (config.toml is being edited, no file or thread is left) delays no other, and is tried again.
 
         Args:
             client: how to log in.
@@ -72,16 +97,16 @@ class SessionMonitor:
             wait = min(2 * wait, LOOK)
 
     def _restore(self) -> bool:
-        """Restore what is wanted and not there yet; False where something is left to be tried again."""
+        """Restore what is wanted and not there yet; False if something is left to be tried again."""
         done = True
         hosts: dict[str, None] = {}
-        for live in self._sessions.all():
-            # Also of those that are down: nobody else may hear their open tabs.
-            done &= _tried(f"session {live.spec.name}", partial(self._bind, live))
-            if live.spec.wanted:
-                hosts[live.spec.host] = None
+        for session in self._sessions.runtimes():
+            # Also of those that are down: no other user may get the port that their open tabs talk to.
+            done &= _tried(f"session {session.name}", partial(self._bind, session))
+            if session.current.spec.wanted:
+                hosts[session.current.spec.host] = None
             else:
-                live.settled.set()
+                self._sessions.apply(session, Settled())
         for spec, listener in self._sessions.forwards():
             hosts[spec.host] = None
             if listener is None:
@@ -91,7 +116,7 @@ class SessionMonitor:
         return done
 
     def fresh_client(self, client: ClientContext) -> None:
-        """Use the newest way to log in; where it differs, waiting hosts try again at once."""
+        """Use the newest way to log in; if it differs, waiting hosts try again at once."""
         key = (client.ssh_auth_sock, client.ssh_config)
         if key in {(None, None), (self._client.ssh_auth_sock, self._client.ssh_config)}:
             return
@@ -99,11 +124,11 @@ class SessionMonitor:
         for host, supervisor in self._hosts.all().items():
             if supervisor.status.state == "reconnecting":
                 found = self._hosts.supervisor(host, client)
-                found.nudge(found.client)  # which config.toml has completed
+                found.nudge(found.client)  # completed from config.toml
 
     def on_up(self, supervisor: Supervisor) -> None:
-        """A link came up: have each of its sessions looked at."""
-        self._patrol.ask(supervisor.name)
+        """Have each session of a host looked at, whose link came up; never waits."""
+        self._pool.ask(supervisor.name)
 
     def look(self) -> None:
         """Look at the servers now instead of later; never waits."""
@@ -111,25 +136,25 @@ class SessionMonitor:
         self._soon()
 
     def close(self) -> None:
-        """End the watching."""
+        """Begin no further look."""
         self._ended.set()
-        self._patrol.close()
+        self._pool.close()
 
-    def _bind(self, live: Live) -> None:
+    def _bind(self, session: SessionRuntime) -> None:
         """Bind the session's local port before its link is there; connections wait."""
-        with live.binding:
-            self._bind_alone(live)
+        with session.binding:
+            spec = session.current.spec
+            released = spec.released and not spec.wanted
+            if spec.local_port is not None and session.listener is None and not released:
+                self._bind_port(session, spec.local_port)
 
-    def _bind_alone(self, live: Live) -> None:
-        spec = live.spec
-        released = spec.released and not spec.wanted
-        if spec.local_port is None or live.listener is not None or released:
-            return
+    def _bind_port(self, session: SessionRuntime, port: int) -> None:
+        spec = session.current.spec
         supervisor = self._hosts.supervisor(spec.host, self._client)
         try:
             # The target is corrected when the server is found.
             listener = supervisor.forwarder.listen(
-                spec.local_port, ("127.0.0.1", spec.port or spec.local_port), strict=True, gate=live.passes
+                port, ("127.0.0.1", spec.port or port), strict=True, gate=session.passes
             )
         except errors.JupymanError as error:
             log.warning("session %s: %s", spec.name, error.message)
@@ -139,15 +164,19 @@ class SessionMonitor:
                 text=error.message,
                 fix=f"free the port, then jupyman up {spec.name}",
             )
-            who = token_exposure.stranger(spec.local_port, taken=True) if isinstance(error, errors.PortInUse) else None
-            if who is not None:
-                live.overheard(spec.local_port)
-                self._sessions.save()  # it stays true when he has left, and for the daemon after this one
-                problem = token_exposure.taken(spec.name, spec.local_port, who)
-            live.port_problems = [problem]
+            user = token_exposure.other_user(port, taken=True) if isinstance(error, errors.PortInUse) else None
+            if user is not None:
+                self._sessions.apply(session, PortExposed(port=port))
+                self._sessions.save()  # it stays true when that user has left, and for the daemon after this one
+                problem = token_exposure.taken(spec.name, port, user)
+            self._sessions.apply(session, PortProblems(problems=(problem,)))
             return
-        live.take(listener, lambda: supervisor.status, self.look)
         listener.share = self._hosts.share(spec.host)
+        bound = self._sessions.bind(
+            session, listener, instead_of=None, status=lambda: supervisor.status, suspect=self.look
+        )
+        if not bound:  # killed meanwhile
+            listener.close()
 
     def _bind_forward(self, spec: TunnelSpec) -> None:
         supervisor = self._hosts.supervisor(spec.host, self._client)
@@ -167,128 +196,140 @@ class SessionMonitor:
     def _tour(self) -> None:
         self._hosts.refresh()
         suspected = self._suspected
-        if suspected:  # whoever suspects something in this moment is served by this very look
+        if suspected:  # cleared first: a suspicion that comes now leads to another look
             self._suspected = False
         for supervisor in self._hosts.all().values():
             if supervisor.link is not None and not supervisor.silent and self._sessions.on(supervisor.name):
-                self._patrol.ask(supervisor.name, again=suspected)
+                self._pool.ask(supervisor.name, again=suspected)
 
-    def _visit(self, host: str) -> None:
+    def _look_at(self, host: str) -> None:
         supervisor = self._hosts.known(host)
         link = supervisor.link if supervisor is not None else None
         if supervisor is None or link is None or supervisor.silent:
             return
-        for live in self._sessions.on(supervisor.name):
-            if live.state in {"starting", "exited"}:
+        for session in self._sessions.runtimes(host):
+            if session.current.state in {"starting", "exited"}:
                 continue  # an `up` is under way, or only an `up` makes it run again
             try:
-                self._session(supervisor, link, live)
+                self._look_at_session(supervisor, link, session)
             except errors.JupymanError as error:
-                log.info("session %s could not be looked up: %s", live.spec.name, error.message)
+                log.info("session %s could not be looked at: %s", session.name, error.message)
             except Exception:
-                log.exception("session %s could not be looked up", live.spec.name)
+                log.exception("session %s could not be looked at", session.name)
 
-    def _session(self, supervisor: Supervisor, link: Link, live: Live) -> None:
-        before = running = live.running
+    def _look_at_session(self, supervisor: Supervisor, link: Link, session: SessionRuntime) -> None:
+        before = running = session.current.running
         if running is None:
-            found = nohup.find(link)
-            record = next((one for one in found.records if one.name == live.spec.name and one.alive), None)
-            if record is None and live.spec.pid is not None:
-                record = next((one for one in found.records if one.pid == live.spec.pid and one.alive), None)
-            server = record or next((one for one in found.servers if one.pid == live.spec.pid), None)
-            if server is None:
-                # The record of the dead one says how it ended.
-                server = next((one for one in found.records if one.name == live.spec.name), None)
-            if server is None:
-                gone = nohup.Liveness("exited", "no server of this session runs on the host any more")
-                if (node := found.other_node(live.spec.name, live.spec.node)) is not None:
-                    gone = judge("elsewhere", pid=live.spec.pid or 0, log=[], nodes=(node, found.node))
-                if not overtaken(live, before):
-                    self._absent(supervisor, live, gone)
+            found = _find(link, session.current)
+            if isinstance(found, Liveness):
+                self._absent(supervisor, session, found, running=None, before=before)
                 return
-            running = live.known(nohup.adopt(link, server, record=False))
+            running = found
         liveness = nohup.verify(link, running)
-        if overtaken(live, before):
+        if overtaken(session.current, before):
             return
         if not liveness.ok:
-            live.running = running
-            self._absent(supervisor, live, liveness)
+            self._absent(supervisor, session, liveness, running=running, before=before)
             return
         running = liveness.now(running)
-        if live.sealed:
-            try:
-                running, alone = token_exposure.renew(link, self._sessions, live, running)
-            except errors.JupymanError as error:
-                live.port_problems = [token_exposure.unchanged(live.spec.name, error)]
-                live.settled.set()
-                raise
-            now = live.running
-            if live.state == "starting" or (now is not None and now.server.pid != running.server.pid):
+        if session.current.token_exposed:
+            running = self._renew_token(link, session, running)
+            before = session.current.running
+            if before is not None and before.server.pid != running.server.pid:
                 return
-            held = [problem for problem in live.port_problems if problem.code != "token-seen"]
-            if not alone:
-                held.append(token_exposure.seen_for_good(live.spec.name))
-            live.port_problems = held or [token_exposure.changed(None, None)]
-        with self._sessions.lock:
-            if live.listener is not None and running.endpoint is not None:
-                live.listener.retarget(running.endpoint)
-            live.proven(running, exposed_kernels(running.server.pid, seen=liveness.kernels_exposed))
-            live.state = "running"
-            live.note(running)
-        if supervisor.link is not link:  # not inside: supervisors take their own lock first
-            live.verified = False  # what was proven may be another machine by now: the next link is looked at anew
-            return
-        supervisor.forwarder.wake()
-        live.settled.set()
+        exposed = exposed_kernels(running.server.pid, seen=liveness.kernels_exposed)
+        event = Proven(running=running, over=link, at=now(), exposed=tuple(exposed), before=before)
+        if "wake" in self._sessions.found(session, event).effects:
+            supervisor.forwarder.wake()
 
-    def _absent(self, supervisor: Supervisor, live: Live, seen: nohup.Liveness) -> None:
-        """Note that the session has no server that may be used, and why; start another where the user asked for it."""
-        log.info("session %s: %s", live.spec.name, seen.text)
-        name = live.spec.name
-        fix = f"jupyman up {name} starts it again; jupyman logs {name} shows its end"
-        if seen.state == "elsewhere":
-            fix = f"name that machine in ~/.ssh/config and use it instead of {live.spec.host}"
-        elif not seen.dead:
-            fix = f"jupyman check {live.spec.host} shows the port; jupyman kill {name} ends it"
-        again = live.spec.restart == "always" and seen.dead and seen.stopped_by is None and live.spec.wanted
-        limited = again and not restart_limit.allowed(live.restarts, time.monotonic())
-        with self._sessions.lock:
-            # Only proof of its end is an end: a process that runs is not to be replaced.
-            live.state = "exited" if seen.dead else "lost"
-            live.verified = False
-            live.problems = [Problem(code=seen.code, severity="error", text=seen.text, fix=fix)]
-            if limited:
-                text = f"not restarted: it ended {restart_limit.LIMIT} times in {restart_limit.SPAN / 60:.0f} minutes"
-                live.problems.append(Problem(code="restart-limit", severity="error", text=text, fix=fix))
-        live.settled.set()
-        if again and not limited:
-            live.restarts.append(time.monotonic())
-            self._restart(live, seen.text)
+    def _renew_token(self, link: Link, session: SessionRuntime, running: Running) -> Running:
+        """Have the token changed, which another user may know; return the server with the one that it has now."""
+        try:
+            running, secret = token_exposure.renew(link, self._sessions, session, running)
+        except errors.JupymanError as error:
+            problem = token_exposure.unchanged(session.name, error)
+            self._sessions.apply(session, PortProblems(problems=(problem,)))
+            self._sessions.apply(session, Settled())
+            raise
+        current = session.current
+        if current.state != "starting":
+            problems = [problem for problem in current.port_problems if problem.code != "token-seen"]
+            if not secret:
+                problems.append(token_exposure.unchangeable(session.name))
+            problems = problems or [token_exposure.changed(None, None)]
+            self._sessions.apply(session, PortProblems(problems=tuple(problems)))
+        return running
+
+    def _absent(
+        self,
+        supervisor: Supervisor,
+        session: SessionRuntime,
+        seen: Liveness,
+        *,
+        running: Running | None,
+        before: Running | None,
+    ) -> None:
+        """Note that the session has no server that may be used; start another if the user asked for it."""
+        event: Absent | NotUsable
+        problem = trouble(session.current, seen)
+        if seen.dead:
+            restartable = seen.stopped_by is None
+            event = Absent(
+                problem=problem, running=running, at=time.monotonic(), restartable=restartable, before=before
+            )
         else:
-            supervisor.want(wanted=self._sessions.wanted(live.spec.host))
+            event = NotUsable(problem=problem, running=running, before=before)
+        effects = self._sessions.apply(session, event).effects
+        if effects:
+            log.info("session %s: %s", session.name, seen.text)
+        if "restart" in effects:
+            self._restart(session, seen.text)
+        elif "release" in effects:
+            supervisor.want(wanted=self._sessions.wanted(supervisor.name))
+
+
+def trouble(state: SessionState, seen: Liveness) -> Problem:
+    """Return the problem of a server that cannot be used.
+
+    Args:
+        state: of its session.
+        seen: of the server.
+    """
+    name, host = state.name, state.spec.host
+    fix = f"jupyman up {name} starts it again; jupyman logs {name} shows its end"
+    if seen.state == "elsewhere":
+        fix = f"name that machine in ~/.ssh/config and use it instead of {host}"
+    elif not seen.dead:
+        fix = f"jupyman check {host} shows the port; jupyman kill {name} ends it"
+    return Problem(code=seen.code, severity="error", text=seen.text, fix=fix)
+
+
+def _find(link: Link, state: SessionState) -> Running | Liveness:
+    """Find a session's server on its host: dead or alive, or what is known of its absence."""
+    spec = state.spec
+    found = nohup.find(link)
+    alive = [one for one in found.records if one.alive]
+    candidates: list[Record | UnmanagedServer] = [
+        *(one for one in alive if one.name == spec.name),
+        *(one for one in alive if one.pid == spec.pid),
+        *(one for one in found.servers if one.pid == spec.pid),
+        *(one for one in found.records if one.name == spec.name),  # the record of a dead one shows how it ended
+    ]
+    if candidates:
+        return state.recognised(nohup.adopt(link, candidates[0], record=False))
+    if (node := found.other_node(spec.name, spec.node)) is not None:
+        return judge("elsewhere", pid=spec.pid or 0, log=[], nodes=(node, found.node))
+    return Liveness("exited", "no server of this session runs on the host any more")
 
 
 def _tried(what: str, work: Callable[[], None]) -> bool:
-    """Do a part of the restoring; False where it broke, which the log tells."""
+    """Restore one part; False if that failed, which is logged."""
     try:
         work()
     except errors.JupymanError as error:
         log.warning("%s is not restored yet: %s", what, error.message)
         return False
-    except Exception:  # no thread or file is left, perhaps: the rest is restored all the same
+    except Exception:  # no thread or file is left, perhaps: the rest is restored anyway
         log.exception("%s is not restored yet", what)
         return False
     return True
-
-
-def overtaken(live: Live, before: Running | None) -> bool:
-    """Whether an `up` began, or found another server, since we looked: what we saw is old then."""
-    return live.state == "starting" or live.running is not before
-
-
-def link_gone(sessions: SessionRegistry, host: str) -> None:
-    """Note that a host's link went away: its sessions must be verified again before they carry connections."""
-    for live in sessions.on(host):
-        live.verified = False
-        if live.down_since is None:
-            live.down_since = time.monotonic()

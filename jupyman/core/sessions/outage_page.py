@@ -1,15 +1,16 @@
-"""PURE: what a browser hears from us while the link to its server is away.
+"""PURE: the responses that a browser gets from us while the link to its server is away.
 
-A page gets our own small page, which loads itself again; everything else (API calls, websockets) gets 503 with
-Retry-After. What is no HTTP gets nothing: it may wait for the link.
+A page load gets our own small page, which reloads itself; everything else (API calls, websockets) gets 503 with
+Retry-After. A connection that is not HTTP gets nothing and may wait for the link.
 
-While the connection stands and the host is only silent, everything but a page waits for it, as behind `ssh -L`, and
-nothing is lost.
+While the connection stands and the host is only silent, everything but a page load waits for it, as behind `ssh -L`,
+and nothing is lost.
 
 Two exceptions for requests that a page of JupyterLab makes, read in its source (4.6, services/kernel/default.ts and
-services/*/manager.ts) and seen in a browser. For its lists of what runs, 503 or a closed connection is a reason to
-cover the page with a dialog that stays: they get 504. Of one kernel's model, which it asks for when the websocket has
-closed, 503 means another look in 10 to 30 s, and anything else a dead kernel: that request waits, as do websockets.
+services/*/manager.ts) and seen in a browser. After 503 or a closed connection for its lists of what runs, it covers the
+page with a dialog that stays: they get 504. After 503 for the model of one kernel, which it requests when the websocket
+has closed, it tries again in 10 to 30 s; any other error it takes for a dead kernel. That request waits, as do
+websockets.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from jupyman.core.sessions.state import SessionState
 from jupyman.model import LinkStatus, TunnelSpec
+from jupyman.ssh.streams.origin import Respond
 
 RETRY = 2  # seconds
 PATIENCE = 15.0  # seconds that requests about one kernel wait; connections are held for 20 at most
-# RFC 9112, section 3: method, target, version. Only what a browser or a Jupyter client sends.
+# RFC 9112, section 3: method, target, version. Only the methods that browsers and Jupyter clients use.
 _REQUEST = re.compile(rb"^(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) ([^ \r\n]+) HTTP/1\.[01]\r\n")
 _HEAD_LIMIT = 16384  # bytes; a longer head is judged by its beginning
 _LIST = re.compile(r"/api/(kernels|sessions|terminals)$")
@@ -41,11 +44,11 @@ class OutageFacts:
     Attributes:
         title: the session or forward, as the user calls it.
         host: its host.
-        state: one sentence without a full stop: what is the matter.
-        since: local time at which it began, None where not known.
-        seen: local time at which the server was last seen alive.
-        next_attempt: local time of the next login, None where none is due.
-        command: what the user can do about it, None where only waiting helps.
+        state: one sentence without a full stop: what is wrong.
+        since: local time at which it began, None if not known.
+        seen: local time at which the server was last seen running.
+        next_attempt: local time of the next login, None if none is due.
+        command: what the user can run, None if only waiting helps.
         silent: the connection stands, and the host may answer again over it.
     """
 
@@ -60,14 +63,14 @@ class OutageFacts:
 
 
 def link_away(title: str, host: str, link: LinkStatus, *, again: str, seen: str | None = None) -> OutageFacts:
-    """Say what a browser should know of a link that is not up.
+    """Describe a link that is not up.
 
     Args:
         title: the session or forward.
         host: its host.
-        link: the state.
+        link: its status.
         again: the command by which a person logs in again.
-        seen: when the far end was last seen alive.
+        seen: when the server was last seen running, RFC 3339.
     """
     if link.silent_since is not None:
         text = "the host does not answer; its connection is kept for a while"
@@ -88,7 +91,7 @@ def link_away(title: str, host: str, link: LinkStatus, *, again: str, seen: str 
     )
 
 
-def for_forward(spec: TunnelSpec, status: Callable[[], LinkStatus]) -> Callable[[bytes, float | None], bytes | None]:
+def for_forward(spec: TunnelSpec, status: Callable[[], LinkStatus]) -> Respond:
     """Return what answers a browser that uses a forward of no session while its link is away.
 
     Args:
@@ -103,6 +106,35 @@ def for_forward(spec: TunnelSpec, status: Callable[[], LinkStatus]) -> Callable[
     return respond
 
 
+def for_session(current: Callable[[], SessionState], status: Callable[[], LinkStatus]) -> Respond:
+    """Return what answers a browser while a session's gate is closed.
+
+    Args:
+        current: the session's state.
+        status: of the host's link.
+    """
+
+    def respond(head: bytes, waited: float | None) -> bytes | None:
+        return answer(head, session_away(current(), status()), waited)
+
+    return respond
+
+
+def session_away(state: SessionState, link: LinkStatus) -> OutageFacts:
+    """Describe a session whose gate is closed.
+
+    Args:
+        state: of the session.
+        link: status of its host's link.
+    """
+    again = f"jupyman up {state.name}"
+    reasons = [(state.down, "the session is down"), (state.state == "exited", "the server has ended")]
+    given = ", and ".join(text for holds, text in reasons if holds)
+    if given:
+        return OutageFacts(state.name, state.spec.host, given, command=again, seen=clock(state.seen))
+    return link_away(state.name, state.spec.host, link, again=again, seen=state.seen)
+
+
 def clock(moment: str | None) -> str | None:
     """Return a time as this computer's clock shows it."""
     return datetime.fromisoformat(moment).astimezone().strftime("%H:%M:%S") if moment else None
@@ -112,19 +144,19 @@ def answer(head: bytes, facts: OutageFacts, waited: float | None = math.inf) -> 
     """Answer a request for a server that is away.
 
     Args:
-        head: the first bytes that the program said since it was last answered.
+        head: the first bytes that the program sent since it was last answered.
         facts: what is known.
-        waited: seconds for which its connection has waited for the host; None: the host was lost in the middle.
+        waited: seconds for which its connection has waited for the host; None: the link was lost in the middle.
 
     Returns:
-        A whole HTTP response after which the connection is to be closed, b"" where it is to be closed without; None to
-        let it wait: the request's head is not complete, or it is no HTTP, or it can be asked of the host later.
+        A whole HTTP response after which the connection is to be closed, b"" if it is to be closed without one; None to
+        let it wait: the request's head is not complete, or it is not HTTP, or it can be sent to the host later.
     """
     request = _REQUEST.match(head)
     if request is None or (b"\r\n\r\n" not in head and len(head) < _HEAD_LIMIT):
         return b"" if waited is None else None
     fields = _fields(head)
-    # Another name for this computer may be somebody's trick (DNS rebinding): it learns nothing.
+    # Any other Host may be a DNS rebinding attack: the response tells it nothing.
     local = _LOCAL.match(fields.get("host", "")) is not None
     navigation = request[1] == b"GET" and "text/html" in fields.get("accept", "") and "upgrade" not in fields
     if not local:

@@ -1,4 +1,19 @@
-"""The sessions of this computer: what is wanted (on disk), what is known (in memory), and how it is shown."""
+"""The sessions and forwards of this computer: what is wanted (on disk), what is known (in memory).
+
+A session's state is immutable (state.py). `apply` is the one way to another state: under `lock`, one event after the
+other. Whoever reads a state has a whole one, as of that moment.
+
+Threads: requests, the monitor, the looks at hosts, supervisors and the forwarders' loop call this at any moment.
+Locks: `lock` guards the states, the listeners, the dictionaries and `index`; nobody waits for the network, the disk or
+a supervisor while holding it. `_saving` is held while the file is written, and taken before `lock`. Of a session,
+`binding` is held while its local port is bound and `renewing` while its token is changed; both are taken before `lock`,
+and nobody takes one while holding the other. A supervisor's lock may be held when `lock` is taken, never the other way
+round.
+Writers: `SessionRuntime.current` and `.listener` are assigned here alone, under `lock`; the dictionaries are used here
+alone. A test walks the source for it.
+
+Over 300 lines because the sessions and the forwards are saved, and counted for their host's link, together.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +21,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from jupyman import errors
-from jupyman.core.sessions import outage_page
-from jupyman.core.sessions.forward_view import crowded, forward, host_forward, strangers
+from jupyman.core.sessions import outage_page, state, views
+from jupyman.core.sessions.state import AnySessionEvent, Proven, SessionState, Transition
 from jupyman.core.sessions.store import Store
-from jupyman.host.servers.liveness import ENDS
-from jupyman.model import (
-    GpuUse,
-    HostForward,
-    LinkStatus,
-    Problem,
-    Running,
-    ServerState,
-    Session,
-    SessionSpec,
-    TunnelSpec,
-)
+from jupyman.model import HostForward, LinkStatus, Problem, Session, SessionSpec, TunnelSpec
 from jupyman.ssh.forward.engine import BoundForward
 
 if TYPE_CHECKING:
@@ -35,237 +37,108 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A session whose link has been away for this long is `lost`: nobody knows any more whether its server lives.
-LOST_AFTER = 5.0
-# The same for a host that is silent, counted from its last sign of life, which is some seconds before that is noticed.
-SILENT_AFTER = 10.0
 
+class SessionRuntime:
+    """One session in the registry: its state, and the handles that are no state. Made by the registry.
 
-@dataclass
-class Live:
-    """One session: the wish, and what is known of its server.
-
-    Connections through its listener go to the server only while it is `verified`, and neither of these holds:
-    - `parked`: the session is down. Set by `down`, and at the daemon's start where the session is down; cleared by `up`
-      when it takes the listener, and set again where that `up` fails. The listener stays bound all the time, so that
-      nobody else can hear an open tab.
-    - `sealed`: another user may know the token (`spec.heard`, which is on disk). Set when that is found out, and by
-      each `up` until it is mended; cleared under `renewing` when the token was changed, or cannot be.
+    Attributes:
+        current: its state as of now.
+        listener: its local port, if that is bound.
+        binding: held while its local port is bound.
+        renewing: held while its token is changed.
     """
 
-    spec: SessionSpec
-    running: Running | None = None
-    state: ServerState = "lost"
-    listener: BoundForward | None = None
-    refusals: int = 0  # connections through its listener that the host did not take
-    verified: bool = False  # the server's identity was proven since the link last came up
-    down_since: float | None = None  # monotonic, while the link is away
-    seen: str | None = None  # when the server was last proven to run
-    problems: list[Problem] = field(default_factory=list)
-    settled: threading.Event = field(default_factory=threading.Event)  # its state was looked up since the start
-    restarts: list[float] = field(default_factory=list)  # monotonic
-    gpu_use: list[GpuUse] = field(default_factory=list)  # what its processes hold, as of the last look
-    gpu_problems: list[Problem] = field(default_factory=list)  # likewise
-    parked: bool = False
-    sealed: bool = False
-    renewing: threading.Lock = field(default_factory=threading.Lock)  # held while the token is changed
-    binding: threading.Lock = field(default_factory=threading.Lock)  # held while its local port is bound
-    port_problems: list[Problem] = field(default_factory=list)  # of its local port, and who heard the token there
-    strange_port: int | None = None  # another user has it, and that was seen to
-
-    def __post_init__(self) -> None:
-        """What the disk says holds from the beginning."""
-        self.parked, self.sealed = not self.spec.wanted, self.spec.heard
-
-    def take(self, listener: BoundForward, status: Callable[[], LinkStatus], suspect: Callable[[], None]) -> None:
-        """Forward by this listener: connections wait until the server is proven, and browsers are told why.
-
-        Args:
-            listener: bound, with `passes` as its gate.
-            status: of the host's link.
-            suspect: told that the host refused a connection, so that somebody looks at the server; must not wait.
-        """
-
-        def refused() -> None:
-            # Whoever gets the port next is not the server that was proven.
-            self.verified = False
-            self.refusals += 1
-            suspect()
-
-        listener.respond = lambda head, waited: outage_page.answer(head, self._away(status()), waited)
-        listener.on_refused = refused
-        self.listener = listener
-
-    def passes(self) -> bool:
-        """Whether connections may go to the server: it is proven, wanted, and nobody else knows its token."""
-        return self.verified and not self.parked and not self.sealed
-
-    def park(self) -> BoundForward | None:
-        """Take the session down: its listener stays, and leads nowhere. Return that listener."""
-        self.spec = msgspec.structs.replace(self.spec, wanted=False)
-        self.parked, self.verified = True, False
-        self.settled.set()
-        return self.listener
-
-    def overheard(self, port: int) -> None:
-        """Another user has this local port, and so may know the token: nobody gets through before it was changed."""
-        if self.strange_port != port:  # else it was changed since, and no tab has told him the new one
-            self.strange_port = port
-            self.spec = msgspec.structs.replace(self.spec, heard=True)
-            self.sealed = True
-
-    def known(self, running: Running) -> Running:
-        """Return a server that was found again as this session had it: launched by it, or taken over."""
-        if running.server.pid != self.spec.pid:
-            return running
-        server = msgspec.structs.replace(running.server, adopted=self.spec.adopted)
-        return msgspec.structs.replace(running, server=server)
-
-    def note(self, running: Running) -> None:
-        """Remember which server it is: for a daemon that comes after this one."""
-        server = running.server
-        self.spec = msgspec.structs.replace(self.spec, pid=server.pid, node=server.node, adopted=server.adopted)
-
-    def proven(self, running: Running, exposed: list[Problem]) -> None:
-        """Note that the server is the one we know: its listener's gate opens.
-
-        Args:
-            running: the server.
-            exposed: what is to be said of its kernels.
-        """
-        if self.running is None or self.running.server.pid != running.server.pid:
-            self.gpu_use, self.gpu_problems = [], []
-        self.running = running
-        # What was said while it could not be found is over.
-        self.problems = [one for one in self.problems if one.code not in {*ENDS, "kernels-exposed"}] + exposed
-        self.verified = True
-        self.down_since = None
-        self.seen = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-    def _away(self, link: LinkStatus) -> outage_page.OutageFacts:
-        if self.state == "exited" or self.parked:
-            ends = [(self.parked, "the session is down"), (self.state == "exited", "the server has ended")]
-            return outage_page.OutageFacts(
-                self.spec.name,
-                self.spec.host,
-                ", and ".join(text for seen, text in ends if seen),
-                command=f"jupyman up {self.spec.name}",
-                seen=outage_page.clock(self.seen),
-            )
-        return outage_page.link_away(
-            self.spec.name, self.spec.host, link, again=f"jupyman up {self.spec.name}", seen=self.seen
-        )
-
-    def view(self, link: LinkStatus) -> Session:
-        """Return the session as `ps` prints it.
-
-        Args:
-            link: the state of its host's link.
-        """
-        state = self.state
-        if state == "running" and self._unknown(link):
-            state = "lost"
-        running = self.running
-        listener = self.listener
-        forwards = []
-        if listener is not None and not self.parked:
-            forwards = [forward(listener, up=self.passes() and link.state == "up")]
-        return Session(
-            name=self.spec.name,
-            host=self.spec.host,
-            state=state,
-            link=link if self.spec.wanted else LinkStatus(state="idle", since=link.since, reconnects=link.reconnects),
-            server=running.server if running is not None else None,
-            url=self.url,
-            forwards=forwards,
-            held=f"127.0.0.1:{listener.local_port}" if listener is not None and self.parked else None,
-            problems=self._all_problems(gpus=state == "running"),
-            gpu_use=self.gpu_use if state == "running" else [],
-        )
-
-    def _unknown(self, link: LinkStatus) -> bool:
-        """Whether nothing has been heard of the host for so long that nobody knows whether the server lives."""
-        if link.silent_since is not None:
-            silent = (datetime.now(UTC) - datetime.fromisoformat(link.silent_since)).total_seconds()
-            return silent > SILENT_AFTER
-        return self.down_since is not None and time.monotonic() - self.down_since > LOST_AFTER
-
-    def _all_problems(self, *, gpus: bool) -> list[Problem]:
-        """Join what the server's record says and what this computer saw; one of each kind."""
-        told = self.running.problems if self.running is not None else []
-        codes = {problem.code for problem in told}
-        seen = [problem for problem in [*self.problems, *self.port_problems] if problem.code not in codes]
-        if self.listener is not None:
-            seen += strangers(self.listener, "share = true in config.toml")
-        codes |= {problem.code for problem in seen}
-        on_gpus = [problem for problem in self.gpu_problems if problem.code not in codes] if gpus else []
-        return [*told, *seen, *on_gpus, *(crowded(self.listener) if self.listener is not None else [])]
+    def __init__(self, current: SessionState) -> None:
+        self.current = current
+        self.listener: BoundForward | None = None
+        self.binding = threading.Lock()
+        self.renewing = threading.Lock()
 
     @property
-    def url(self) -> str | None:
-        """The address with the token, None while nothing is forwarded, and while another user may know that token."""
-        if self.running is None or self.listener is None or self.state == "exited" or self.parked or self.sealed:
-            return None
-        page = {"lab": "lab", "notebook": "tree", "server": ""}[self.running.server.app]
-        base = self.running.base_url.rstrip("/")
-        query = f"?token={self.running.token}" if self.running.token else ""
-        return f"http://127.0.0.1:{self.listener.local_port}{base}/{page}{query}"
+    def name(self) -> str:
+        """The session's name."""
+        return self.current.name
+
+    def passes(self) -> bool:
+        """Whether its gate is open: connections go to the server."""
+        return self.current.passes
 
 
 class SessionRegistry:
-    """The registry. Its lock guards the dictionaries, never a network wait.
-
-    Requests, the restorer and the looks at hosts run in threads of their own and add and remove entries at any moment.
-    `live` and `tunnels` are therefore read and changed in this class only; everybody else gets copies, or names one
-    change that is made under the lock. A test walks the source for it.
+    """The registry.
 
     Args:
         store: what is on disk.
+
+    Attributes:
+        lock: see above.
+        index: how many changes there were.
+        unsaved: why the file could not be written, if it could not.
     """
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.lock = threading.RLock()
+        self.index = 0
         self.unsaved: Problem | None = None
-        self.live: dict[str, Live] = {name: Live(spec=spec) for name, spec in store.state.sessions.items()}
-        self.tunnels: dict[tuple[str, int], tuple[TunnelSpec, BoundForward | None]] = {
+        self._changed = threading.Condition(self.lock)
+        self._saving = threading.Lock()
+        self._links: dict[str, object] = {}  # those that are up, by host
+        self._sessions = {name: SessionRuntime(state.restored(spec)) for name, spec in store.state.sessions.items()}
+        self._tunnels: dict[tuple[str, int], tuple[TunnelSpec, BoundForward | None]] = {
             (spec.host, spec.local_port): (spec, None) for spec in store.state.tunnels
         }
 
-    def get(self, name: str) -> Live:
+    # --- sessions -------------------------------------------------------------------------------------------------
+
+    def get(self, name: str) -> SessionState:
+        """Return a session's state.
+
+        Raises:
+            UnknownSession: there is none of that name.
+        """
+        return self.runtime(name).current
+
+    def runtime(self, name: str) -> SessionRuntime:
         """Return a session.
 
         Raises:
             UnknownSession: there is none of that name.
         """
         with self.lock:
-            found, names = self.live.get(name), sorted(self.live)
+            found, names = self._sessions.get(name), sorted(self._sessions)
         if found is None:
             known = ", ".join(names) or "none"
             raise errors.UnknownSession(f"no session is called {name!r}", f"sessions here: {known}; see jupyman ps")
         return found
 
-    def find(self, name: str) -> Live | None:
-        """Return a session, None where there is none of that name."""
+    def find(self, name: str) -> SessionState | None:
+        """Return a session's state, None if there is none of that name."""
         with self.lock:
-            return self.live.get(name)
+            found = self._sessions.get(name)
+        return found.current if found is not None else None
 
-    def all(self) -> list[Live]:
-        """Return every session, as of now."""
+    def all(self) -> list[SessionState]:
+        """Return the state of every session."""
+        return [session.current for session in self.runtimes()]
+
+    def runtimes(self, host: str | None = None) -> list[SessionRuntime]:
+        """Return the sessions of a host; None: every session."""
         with self.lock:
-            return list(self.live.values())
+            return [one for one in self._sessions.values() if host is None or one.current.spec.host == host]
 
-    def enter(self, spec: SessionSpec) -> tuple[Live, bool]:
+    def enter(self, spec: SessionSpec) -> tuple[SessionRuntime, bool]:
         """Return the session of that name, and whether it was made of `spec` just now."""
         with self.lock:
-            found = self.live.get(spec.name)
+            found = self._sessions.get(spec.name)
             if found is not None:
                 return found, False
-            made = self.live[spec.name] = Live(spec=spec, state="starting")
+            made = self._sessions[spec.name] = SessionRuntime(state.entered(spec, self._links.get(spec.host)))
+            self._note_change()
             return made, True
 
-    def only(self, name: str | None) -> Live:
-        """Return the session of that name, or the only one where none was named.
+    def only(self, name: str | None) -> SessionState:
+        """Return the session of that name, or the only one if none is named.
 
         Raises:
             UnknownSession: no such session, or none was named and there is not just one.
@@ -275,76 +148,251 @@ class SessionRegistry:
         sessions = self.all()
         if len(sessions) == 1:
             return sessions[0]
-        names = ", ".join(sorted(live.spec.name for live in sessions)) or "none"
+        names = ", ".join(sorted(one.name for one in sessions)) or "none"
         raise errors.UnknownSession("which session?", f"sessions here: {names}")
 
-    def on(self, host: str) -> list[Live]:
-        """Return the sessions of a host."""
-        with self.lock:
-            return [live for live in self.live.values() if live.spec.host == host]
+    def on(self, host: str) -> list[SessionState]:
+        """Return the states of a host's sessions."""
+        return [session.current for session in self.runtimes(host)]
 
     def hosts(self) -> list[str]:
         """Return the hosts of all sessions and forwards; one may come several times."""
         with self.lock:
-            return [*(live.spec.host for live in self.live.values()), *(host for host, _ in self.tunnels)]
+            return [*(one.spec.host for one in self.all()), *(host for host, _ in self._tunnels)]
 
     def busy(self) -> list[str]:
         """Return the hosts of the sessions that run."""
-        return [live.spec.host for live in self.all() if live.state == "running"]
+        return [one.spec.host for one in self.all() if one.state == "running"]
+
+    def wanted(self, host: str) -> bool:
+        """Tell whether a session or a forward wants the host's link."""
+        with self.lock:
+            return any(one.wants_link for one in self.on(host)) or any(key[0] == host for key in self._tunnels)
+
+    # --- changes --------------------------------------------------------------------------------------------------
+
+    def apply(self, session: SessionRuntime, event: AnySessionEvent) -> Transition:
+        """Apply an event to a session; whoever waits is notified.
+
+        Args:
+            session: one that is killed meanwhile ignores it.
+            event: what happened.
+
+        Returns:
+            The state as it is now, and what the caller must do, without `lock`.
+        """
+        with self.lock:
+            before = session.current
+            transition = state.step(before, event)
+            if transition.state is not before:
+                session.current = transition.state
+                self._note_change()
+            return transition
+
+    def wait(self, condition: Callable[[], bool], timeout: float) -> bool:
+        """Wait until something is so; it is asked again after each change, under `lock`.
+
+        Args:
+            condition: asked; must not wait.
+            timeout: seconds.
+
+        Returns:
+            Whether it is so now.
+        """
+        with self._changed:
+            return self._changed.wait_for(condition, max(0.0, timeout))
+
+    def settled(self, name: str | None = None) -> bool:
+        """Tell whether a session was looked up since the daemon's start, or need not be; None: all of them."""
+        return all(one.settled or one.state == "starting" for one in self.all() if name is None or one.name == name)
+
+    def link_up(self, host: str, link: object) -> None:
+        """Note a host's link that came up; must be called before anything is proven over it."""
+        with self.lock:
+            self._links[host] = link
+            for session in self.runtimes(host):
+                self.apply(session, state.LinkUp(link=link))
+
+    def link_lost(self, host: str) -> None:
+        """Note that a host's link went away: its sessions must be proven anew before they carry connections."""
+        with self.lock:
+            self._links.pop(host, None)
+            for session in self.runtimes(host):
+                self.apply(session, state.LinkLost(at=time.monotonic()))
+
+    def found(self, session: SessionRuntime, event: Proven) -> Transition:
+        """Apply what a look has proven; the session's port leads to that server before its gate opens."""
+        with self.lock:
+            target = event.running.endpoint
+            current = session.current
+            fresh = event.before is msgspec.UNSET or not state.overtaken(current, event.before)
+            if session.listener is not None and target is not None and fresh and not current.killed:
+                session.listener.retarget(target)
+            return self.apply(session, event)
+
+    def _note_change(self) -> None:
+        self.index += 1
+        self._changed.notify_all()
+
+    # --- local ports ----------------------------------------------------------------------------------------------
+
+    def bind(
+        self,
+        session: SessionRuntime,
+        listener: BoundForward,
+        *,
+        instead_of: BoundForward | None,
+        status: Callable[[], LinkStatus],
+        suspect: Callable[[], None],
+    ) -> bool:
+        """Give a session its local port; connections wait until its gate is open, and browsers get our page meanwhile.
+
+        Args:
+            session: whose port it becomes.
+            listener: bound, with `session.passes` as its gate.
+            instead_of: the listener that it replaces, which stays open.
+            status: of the host's link.
+            suspect: called if the host refuses a connection, so that the server is looked at; must not wait.
+
+        Returns:
+            False if the session was killed, or has another listener, meanwhile.
+        """
+
+        def refused() -> None:
+            self.apply(session, state.Refused())
+            suspect()
+
+        listener.respond = outage_page.for_session(lambda: session.current, status)
+        listener.on_refused = refused
+        return self.replace_listener(session, instead_of, listener)
+
+    def replace_listener(
+        self, session: SessionRuntime, before: BoundForward | None, after: BoundForward | None
+    ) -> bool:
+        """Give a session another listener, or none; both stay as they are, open or closed.
+
+        Returns:
+            False if `before` is not its listener, or it was killed.
+        """
+        with self.lock:
+            if session.listener is not before or session.current.killed:
+                return False
+            session.listener = after
+            self.apply(session, state.Bound(port=after.local_port if after is not None else None))
+            return True
+
+    def take_down(self, session: SessionRuntime, *, release: bool) -> None:
+        """Take a session down: its port stays bound and leads nowhere.
+
+        Args:
+            session: it is kept, and its server runs on.
+            release: the port is given up, too.
+        """
+        with session.binding, self.lock:
+            self.apply(session, state.Down(release=release))
+            listener = session.listener
+            if release:
+                session.listener = None
+        if listener is not None and release:
+            listener.close()
+        elif listener is not None:
+            listener.detach()
+
+    def remove(self, session: SessionRuntime) -> None:
+        """Forget a session and close its listener."""
+        with self.lock:
+            if self._sessions.get(session.name) is session:
+                del self._sessions[session.name]
+            self.apply(session, state.Killed())
+            listener, session.listener = session.listener, None
+        if listener is not None:
+            listener.close()
+        self.save()
+
+    # --- forwards that belong to no session -----------------------------------------------------------------------
 
     def forwards(self, host: str | None = None) -> list[tuple[TunnelSpec, BoundForward | None]]:
         """Return the forwards of a host that belong to no session, as of now; None: those of every host."""
         with self.lock:
-            return [entry for key, entry in self.tunnels.items() if host is None or key[0] == host]
+            return [entry for key, entry in self._tunnels.items() if host is None or key[0] == host]
 
     def keep_forward(self, spec: TunnelSpec, listener: BoundForward | None) -> None:
         """Note a forward; it replaces the one that has its local port."""
         with self.lock:
-            self.tunnels[spec.host, spec.local_port] = (spec, listener)
+            self._tunnels[spec.host, spec.local_port] = (spec, listener)
+            self._note_change()
 
     def bind_forward(self, spec: TunnelSpec, listener: BoundForward) -> bool:
-        """Give a forward its listener; False where it was closed, or got another listener, meanwhile."""
+        """Give a forward its listener; False if it was closed, or got another listener, meanwhile."""
         with self.lock:
-            if self.tunnels.get((spec.host, spec.local_port)) != (spec, None):
+            if self._tunnels.get((spec.host, spec.local_port)) != (spec, None):
                 return False
-            self.tunnels[spec.host, spec.local_port] = (spec, listener)
+            self.keep_forward(spec, listener)
             return True
 
     def share_forward(self, spec: TunnelSpec, *, share: bool) -> None:
         """Open a forward to the other users of this computer, or close it to them; nothing if it is gone meanwhile."""
         with self.lock:
-            kept, listener = self.tunnels.get((spec.host, spec.local_port), (None, None))
+            kept, listener = self._tunnels.get((spec.host, spec.local_port), (None, None))
             if kept is None:
                 return
             if listener is not None:
                 listener.share = share
-            self.tunnels[spec.host, spec.local_port] = (msgspec.structs.replace(kept, share=share), listener)
+            self.keep_forward(msgspec.structs.replace(kept, share=share), listener)
 
     def drop_forward(self, host: str, local_port: int) -> BoundForward | None:
         """Forget a forward; return its listener, which is still open."""
         with self.lock:
-            _, listener = self.tunnels.pop((host, local_port), (None, None))
+            _, listener = self._tunnels.pop((host, local_port), (None, None))
+            self._note_change()
         return listener
 
-    def wanted(self, host: str) -> bool:
-        """Tell whether a session or a forward wants the host's link."""
-        with self.lock:
-            return any(live.spec.wanted and live.state != "exited" for live in self.on(host)) or any(
-                key[0] == host for key in self.tunnels
-            )
+    # --- what is shown and saved ----------------------------------------------------------------------------------
 
-    def view(self, live: Live, link: LinkStatus) -> Session:
-        """Return a session as `ps` prints it; arguments as `Live.view`."""
-        session = live.view(link)
+    def view(self, one: SessionState, link: LinkStatus) -> Session:
+        """Return a session as `ps` prints it.
+
+        Args:
+            one: its state.
+            link: the status of its host's link.
+        """
+        with self.lock:
+            found = self._sessions.get(one.name)
+            listener = found.listener if found is not None else None
+            current = found.current if found is not None else one
+        shown = views.session(current, listener, link)
         if self.unsaved is None:
-            return session
-        return msgspec.structs.replace(session, problems=[*session.problems, self.unsaved])
+            return shown
+        return msgspec.structs.replace(shown, problems=[*shown.problems, self.unsaved])
+
+    def tunnel_views(self, hosts: Hosts, host: str | None = None) -> list[HostForward]:
+        """Return the forwards that belong to no session.
+
+        Args:
+            hosts: to know which are carried.
+            host: only those of this one; None: all.
+        """
+        found = []
+        for spec, listener in self.forwards(host):
+            supervisor = hosts.known(spec.host)
+            found.append(views.host_forward(spec, listener, supervisor.status if supervisor is not None else None))
+        return found
+
+    def remember_environments(self, host: str, names: list[str]) -> None:
+        """Keep the names of a host's environments for shell completion."""
+        with self.lock:
+            known = self.store.state.environments
+            if known.get(host) == names:
+                return
+            self.store.state.environments = {**known, host: names}
+        self.save()
 
     def save(self) -> None:
-        """Write what is wanted to disk; where that fails the sessions go on, and `unsaved` says why."""
-        with self.lock:
-            self.store.state.sessions = {name: live.spec for name, live in self.live.items()}
-            self.store.state.tunnels = [spec for spec, _ in self.tunnels.values()]
+        """Write what is wanted to disk; if that fails the sessions go on, and `unsaved` says why."""
+        with self._saving:
+            with self.lock:
+                self.store.state.sessions = {name: one.current.spec for name, one in self._sessions.items()}
+                self.store.state.tunnels = [spec for spec, _ in self._tunnels.values()]
             try:
                 self.store.save()
             except OSError as error:
@@ -357,27 +405,3 @@ class SessionRegistry:
                 )
             else:
                 self.unsaved = None
-
-    def remove(self, name: str) -> None:
-        """Forget a session and close its listener."""
-        with self.lock:
-            live = self.live.pop(name, None)
-            listener = live.listener if live is not None else None
-            if live is not None:
-                live.listener = None
-        if listener is not None:
-            listener.close()
-        self.save()
-
-    def tunnel_views(self, hosts: Hosts, host: str | None = None) -> list[HostForward]:
-        """Return the forwards that belong to no session.
-
-        Args:
-            hosts: to know which are carried.
-            host: only those of this one; None: all.
-        """
-        views = []
-        for spec, listener in self.forwards(host):
-            supervisor = hosts.known(spec.host)
-            views.append(host_forward(spec, listener, supervisor.status if supervisor is not None else None))
-        return views

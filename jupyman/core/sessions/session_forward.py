@@ -1,4 +1,4 @@
-"""The way from this computer to a session's server: its local port, and what answers there."""
+"""The forward of a session while an `up` makes it: its local port, and what answers there."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from jupyman.api import Operation
 from jupyman.core.links.supervisor import Supervisor
 from jupyman.core.runtime.progress import step
 from jupyman.core.sessions import token_exposure
-from jupyman.core.sessions.registry import Live
+from jupyman.core.sessions.registry import SessionRegistry, SessionRuntime
+from jupyman.core.sessions.state import LaunchUndone, Listening, PortExposed, Proven, Reopened
 from jupyman.host.servers import http_check
-from jupyman.model import Running
+from jupyman.model import Problem, Running
 from jupyman.model.endpoint import Target
 from jupyman.ssh.forward.engine import BoundForward
 from jupyman.ssh.link import Link
@@ -23,24 +24,26 @@ class SessionForward:
     """Made for one `up`.
 
     Attributes:
-        stranger: who has the session's own port, where that is another user.
+        other_user: who has the session's own port, if that is another user.
 
     Args:
+        sessions: the registry.
         supervisor: of the host.
-        link: to it; what was proven by it holds no longer than it.
-        live: the session; its listener is kept where it has one.
-        asked: the local port that the user says now.
+        link: to it; what was proven over it does not outlive it.
+        session: its listener is kept if it has one.
+        asked: the local port that this `up` names.
         usual: the session's own; without it, the server's.
         share: other users of this computer may connect, too.
         had: the local port that the session had before, None for a new one.
-        suspect: told later that the host refused a connection to the server; must not wait.
+        suspect: called later if the host refuses a connection to the server; must not wait.
     """
 
     def __init__(
         self,
+        sessions: SessionRegistry,
         supervisor: Supervisor,
         link: Link,
-        live: Live,
+        session: SessionRuntime,
         *,
         asked: int | None,
         usual: int | None,
@@ -48,57 +51,65 @@ class SessionForward:
         share: bool,
         suspect: Callable[[], None],
     ) -> None:
+        self._sessions = sessions
         self._supervisor = supervisor
         self._link = link
-        self._live = live
+        self._session = session
         self._asked = asked
         self._usual = usual
         self._share = share
         self._had = had
         self._suspect = suspect
-        self._asking: http_check.Asking | None = None
-        self._asked_by: BoundForward | None = None  # whose port that is connected to
-        # The listener that was bound here, on the port that was asked for, or another because it is taken; and the one
-        # that it replaces, which goes when all has gone well. A session that was down is parked again where it has not.
+        self.other_user: str | None = None
+        self._check: http_check.Asking | None = None
+        self._check_at: BoundForward | None = None  # the listener that it is connected to
+        self._refusals = 0  # of the session, when it was connected
+        # The listener that was bound here, on the port that was asked for or on another because that is taken; and the
+        # one that it replaces, which is closed when the `up` has succeeded.
         self._made: BoundForward | None = None
         self._before: BoundForward | None = None
-        self._was_parked = live.parked
-        self.stranger: str | None = None
-        self._unparked = False  # here; a `down` that comes later stands
 
     def listening(self, target: Target) -> None:
-        """Connect to a server that is still being asked for its status on the host; that it is the right one was seen.
+        """Connect to a server while the launch still waits for its status; that it is the right one was seen.
 
         Args:
             target: where it listens.
 
         Raises:
             PortInUse: no local port is free.
-            LinkLost: as `open`.
+            LinkLost: the link is gone; the next one may lead to another machine.
         """
-        if self._asking is None:  # a host may say so more than once
-            self._bind(target)
-            self.open()
-            if self._live.passes():
-                self._connect()
+        if self._check is not None:  # a host may report it more than once
+            return
+        self._bind(target)
+        self._sessions.apply(self._session, Listening(over=self._link))
+        self._require_proof()
+        if self._session.passes():
+            self._connect()
 
-    def open(self) -> None:
+    def proven(self, running: Running, *, at: str, exposed: tuple[Problem, ...]) -> None:
         """Let connections pass: the server was proven.
 
+        Args:
+            running: the server.
+            at: when, RFC 3339.
+            exposed: problems of its kernels.
+
         Raises:
-            LinkLost: the link by which it was is gone; the next one may lead to another machine.
+            LinkLost: as `listening`.
         """
-        self._live.verified = True
-        if self._supervisor.link is not self._link:  # in this order: it is gone before the gate is shut for that
-            self._live.verified = False
-            raise errors.LinkLost(f"the link to {self._supervisor.name} was lost")
+        event = Proven(running=running, over=self._link, at=at, exposed=exposed)
+        transition = self._sessions.apply(self._session, event)
+        self._require_proof()
+        if "wake" in transition.effects:
+            self._supervisor.forwarder.wake()
 
     def forward(self, running: Running, operation: Operation) -> None:
-        """Lead the local port to a server, and say so.
+        """Lead the local port to a server, as a step.
 
         Raises:
             PortInUse: no local port is free.
-            Interrupted: the operation was cancelled.
+            Interrupted: the operation was cancelled, or the session was taken down or killed.
         """
         target = running.endpoint
         if target is None:
@@ -109,13 +120,13 @@ class SessionForward:
             listener = self._bound()
             local = listener.local_port
             progress.text = f"forwarded to 127.0.0.1:{local}"
-            if self.stranger is not None:
-                progress.warn(f"local port {self._had} is held by {self.stranger}: using {local}")
+            if self.other_user is not None:
+                progress.warn(f"local port {self._had} is held by {self.other_user}: using {local}")
             elif local != preferred:
                 progress.warn(f"local port {preferred} is taken{listener.holder_text}: using {local}")
 
     def ask(self, running: Running) -> tuple[int | None, int | None]:
-        """Ask the server through the forward: see `answer.Asking.ask`.
+        """Ask the server through the forward: see `http_check.Asking.ask`.
 
         Args:
             running: proven.
@@ -123,87 +134,98 @@ class SessionForward:
         Raises:
             Interrupted: the session was taken down meanwhile.
         """
-        if self._asking is None or self._asked_by is not self._bound():  # `down`, and bound anew
+        if self._check is None or self._check_at is not self._bound():  # `down`, and bound anew
             self.close()
             self._connect()
-        assert self._asking is not None  # noqa: S101 - made a moment ago
-        return self._asking.ask(running.base_url, running.token)
+        assert self._check is not None  # noqa: S101 - made a moment ago
+        return self._check.ask(running.base_url, running.token)
 
     @property
     def refused(self) -> bool:
-        """Whether the host did not take a connection to the server."""
-        return self._live.refusals > 0
+        """Whether the host refused a connection to the server."""
+        return self._session.current.refusals > self._refusals
 
     def clear(self) -> None:
-        """Another server comes: let go of a local port that was chosen for this one."""
+        """Prepare for another server: let go of a local port that was chosen for this one."""
         self.close()
-        self._live.verified = False
-        if self._made is not None and self._live.listener is self._made:
+        self._sessions.apply(self._session, LaunchUndone())
+        if self._made is not None and self._sessions.replace_listener(self._session, self._made, self._before):
             self._made.close()
-            self._live.listener, self._made, self._before = self._before, None, None
+            self._made = self._before = None
 
     def keep(self) -> None:
-        """All has gone well: the port that the session had before is free, where it has another one now."""
+        """Close the port that the session had before, if it has another one now."""
         if self._before is not None:
             self._before.close()
             self._before = None
 
     def undo(self) -> None:
         """Leave the session's local port as it was found."""
-        live = self._live
-        if self._made is not None and live.listener is self._made:
+        if self._made is not None and self._sessions.replace_listener(self._session, self._made, self._before):
             self._made.close()
-            live.listener = self._before
-        elif self._before is not None:  # released or killed meanwhile: nothing of it stays
+        elif self._before is not None:  # released or killed meanwhile
             self._before.close()
         self._made = self._before = None
-        live.parked = live.parked or self._unparked
 
     def close(self) -> None:
         """Close our own connections."""
-        if self._asking is not None:
-            self._asking.close()
-            self._asking = None
+        if self._check is not None:
+            self._check.close()
+            self._check = None
+
+    def _require_proof(self) -> None:
+        current = self._session.current
+        if current.killed:
+            raise errors.Interrupted(f"session {current.name} was killed meanwhile")
+        if current.proven_over is not self._link:
+            raise errors.LinkLost(f"the link to {self._supervisor.name} was lost")
 
     def _connect(self) -> None:
-        self._live.refusals = 0
-        self._asked_by = listener = self._bound()
-        self._asking = http_check.Asking(listener.local_port)
+        self._refusals = self._session.current.refusals
+        self._check_at = listener = self._bound()
+        self._check = http_check.Asking(listener.local_port)
 
     def _preferred(self, target: Target) -> int:
         return self._asked or self._usual or (DEFAULT_PORT if isinstance(target, str) else target[1])
 
     def _bind(self, target: Target) -> None:
-        with self._live.binding:  # a daemon that has just started may be at it
+        with self._session.binding:  # a daemon that has just started may be binding it
             self._bind_alone(target)
 
     def _bind_alone(self, target: Target) -> None:
-        live, supervisor = self._live, self._supervisor
-        standing = live.listener
+        session, supervisor = self._session, self._supervisor
+        standing = session.listener
         if standing is not None and (standing is self._made or self._asked in {None, standing.local_port}):
             standing.retarget(target)
         else:
             preferred = self._preferred(target)
-            bound = supervisor.forwarder.listen(preferred, target, gate=live.passes)
+            bound = supervisor.forwarder.listen(preferred, target, gate=session.passes)
             if standing is None:
-                self._look_at_own(preferred, bound)
-            live.take(bound, lambda: supervisor.status, self._suspect)
+                self._look_at_own_port(preferred, bound)
+            if not self._sessions.bind(
+                session,
+                bound,
+                instead_of=standing,
+                status=lambda: supervisor.status,
+                suspect=self._suspect,
+            ):
+                bound.close()
+                raise errors.Interrupted(f"session {session.name} was killed meanwhile")
             self._made, self._before = bound, standing
-        if self._was_parked and not self._unparked:
-            self._unparked, live.parked = True, False
+        self._sessions.apply(session, Reopened())
         self._bound().share = self._share
 
-    def _look_at_own(self, preferred: int, bound: BoundForward) -> None:
-        """Look who has the session's own port, which nobody kept and could not be bound again."""
+    def _look_at_own_port(self, preferred: int, bound: BoundForward) -> None:
+        """Find out who has the session's own port, which was not kept bound and could not be bound again."""
         own = self._had
         if own is None or bound.local_port == own:
             return
-        who = token_exposure.stranger(own, taken=preferred == own)
-        if who is not None:
-            self.stranger = who
-            self._live.overheard(own)
+        self.other_user = token_exposure.other_user(own, taken=preferred == own)
+        if self.other_user is not None:
+            self._sessions.apply(self._session, PortExposed(port=own))
 
     def _bound(self) -> BoundForward:
-        if self._live.listener is None or self._live.parked:  # `down` at the same moment
-            raise errors.Interrupted(f"session {self._live.spec.name} was taken down meanwhile")
-        return self._live.listener
+        listener = self._session.listener
+        if listener is None or self._session.current.down:  # `down` at the same moment
+            raise errors.Interrupted(f"session {self._session.name} was taken down meanwhile")
+        return listener

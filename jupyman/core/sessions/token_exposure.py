@@ -1,8 +1,8 @@
-"""Where another user of this computer may know a session's token, because he had the port that an open tab talks to.
+"""Where another user of this computer may know a session's token, because they had the port that an open tab talks to.
 
-A tab sends its token, or a cookie that is as good, to whoever listens on its port. That is the daemon while it lives,
-and can be any user while it does not. The next daemon, or the next `up`, that finds the session's port in the hands of
-another user has the server take a new token before anybody gets through to it.
+A tab sends its token, or a cookie that is as good, to whatever listens on its port. That is the daemon while it runs,
+and can be any user's program while it does not. The next daemon, or the next `up`, that finds the session's port in the
+hands of another user has the server take a new token before any connection is carried to it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import msgspec
 from jupyman import errors
 from jupyman.api import Operation
 from jupyman.core.runtime.progress import step
-from jupyman.core.sessions.registry import Live, SessionRegistry
+from jupyman.core.sessions.registry import SessionRegistry, SessionRuntime
+from jupyman.core.sessions.state import TokenRenewed
 from jupyman.host.servers import token_renewal
 from jupyman.host.shell.script import Shell
 from jupyman.local.peer import listener_uid
@@ -25,16 +26,16 @@ from jupyman.paths import own_uid
 log = logging.getLogger(__name__)
 
 
-def stranger(port: int, *, taken: bool) -> str | None:
-    """Say who has a local port of ours, where that is another user.
+def other_user(port: int, *, taken: bool) -> str | None:
+    """Describe the other user's program that has a local port of ours.
 
     Args:
         port: that an open tab may talk to.
-        taken: it could not be bound a moment ago, so somebody has or had it.
+        taken: it could not be bound a moment ago, so some program has or had it.
 
     Returns:
-        For people; None where it is a program of this user, or nobody has the port. Where nobody can say who took it
-        (not Linux, or he has just left), it counts as another user's: a new token costs little.
+        A text for people; None if it is a program of this user, or none has the port. If its owner cannot be found (not
+        Linux, or it has just left), it counts as another user's: a new token costs little.
     """
     uid = listener_uid(port)
     if uid is None:
@@ -56,7 +57,7 @@ def _user(uid: int) -> str:
 
 
 def taken(name: str, port: int, who: str) -> Problem:
-    """Say that a session is not forwarded, because its local port is another user's."""
+    """Return the problem of a session that is not forwarded because another user has its local port."""
     return Problem(
         code="local-port",
         severity="warning",
@@ -66,10 +67,10 @@ def taken(name: str, port: int, who: str) -> Problem:
 
 
 def changed(port: int | None, who: str | None) -> Problem:
-    """Say that the token was changed, and why.
+    """Return the problem that says that the token was changed, and why.
 
     Args:
-        port: that the session had before; None: it has it.
+        port: that the session had before; None: it still has it.
         who: holds that port now.
     """
     why = f"local port {port} is held by {who}" if port is not None else "another user had its local port"
@@ -77,13 +78,13 @@ def changed(port: int | None, who: str | None) -> Problem:
     return Problem(
         code="local-port",
         severity="info",
-        text=f"{why}, so this session's token was changed: what was heard there opens nothing",
+        text=f"{why}, so this session's token was changed: the old one is worthless",
         fix=where,
     )
 
 
-def seen_for_good(name: str) -> Problem:
-    """Say that the token may be known, and cannot be changed."""
+def unchangeable(name: str) -> Problem:
+    """Return the problem of a token that another user may know and the server cannot change."""
     return Problem(
         code="token-seen",
         severity="error",
@@ -94,7 +95,7 @@ def seen_for_good(name: str) -> Problem:
 
 
 def unchanged(name: str, error: errors.JupymanError) -> Problem:
-    """Say that the token may be known, and could not be changed this time; it is tried again."""
+    """Return the problem of a token that another user may know and that could not be changed; it is tried again."""
     return Problem(
         code="token-seen",
         severity="error",
@@ -103,78 +104,75 @@ def unchanged(name: str, error: errors.JupymanError) -> Problem:
     )
 
 
-def renew(shell: Shell, sessions: SessionRegistry, live: Live, running: Running) -> tuple[Running, bool]:
-    """Have the session's server take a new token, where another user may know the one that it has.
+def renew(shell: Shell, sessions: SessionRegistry, session: SessionRuntime, running: Running) -> tuple[Running, bool]:
+    """Have the session's server take a new token, if another user may know the present one.
 
     Args:
         shell: its host.
         sessions: that are saved.
-        live: the session; its gate opens when this is done.
+        session: its gate opens when this is done.
         running: its server.
 
     Returns:
-        The server with the token that it has now; and whether nobody else knows it. When the server cannot change it,
-        the user must be told: `seen_for_good`.
+        The server with the token that it has now, and whether no other user knows it. If the server cannot change it,
+        the user must be told: `unchangeable`.
 
     Raises:
         ServerExited: it is gone.
-        LinkLost, RemoteFailed, NotOurs: as `renewal.renew`; the gate stays shut.
+        LinkLost, RemoteFailed, NotOurs: as `token_renewal.renew`; the gate stays shut.
     """
-    with live.renewing:
-        if not live.sealed:  # done in another thread a moment ago
-            now = live.running
+    with session.renewing:
+        current = session.current
+        if not current.token_exposed:  # done in another thread a moment ago
+            now = current.running
             known = now is not None and now.server.pid == running.server.pid and now.start_ticks == running.start_ticks
-            return (now if known and now is not None else running), not live.spec.heard
+            return (now if known and now is not None else running), not current.spec.heard
         seen, token = token_renewal.renew(shell, running)
         if not seen.ok:
             raise errors.ServerExited(f"the server is gone: {seen.text}")
+        sessions.apply(session, TokenRenewed(running=running, token=token))
         if token is not None:
-            log.info("session %s: another user may know its token, so it was changed", live.spec.name)
+            log.info("session %s: another user may know its token, so it was changed", session.name)
             running = msgspec.structs.replace(running, token=token)
-            with sessions.lock:
-                live.spec = msgspec.structs.replace(live.spec, heard=False)
-                if live.running is not None and live.running.server.pid == running.server.pid:
-                    live.running = msgspec.structs.replace(live.running, token=token)
         else:
-            log.warning("session %s: another user may know its token, and its server cannot change it", live.spec.name)
-        live.sealed = False
+            log.warning("session %s: another user may know its token, and its server cannot change it", session.name)
     sessions.save()
     return running, token is not None
 
 
-def mend(
+def renew_in_up(
     shell: Shell,
     sessions: SessionRegistry,
-    live: Live,
+    session: SessionRuntime,
     running: Running,
     operation: Operation,
     *,
     port: int | None,
-    stranger: str | None,
+    user: str | None,
 ) -> tuple[Running, list[Problem]]:
-    """Do so in an `up`, as one of its steps.
+    """Do the same as a step of an `up`.
 
     Args:
         shell: as for `renew`.
         sessions: as for `renew`.
-        live: as for `renew`.
+        session: as for `renew`.
         running: as for `renew`.
-        operation: whom to show it.
+        operation: shows the step.
         port: that the session had before.
-        stranger: who has that port now; None: nobody, or the session has it again.
+        user: who has that port now; None: no other user.
 
     Returns:
-        The server with the token that it has now, and what is to be said.
+        The server with the token that it has now, and the problems of the port.
 
     Raises:
         As `renew`.
     """
     with step(operation, "token", "changing the token, which another user may know") as progress:
-        running, alone = renew(shell, sessions, live, running)
-        if alone:
-            problem = changed(port if stranger is not None else None, stranger)
+        running, secret = renew(shell, sessions, session, running)
+        if secret:
+            problem = changed(port if user is not None else None, user)
             progress.warn("the token was changed: another user of this computer may know the one before")
         else:
-            problem = seen_for_good(live.spec.name)
+            problem = unchangeable(session.name)
             progress.warn(problem.text)
     return running, [problem]

@@ -6,7 +6,7 @@ import msgspec
 
 from jupyman import api, errors
 from jupyman.api.results import Downed
-from jupyman.core.sessions.registry import Live
+from jupyman.core.sessions.registry import SessionRuntime
 from jupyman.core.verbs.host_call import VerbCall
 
 
@@ -19,11 +19,11 @@ def down(request: api.Down, call: VerbCall) -> Downed:
     Raises:
         UnknownSession: none of the sessions exists.
     """
-    found: list[Live] = []
+    found: list[SessionRuntime] = []
     first: errors.JupymanError | None = None
     for name in request.sessions:
         try:
-            found.append(call.sessions.get(name))
+            found.append(call.sessions.runtime(name))
         except errors.UnknownSession as error:
             if len(request.sessions) > 1:  # a single one is what the error is about
                 call.report(f"down {name}", error.message, "warn")
@@ -31,24 +31,9 @@ def down(request: api.Down, call: VerbCall) -> Downed:
     if first is not None and not found:
         raise first
     for session in found:
-        _park(session, call, release=request.release)
+        call.sessions.take_down(session, release=request.release)
     call.sessions.save()
-    for session in found:
-        call.release_link(session.spec.host)
+    for host in dict.fromkeys(session.current.spec.host for session in found):
+        call.release_link(host)
     failed = first.info() if first is not None else msgspec.UNSET
-    return Downed(sessions=[call.view(session) for session in found], error=failed)
-
-
-def _park(session: Live, call: VerbCall, *, release: bool) -> None:
-    """Stop forwarding a session; with `release` its local port is freed, too."""
-    with session.binding, call.sessions.lock:
-        listener = session.park()
-        if release:
-            session.spec = msgspec.structs.replace(session.spec, released=True)
-            session.listener, session.port_problems = None, []
-    if listener is None:
-        return
-    if release:
-        listener.close()
-    else:
-        listener.detach()
+    return Downed(sessions=[call.view(session.current) for session in found], error=failed)

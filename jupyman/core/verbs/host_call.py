@@ -11,7 +11,8 @@ from jupyman import errors
 from jupyman.api import Operation, Output, Prompt, Step
 from jupyman.core.links.hosts import Hosts
 from jupyman.core.runtime import progress
-from jupyman.core.sessions.registry import Live, SessionRegistry
+from jupyman.core.sessions.registry import SessionRegistry
+from jupyman.core.sessions.state import SessionState
 from jupyman.host.servers.base import Launcher
 from jupyman.host.shell import script
 from jupyman.host.shell.script import CancellableShell, Facts
@@ -47,7 +48,7 @@ class VerbCall:
         """Return the same call for one host."""
         return HostCall(host, self.operation, self.hosts, self.sessions)
 
-    def view(self, session: Live) -> Session:
+    def view(self, session: SessionState) -> Session:
         """Return a session as `ps` prints it."""
         return self.sessions.view(session, self.hosts.status(session.spec.host))
 

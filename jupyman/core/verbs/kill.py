@@ -11,7 +11,7 @@ from jupyman.api import Kill, Operation, Prompt
 from jupyman.api.results import Killed, Kills
 from jupyman.core.links.hosts import Hosts
 from jupyman.core.runtime.progress import step
-from jupyman.core.sessions.registry import Live, SessionRegistry
+from jupyman.core.sessions.registry import SessionRegistry, SessionRuntime
 from jupyman.core.verbs import kill_orphans
 from jupyman.core.verbs.host_call import HostCall
 from jupyman.host.kernels import notebooks
@@ -74,19 +74,19 @@ def _orphans(request: Kill, host: str, hosts: Hosts, sessions: SessionRegistry, 
 
 
 def _only(sessions: SessionRegistry) -> str:
-    names = sorted(live.spec.name for live in sessions.all())
+    names = sorted(one.name for one in sessions.all())
     if len(names) == 1:
         return names[0]
     raise errors.UsageFault("kill what?", f"name a session or a port; sessions here: {', '.join(names) or 'none'}")
 
 
 def _one(target: str, request: Kill, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> Killed:
-    live = sessions.find(target)
-    if live is not None:
+    if (state := sessions.find(target)) is not None:
+        session = sessions.runtime(target)
         # A session that the user named is not asked about; the bare `kill` is.
         if not request.targets:
-            _confirm(request, operation, f"Stop session {target} with its kernels on {live.spec.host}?")
-        return _session(live, request, hosts, sessions, operation, asked=not request.targets)
+            _confirm(request, operation, f"Stop session {target} with its kernels on {state.spec.host}?")
+        return _session(session, request, hosts, sessions, operation, asked=not request.targets)
     match = _PORT.match(target)
     if match is None:
         sessions.get(target)  # raises, naming the sessions
@@ -98,19 +98,26 @@ def _one(target: str, request: Kill, hosts: Hosts, sessions: SessionRegistry, op
 
 
 def _session(
-    live: Live, request: Kill, hosts: Hosts, sessions: SessionRegistry, operation: Operation, *, asked: bool
+    session: SessionRuntime,
+    request: Kill,
+    hosts: Hosts,
+    sessions: SessionRegistry,
+    operation: Operation,
+    *,
+    asked: bool,
 ) -> Killed:
     """Stop a session's server and forget the session.
 
     Args:
-        live: the session.
+        session: it.
         request: the verb's arguments.
         hosts: to reach its host.
         sessions: whose record is removed.
         operation: whom to ask.
         asked: the user said yes to its end already.
     """
-    name, host = live.spec.name, live.spec.host
+    state = session.current
+    name, host = state.name, state.spec.host
     with step(operation, f"kill {name}", f"stopping {name} on {host}") as progress:
         try:
             link = hosts.supervisor(host, operation.client).acquire(operation)
@@ -119,11 +126,11 @@ def _session(
                 raise
             # A machine that is gone for good must not stay in the list for ever.
             progress.warn(f"{name}: forgotten; whether its server on {host} still runs is not known ({error.message})")
-            return _forget(live, hosts, sessions)
-        running = live.running
+            return _forget(session, hosts, sessions)
+        running = session.current.running
         if running is None:
             found = nohup.find(link)
-            if (node := found.other_node(name, live.spec.node)) is not None:
+            if (node := found.other_node(name, state.spec.node)) is not None:
                 raise errors.RemoteFailed(
                     f"the server of {name} runs on {node}, and this login reached {found.node}",
                     f"name {node} itself in ~/.ssh/config, then jupyman kill it there",
@@ -150,10 +157,7 @@ def _session(
                 nohup.stop(link, running, force=True)
             if lives:
                 progress.text = f"{name}: server stopped (pid {running.server.pid})"
-    sessions.remove(name)
-    supervisor = hosts.known(host)
-    if supervisor is not None:
-        supervisor.want(wanted=sessions.wanted(host))
+    _forget(session, hosts, sessions)
     pid = running.server.pid if running is not None and lives else None
     port = running.server.port if running is not None and lives else None
     return Killed(target=name, session=name, host=host, pid=pid, port=port)
@@ -196,10 +200,10 @@ def _mind_kernels(
     _confirm(request, operation, f"Kernels of session {name} are at work: {told}. Stop it all the same?")
 
 
-def _forget(live: Live, hosts: Hosts, sessions: SessionRegistry) -> Killed:
-    """Take a session out of the list without a word to its host."""
-    name, host = live.spec.name, live.spec.host
-    sessions.remove(name)
+def _forget(session: SessionRuntime, hosts: Hosts, sessions: SessionRegistry) -> Killed:
+    """Remove a session from the registry; its host is not contacted."""
+    name, host = session.name, session.current.spec.host
+    sessions.remove(session)
     supervisor = hosts.known(host)
     if supervisor is not None:
         supervisor.want(wanted=sessions.wanted(host))
@@ -218,10 +222,11 @@ def _port(
         progress.text = f"port {port} of {host} is held by {what}"
     if not holder.ours:
         raise errors.NotOurs(f"port {port} of {host} is held by {what}: not yours, so it was left alone")
-    for live in sessions.on(host):
-        if live.running is not None and live.running.server.pid == holder.pid:
-            _confirm(request, operation, f"Port {port} is the server of session {live.spec.name}. Stop it?")
-            return _session(live, request, hosts, sessions, operation, asked=True)
+    for session in sessions.runtimes(host):
+        running = session.current.running
+        if running is not None and running.server.pid == holder.pid:
+            _confirm(request, operation, f"Port {port} is the server of session {session.name}. Stop it?")
+            return _session(session, request, hosts, sessions, operation, asked=True)
     _confirm(request, operation, f"End {what} on {host}?")
     with step(operation, f"end {target}", f"ending pid {holder.pid}") as progress:
         found = nohup.find(link)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jupyman import api, errors
 from jupyman.api.results import Opened, SessionUrl
 from jupyman.core.runtime.one_time_codes import OneTimeCodes
-from jupyman.core.sessions.registry import Live
+from jupyman.core.sessions.state import SessionState
 from jupyman.core.verbs.host_call import VerbCall
 
 # Seconds for which a wanted session is waited for that has not been looked up since the daemon's start.
@@ -40,10 +40,12 @@ def send_browser(session: str, call: VerbCall, codes: OneTimeCodes) -> None:
     call.operation.emit(api.OpenBrowser(url=f"/go?code={codes.issue(session)}"))
 
 
-def _forwarded(name: str | None, call: VerbCall) -> Live:
+def _forwarded(name: str | None, call: VerbCall) -> SessionState:
     session = call.sessions.only(name)
-    if not session.settled.is_set() and session.spec.wanted:
-        session.settled.wait(SETTLE)
+    if session.spec.wanted:
+        name = session.name
+        call.sessions.wait(lambda: call.sessions.settled(name), SETTLE)
+        session = call.sessions.get(name)
     if session.url is None:
         name = session.spec.name
         raise errors.LinkLost(f"session {name} is not forwarded now (state {session.state})", f"jupyman up {name}")

@@ -34,12 +34,10 @@ def ps(request: api.PsRequest, call: VerbCall, settled_by: float) -> Ps:
         UsageFault: with `all`, no host is named and none is known.
         Interrupted: the client left.
     """
+    # The answer comes from memory: only a daemon that was just started waits, and not for long if a host is away.
+    # A session that is down waits for its port only.
+    call.sessions.wait(call.sessions.settled, settled_by - time.monotonic())
     sessions = call.sessions.all()
-    for session in sessions:
-        # The answer comes from memory: only a daemon that was just started waits, and not for long if a host is away.
-        # A session that is down waits for its port only.
-        if session.state != "starting" and not session.settled.is_set():
-            session.settled.wait(max(0.0, settled_by - time.monotonic()))
     in_use = {session.spec.host for session in sessions}
     missing: list[Unreachable] = []
     for host in [] if request.all else request.hosts:  # with --all each host is asked, and need not be known

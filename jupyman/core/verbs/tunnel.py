@@ -11,8 +11,8 @@ from jupyman.api import Tunnel
 from jupyman.api.results import Forwards
 from jupyman.core.links.supervisor import Supervisor
 from jupyman.core.sessions import outage_page
-from jupyman.core.sessions.forward_view import endpoint
 from jupyman.core.sessions.registry import SessionRegistry
+from jupyman.core.sessions.views import endpoint
 from jupyman.core.verbs.host_call import HostCall
 from jupyman.host.report import port_owner
 from jupyman.model import TunnelSpec

@@ -1,9 +1,13 @@
-"""`up`: make the session exist, step by step."""
+"""`up`: make the session exist, step by step.
+
+Over 300 lines because its steps share what the run has learnt and made so far, and undo it together.
+"""
 
 from __future__ import annotations
 
 import logging
 import posixpath
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,8 +19,20 @@ from jupyman.core.links.hosts import Hosts
 from jupyman.core.links.supervisor import Supervisor
 from jupyman.core.runtime.progress import go_on, step
 from jupyman.core.sessions import token_exposure
-from jupyman.core.sessions.registry import Live, SessionRegistry
+from jupyman.core.sessions.monitor import now, trouble
+from jupyman.core.sessions.registry import SessionRegistry, SessionRuntime
 from jupyman.core.sessions.session_forward import DEFAULT_PORT, SessionForward
+from jupyman.core.sessions.state import (
+    Absent,
+    Answered,
+    Doubted,
+    Launching,
+    NotUsable,
+    SessionState,
+    UpFailed,
+    UpStarted,
+    Wanted,
+)
 from jupyman.core.verbs.up_prepare import Preparation
 from jupyman.host.report import probe
 from jupyman.host.servers import nohup
@@ -31,12 +47,14 @@ log = logging.getLogger(__name__)
 class UpFlow:
     """One run of `up` for one session.
 
+    What it learns it reports to the registry as events; `UpStarted` begins and `Wanted` or `UpFailed` ends them.
+
     Args:
         hosts: to reach the host.
         sessions: where the result is kept.
         request: what the user said; None fields were not said.
-        spec: the wish: what was said, then the stored session, then config.toml.
-        suspect: told later that the host refused a connection to the server; must not wait.
+        spec: what is wanted: what was said, then the stored session, then config.toml.
+        suspect: called later if the host refuses a connection to the server; must not wait.
     """
 
     def __init__(
@@ -51,125 +69,125 @@ class UpFlow:
         self._explicit_name = request.name is not None
         self._problems: list[Problem] = []
         self._port_problems: list[Problem] = []
-        self._exposed: list[Problem] = []  # what is to be said of its kernels; one that was just started has none
-        self._proven = False  # the server is the known one: seen on the host a moment ago
+        self._exposed: list[Problem] = []  # problems of its kernels; a server that was just started has none
+        self._proven = False  # the server was proven on the host a moment ago
         self._ready: LaunchSpec | None = None  # what was launched
-        self._launched: Running | None = None  # to be stopped again where what follows fails
+        self._launched: Running | None = None  # to be stopped again if a later step fails
 
     def run(self, operation: Operation) -> Session:
         """Do it.
 
         Args:
-            operation: whom to show the steps, and who may cancel.
+            operation: shows the steps, and may be cancelled.
 
         Returns:
             The running session.
 
         Raises:
-            JupymanError: what stood in the way; nothing half-made is left.
+            JupymanError: why it failed; nothing half-made is left.
         """
         spec = self._spec
         supervisor = self._hosts.supervisor(spec.host, operation.client)
-        live, self._fresh = self._sessions.enter(spec)
+        session, self._fresh = self._sessions.enter(spec)
         try:
             with step(operation, "connect", f"connecting to {spec.host}") as progress:
                 link = supervisor.acquire(operation, renew=True)
                 progress.text = f"connected to {spec.host}"
                 if later := self._hosts.later(spec.host):
                     progress.warn(f"{progress.text}; of config.toml: {'; '.join(later)}")
-            running = self._serve(link, supervisor, live, operation)
+            self._serve(link, supervisor, session, operation)
         except BaseException:
             if self._fresh:
-                self._sessions.remove(spec.name)
+                self._sessions.remove(session)
                 supervisor.want(wanted=self._sessions.wanted(spec.host))
             raise
-        live.spec = msgspec.structs.replace(
-            spec,
-            wanted=True,
-            heard=live.spec.heard,
-            local_port=live.listener.local_port if live.listener is not None else None,
-        )
-        live.note(running)
-        live.problems, live.port_problems = self._problems, self._port_problems
-        live.settled.set()
+        event = Wanted(spec=spec, problems=tuple(self._problems), port_problems=tuple(self._port_problems))
+        self._sessions.apply(session, event)
         supervisor.want(wanted=True)
         self._sessions.save()
-        return self._sessions.view(live, supervisor.status)
+        return self._sessions.view(session.current, supervisor.status)
 
-    def _serve(self, link: Link, supervisor: Supervisor, live: Live, operation: Operation) -> Running:
-        """Bring server and forward about; what this run made of them is undone where it fails."""
-        running = self._resume(link, live, operation)
+    def _serve(self, link: Link, supervisor: Supervisor, session: SessionRuntime, operation: Operation) -> None:
+        """Bring about server and forward; what this run made of them is undone if it fails."""
+        running = self._resume(link, session, operation)
         self._proven = running is not None
-        local, usual = self._request.local_port, self._spec.local_port
-        had = None if self._fresh else live.spec.local_port
-        share = self._hosts.share(self._spec.host)
-        way = SessionForward(
-            supervisor, link, live, asked=local, usual=usual, had=had, share=share, suspect=self._suspect
+        had = None if self._fresh else session.current.spec.local_port
+        forward = SessionForward(
+            self._sessions,
+            supervisor,
+            link,
+            session,
+            asked=self._request.local_port,
+            usual=self._spec.local_port,
+            had=had,
+            share=self._hosts.share(self._spec.host),
+            suspect=self._suspect,
         )
-        live.sealed = live.sealed or live.spec.heard  # what could not be mended before: it may be another server
-        state, sealed = live.state, live.sealed
+        self._sessions.apply(session, UpStarted())
+        exposed = session.current.token_exposed
         try:
             if running is None:
                 # For the launch: its shell starts while the host is looked at.
                 with link.shell_ahead() as shell:
                     report, found = self._look(link, operation)
-                    self._same_node(live, found)
-                    running = self._adopt(link, live, found, operation)
+                    self._same_node(session.current, found)
+                    running = self._adopt(link, session.current, found, operation)
                     if running is None:
-                        live.state = "starting"
-                        running = self._launch(link, shell, supervisor, way, report, found, operation)
-            way.forward(running, operation)
-            if sealed or live.sealed or way.stranger is not None:
-                running, self._port_problems = token_exposure.mend(
-                    link, self._sessions, live, running, operation, port=had, stranger=way.stranger
+                        self._sessions.apply(session, Launching())
+                        running = self._launch(link, shell, supervisor, forward, report, found, operation)
+            forward.forward(running, operation)
+            if exposed or session.current.token_exposed or forward.other_user is not None:
+                running, self._port_problems = token_exposure.renew_in_up(
+                    link, self._sessions, session, running, operation, port=had, user=forward.other_user
                 )
                 self._launched = running if self._launched is not None else None
-            if not self._prove(link, way, live, running, operation):
+            if not self._prove(link, forward, running, operation):
                 # sshd leads to no UNIX socket: again, on a port.
-                supervisor.sockets, self._launched, live.running = False, None, None
+                supervisor.sockets, self._launched = False, None
+                forward.clear()
                 self._undo(link, running)
-                way.clear()
-                running = self._start(link, way, operation)
-                way.forward(running, operation)
-                self._prove(link, way, live, running, operation)
-            self._not_killed(live)
-            go_on(operation)  # no step follows that would see it
-            way.keep()
+                running = self._start(link, forward, operation)
+                forward.forward(running, operation)
+                self._prove(link, forward, running, operation)
+            self._not_killed(session.current)
+            go_on(operation)  # no step follows that would notice a cancellation
+            self._sessions.apply(session, Answered())
+            forward.keep()
         except BaseException:
             if self._launched is not None:
                 self._undo(link, self._launched)
-                live.running = None
-            if live.state == "starting":  # else it was looked up meanwhile
-                live.state, live.verified = state, False
-            elif supervisor.link is not link:
-                live.verified = False
-            way.undo()
+            self._sessions.apply(session, UpFailed(undone=self._launched is not None))
+            forward.undo()
             raise
         finally:
-            way.close()
-        return running
+            forward.close()
 
     # --- the steps ------------------------------------------------------------------------------------------------
 
-    def _resume(self, link: Link, live: Live, operation: Operation) -> Running | None:
-        """Return the session's own server where it still runs."""
-        if live.running is None:
+    def _resume(self, link: Link, session: SessionRuntime, operation: Operation) -> Running | None:
+        """Return the session's own server if it still runs."""
+        state, running = session.current, session.current.running
+        if running is None:
             return None
         with step(operation, "verify", "looking for the session's server") as progress:
-            liveness = nohup.verify(link, live.running)
-            progress.text = f"session {live.spec.name}: its server runs (pid {live.running.server.pid})"
-            if self._request.port not in {None, live.running.server.port}:
-                there = f"port {live.running.server.port}" if live.running.server.port else "a private socket"
+            liveness = nohup.verify(link, running)
+            progress.text = f"session {state.name}: its server runs (pid {running.server.pid})"
+            if self._request.port not in {None, running.server.port}:
+                there = f"port {running.server.port}" if running.server.port else "a private socket"
                 progress.warn(f"{progress.text} on {there}: --port counts for the next one, after jupyman kill")
             if not liveness.ok:
                 progress.warn(f"the session's server is gone: {liveness.text}")
         if liveness.ok:
-            self._unchanged(live.running, live.spec)
-            self._exposed = exposed_kernels(live.running.server.pid, seen=liveness.kernels_exposed)
-            return liveness.now(live.running)
+            self._unchanged(running, state.spec)
+            self._exposed = exposed_kernels(running.server.pid, seen=liveness.kernels_exposed)
+            return liveness.now(running)
         if liveness.state == "elsewhere":
-            raise self._astray(liveness.text)
-        live.running, live.state, live.verified = None, "exited", False
+            raise self._other_machine(liveness.text)
+        problem = trouble(state, liveness)
+        if liveness.dead:
+            self._sessions.apply(session, Absent(problem=problem, at=time.monotonic(), restartable=False))
+        else:
+            self._sessions.apply(session, NotUsable(problem=problem))
         return None
 
     def _unchanged(self, running: Running, stored: SessionSpec | None) -> None:
@@ -197,11 +215,11 @@ class UpFlow:
                 f"leave the option out, use another --name, or jupyman kill {name} first",
             )
 
-    def _same_node(self, live: Live, found: nohup.Found) -> None:
-        if (node := found.other_node(live.spec.name, live.spec.node)) is not None:
-            raise self._astray(f"it runs on {node}, and this login reached {found.node}")
+    def _same_node(self, state: SessionState, found: nohup.Found) -> None:
+        if (node := found.other_node(state.name, state.spec.node)) is not None:
+            raise self._other_machine(f"it runs on {node}, and this login reached {found.node}")
 
-    def _astray(self, text: str) -> errors.UsageFault:
+    def _other_machine(self, text: str) -> errors.UsageFault:
         host, name = self._spec.host, self._spec.name
         return errors.UsageFault(
             f"{host} leads to several machines; of the server of {name}: {text}",
@@ -232,13 +250,13 @@ class UpFlow:
         self._problems += told
         return report, found
 
-    def _adopt(self, link: Link, live: Live, found: nohup.Found, operation: Operation) -> Running | None:
+    def _adopt(self, link: Link, state: SessionState, found: nohup.Found, operation: Operation) -> Running | None:
         """Take over a server that already runs: this session's from another computer, or one that is asked for."""
         spec = self._spec
         taken = {
-            live.running.server.pid
-            for live in self._sessions.on(spec.host)
-            if live.running and live.spec.name != spec.name
+            other.running.server.pid
+            for other in self._sessions.on(spec.host)
+            if other.running and other.name != spec.name
         }
         records = [record for record in found.records if record.alive and record.pid not in taken]
         chosen = next((record for record in records if record.name == spec.name), None)
@@ -246,9 +264,9 @@ class UpFlow:
             chosen = records[0]
         if chosen is not None:
             with step(operation, "adopt", "adopting the running server") as progress:
-                running = live.known(nohup.adopt(link, chosen))
+                running = state.recognised(nohup.adopt(link, chosen))
                 progress.text = f"adopted the server that runs on {spec.host} (pid {running.server.pid})"
-            self._unchanged(running, live.spec if running.server.pid == live.spec.pid else None)
+            self._unchanged(running, state.spec if running.server.pid == state.spec.pid else None)
             return running
         if not (self._fresh and self._explicit_name):
             return None
@@ -275,7 +293,7 @@ class UpFlow:
         link: Link,
         shell: Shell,
         supervisor: Supervisor,
-        way: SessionForward,
+        forward: SessionForward,
         report: HostReport,
         found: nohup.Found,
         operation: Operation,
@@ -285,24 +303,25 @@ class UpFlow:
         preparation = Preparation(link, self._spec, self._request, report, found, operation, sockets=supervisor.sockets)
         ready = preparation.run(default)
         self._problems += preparation.problems
-        for other in self._sessions.on(self._spec.host):
-            if other.running is not None and other.running.server.pid == preparation.ended:
-                # It was its server that had the port: what gets it now is not to be had under its address.
-                other.verified = False
+        for other in self._sessions.runtimes(self._spec.host):
+            running = other.current.running
+            if running is not None and running.server.pid == preparation.ended:
+                # Its server had the port: whatever gets that now must not be reached through the session's address.
+                self._sessions.apply(other, Doubted())
                 self._suspect()
         if isinstance(ready, Running):
             return ready
         self._ready = msgspec.structs.replace(ready, debugger=self._hosts.debugger(self._spec.host))
-        return self._start(shell, way, operation)
+        return self._start(shell, forward, operation)
 
-    def _start(self, shell: Shell, way: SessionForward, operation: Operation) -> Running:
+    def _start(self, shell: Shell, forward: SessionForward, operation: Operation) -> Running:
         """Launch what is ready; the second time on a port, because no connection came through to its socket."""
         ready = self._ready
         assert ready is not None  # noqa: S101 - set by `_launch`
         self._ready = msgspec.structs.replace(ready, sock=False)
         with step(operation, "launch", "starting Jupyter under nohup") as progress:
             running = nohup.launch(
-                shell, ready, progress=progress.now, listening=way.listening, cancelled=operation.cancelled
+                shell, ready, progress=progress.now, listening=forward.listening, cancelled=operation.cancelled
             )
             # What another launch had started is looked at as any server that was found.
             self._proven = not running.server.adopted
@@ -314,11 +333,11 @@ class UpFlow:
                 progress.warn(f"port {ready.ports[0]} could not be had: {progress.text}")
         return running
 
-    def _prove(self, link: Link, way: SessionForward, live: Live, running: Running, operation: Operation) -> bool:
-        """The right server answers through the forward, to us and to nobody without the token.
+    def _prove(self, link: Link, forward: SessionForward, running: Running, operation: Operation) -> bool:
+        """Check that the right server answers through the forward, and only to requests with the token.
 
         Returns:
-            False where we launched it on a UNIX socket to which sshd does not lead.
+            False if we launched it on a UNIX socket and sshd does not forward to that.
         """
         with step(operation, "verify", "checking the server's identity") as progress:
             # The socket's owner is proven on the host before our token travels there.
@@ -329,30 +348,28 @@ class UpFlow:
                 running = liveness.now(running)
                 self._exposed = exposed_kernels(running.server.pid, seen=liveness.kernels_exposed)
             self._problems += self._exposed
-            live.proven(running, self._exposed)
-            way.open()
-            stranger, seen = way.ask(running)
-            if self._launched is not None and running.sock is not None and seen is None and way.refused:
+            forward.proven(running, at=now(), exposed=tuple(self._exposed))
+            without_token, seen = forward.ask(running)
+            if self._launched is not None and running.sock is not None and seen is None and forward.refused:
                 progress.warn("sshd does not forward UNIX sockets: starting again on a port")
                 return False
-            if seen != 200 or (running.token and stranger is None):
-                status = stranger if seen == 200 else seen
+            if seen != 200 or (running.token and without_token is None):
+                status = without_token if seen == 200 else seen
                 raise errors.LinkLost(f"the server did not answer through the forward (HTTP status {status})")
-            if running.token and stranger not in {401, 403}:
+            if running.token and without_token not in {401, 403}:
                 text = "the server lets requests without a token in"
                 fix = "look for token or password settings in ~/.jupyter on the host"
                 if self._launched is not None:
                     raise errors.ServerExited(f"{text}, so it was stopped", fix)
                 self._problems.append(Problem(code="server-open", severity="error", text=text, fix=fix))
-            live.state = "running"
             progress.text = "the right server answers"
         return True
 
-    def _not_killed(self, live: Live) -> None:
-        if self._sessions.find(live.spec.name) is not live:
-            raise errors.Interrupted(f"session {live.spec.name} was killed meanwhile")
-        if live.parked:
-            raise errors.Interrupted(f"session {live.spec.name} was taken down meanwhile")
+    def _not_killed(self, state: SessionState) -> None:
+        if state.killed:
+            raise errors.Interrupted(f"session {state.name} was killed meanwhile")
+        if state.down:
+            raise errors.Interrupted(f"session {state.name} was taken down meanwhile")
 
     def _undo(self, link: Link, running: Running) -> None:
         try:

@@ -17,7 +17,8 @@ from jupyman import api, errors
 from jupyman.api import Operation
 from jupyman.core.runtime.one_time_codes import OneTimeCodes
 from jupyman.core.runtime.shared_operation import SharedOperation
-from jupyman.core.sessions.registry import Live
+from jupyman.core.sessions.registry import SessionRuntime
+from jupyman.core.sessions.state import ProblemSeen
 from jupyman.core.verbs import open as opening
 from jupyman.core.verbs import request_host, up_plan
 from jupyman.core.verbs.host_call import VerbCall
@@ -86,7 +87,7 @@ class UpQueue:
             opening.send_browser(spec.name, call, self._codes)
         return session
 
-    def restart(self, session: Live, why: str, call: VerbCall) -> None:
+    def restart(self, session: SessionRuntime, why: str, call: VerbCall) -> None:
         """Start a server that died again, in a thread of its own: same port, token and directory.
 
         Args:
@@ -94,9 +95,10 @@ class UpQueue:
             why: how it ended.
             call: nobody waits for it.
         """
-        name, last = session.spec.name, session.running
-        port = last.server.port if last is not None else None
-        request = api.Up(host=session.spec.host, name=name, port=port, timeout=session.spec.timeout)
+        before = session.current
+        name, spec = before.name, before.spec
+        port = before.running.server.port if before.running is not None else None
+        request = api.Up(host=spec.host, name=name, port=port, timeout=spec.timeout)
 
         def work() -> None:
             try:
@@ -105,12 +107,12 @@ class UpQueue:
                 text = f"{why}; it could not be started again: {error.message}"
                 problem = new_problem("restart-failed", text, error.hint)
             else:
-                count = len(session.restarts)
+                count = len(before.restarts)
                 times = "once" if count == 1 else f"{count} times"
                 text = f"restarted {times}, the last time because {why}"
                 problem = new_problem("server-restarted", text, f"jupyman logs {name}")
             log.info("session %s: %s", name, problem.text)
-            session.problems = [*session.problems, problem]
+            call.sessions.apply(session, ProblemSeen(problem=problem))
 
         threading.Thread(target=work, name=f"restart {name}", daemon=True).start()
 

@@ -13,7 +13,6 @@ import msgspec
 from jupyman import errors
 from jupyman.host.servers import launch as launching
 from jupyman.host.servers import listing, liveness, records, token_renewal
-from jupyman.host.servers import logs as server_logs
 from jupyman.host.servers.base import GRACE, Found, Liveness, Record, UnmanagedServer
 from jupyman.host.servers.listing import rows
 from jupyman.host.shell import script
@@ -36,6 +35,8 @@ __all__ = [
     "stop",
     "verify",
 ]
+
+_FOLLOW_TIMEOUT = 30 * 24 * 3600.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,26 @@ class NohupLauncher:
         cancelled: threading.Event | None = None,
     ) -> None:
         """Read a server's log: see `Launcher.logs`."""
-        server_logs.logs(self.login, name, directory, lines=lines, follow=follow, on_line=on_line, cancelled=cancelled)
+        if not jupyter.valid_name(name):
+            raise errors.UsageFault(f"{name!r} is not a session name", "see jupyman ps")
+
+        def on_fact(key: str, value: str) -> None:
+            if key == "line":
+                on_line(value)
+
+        script.run(
+            self.login,
+            "servers/logs",
+            {
+                "NAME": name,
+                "DIRECTORY": directory or "",
+                "LINES": str(max(0, lines)),
+                "FOLLOW": "1" if follow else "0",
+            },
+            timeout=_FOLLOW_TIMEOUT if follow else script.LOOK_TIMEOUT,
+            on_fact=on_fact,
+            cancelled=cancelled,
+        )
 
     def where(self, running: Running) -> Endpoint | None:
         """Return where a server listens: see `Launcher.where`."""

@@ -1,8 +1,8 @@
 # ruff: noqa: UP006, UP032, UP035, UP045 - this runs on the host, on Python 3.6 as well
-"""Runs on the host, by the environment's own Python (3.6+): computes something small with its torch, on the GPU where the
-build can. Only that tells whether it works: torch.cuda.is_available() was seen to say yes where every kernel failed.
+"""Runs on the host, by the environment's own Python (3.6+): computes something small with its torch, on the GPU if the
+build can. Only that shows whether it works: torch.cuda.is_available() can be true although every CUDA kernel fails.
 
-Prints one line ``jupyman-torch JSON``; warnings of torch may stand around it.
+Prints one line ``jupyman-torch JSON``; warnings of torch may surround it.
 """
 
 import json
@@ -18,33 +18,33 @@ def compute(torch: Any, device: str) -> float:
     return float((ones @ ones).sum().item())
 
 
-def run(told: Dict[str, Any]) -> None:
-    told["stage"] = "import"
+def run(report: Dict[str, Any]) -> None:
+    report["stage"] = "import"
     import torch
 
-    told["version"] = str(torch.__version__)
-    told["cuda"] = torch.version.cuda
-    told["hip"] = getattr(torch.version, "hip", None)
-    device = "cpu" if told["cuda"] is None and told["hip"] is None else "cuda"
-    told["stage"] = device
-    told["right"] = compute(torch, device) == SIDE**3
+    report["version"] = str(torch.__version__)
+    report["cuda"] = torch.version.cuda
+    report["hip"] = getattr(torch.version, "hip", None)
+    device = "cpu" if report["cuda"] is None and report["hip"] is None else "cuda"
+    report["stage"] = device
+    report["right"] = compute(torch, device) == SIDE**3
     if device == "cuda":
-        # After the product: where that fails, its words say why, and these calls may only say "no device".
-        told["device"] = str(torch.cuda.get_device_name(0))
-        told["capability"] = ".".join(str(part) for part in torch.cuda.get_device_capability(0))
-    told["stage"] = "done"
+        # After the product: if that fails, its error has the reason, while these calls may only report "no device".
+        report["device"] = str(torch.cuda.get_device_name(0))
+        report["capability"] = ".".join(str(part) for part in torch.cuda.get_device_capability(0))
+    report["stage"] = "done"
 
 
 def main() -> None:
-    told: Dict[str, Any] = {}
+    report: Dict[str, Any] = {}
     began = time.time()
     try:
-        run(told)
-    except BaseException as error:  # noqa: BLE001 - whatever it is, it is the answer
+        run(report)
+    except BaseException as error:  # noqa: BLE001 - every failure is an answer
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        told["error"] = "{}: {}".format(type(error).__name__, lines[0] if lines else "no message")[:500]
-    told["seconds"] = round(time.time() - began, 2)
-    sys.stdout.write("\njupyman-torch " + json.dumps(told) + "\n")
+        report["error"] = "{}: {}".format(type(error).__name__, lines[0] if lines else "no message")[:500]
+    report["seconds"] = round(time.time() - began, 2)
+    sys.stdout.write("\njupyman-torch " + json.dumps(report) + "\n")
 
 
 main()

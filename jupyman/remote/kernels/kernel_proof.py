@@ -1,10 +1,10 @@
 # ruff: noqa: UP006, UP032, UP035, UP045 - this runs on the host, on Python 3.6 as well
-"""Runs on the host, by a Python (3.6+) that has jupyter_client: starts a kernel of a spec and asks it who it is. No server
-is needed, and no TCP port: the kernel talks over UNIX sockets in a private directory.
+"""Runs on the host, by a Python (3.6+) that has jupyter_client: starts a kernel of a spec and asks it for its interpreter.
+It needs no server and no TCP port: the kernel uses UNIX sockets in a private directory.
 
-Arguments: NAME, DIRECTORY of the kernel specs, SECONDS, and a file descriptor: whoever listens there. When nobody does any
-more, or on SIGTERM, the kernel is ended with all that it started. Prints ``executable PATH``, ``prefix``, ``version``,
-``conda``, ``ipywidgets`` (a version, ``none``, or ``broken WHY``); nothing of these for a kernel of another language.
+Arguments: NAME, DIRECTORY of the kernel specs, SECONDS, and a file descriptor of the channel. When the other end of that
+closes, or on SIGTERM, the kernel is ended with all that it started. Prints ``executable PATH``, ``prefix``, ``version``,
+``conda``, ``ipywidgets`` (a version, ``none``, or ``broken WHY``); nothing for a kernel of another language.
 """
 
 import os
@@ -38,7 +38,7 @@ def prove(name: str, specs: str, seconds: float, private: str) -> str:
     from jupyter_client.manager import KernelManager
     from jupyter_client.kernelspec import KernelSpecManager
 
-    # Only this folder: in a venv an entry of the environment itself would hide the user's.
+    # Only this folder: in a venv, the environment's own spec would hide the user's.
     finder = KernelSpecManager(kernel_dirs=[specs])
     file = os.path.join(private, "k.json")
     manager = KernelManager(
@@ -56,13 +56,13 @@ def prove(name: str, specs: str, seconds: float, private: str) -> str:
             client.start_channels()
             try:
                 client.wait_for_ready(timeout=max(1, end - time.time()))
-                # Its own word: kernel.json need not name the language.
+                # Ask the kernel: kernel.json need not name the language.
                 reply = client.kernel_info(reply=True, timeout=max(1, end - time.time()))
                 language = reply["content"].get("language_info", {}).get("name", "")
                 return ask(client, end) if language == "python" else ""
             finally:
                 client.stop_channels()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
+        except Exception as error:  # noqa: BLE001 - every failure is an answer
             log.seek(0)
             told = [line.rstrip() for line in log if line.strip()]
             sys.exit("{}: {}".format(type(error).__name__, told[-1] if told else error))
@@ -72,10 +72,12 @@ def prove(name: str, specs: str, seconds: float, private: str) -> str:
 
 
 def end_all(manager: Any) -> None:
-    """End the kernel with what its activation or its start-up runs: it leads a process group of its own."""
-    started = getattr(manager, "provisioner", None) or manager.kernel  # jupyter_client before 7 has the process itself
+    """End the kernel with what its activation or start-up runs: it leads a process group of its own."""
+    started = (
+        getattr(manager, "provisioner", None) or manager.kernel
+    )  # before jupyter_client 7 it is the process itself
     try:
-        # First: as long as it was not waited for, its number is nobody else's.
+        # First: until it is reaped, no other process has its pid.
         os.killpg(started.pid, signal.SIGKILL)
     except (OSError, TypeError):
         pass  # it is gone
@@ -99,9 +101,9 @@ def ask(client: Any, end: float) -> str:
 
 
 def watch(listener: int) -> None:
-    """End this program when whoever listens has gone: sshd closes its end with the channel."""
+    """End this program when the other end is closed: sshd closes it with the channel."""
     poll = select.poll()
-    poll.register(listener, 0)  # an error and a hang-up are always told
+    poll.register(listener, 0)  # an error and a hang-up are always reported
     for _, event in poll.poll():
         if not event & select.POLLNVAL:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -113,9 +115,9 @@ def stop(number: int, frame: Any) -> None:
 
 
 def main() -> None:
-    # Short, for the sockets' paths (107 bytes), and 0700.
+    # Short, for the paths of sockets (107 bytes), and 0700.
     private = tempfile.mkdtemp(prefix="jm-", dir="/tmp")
-    # IPython too keeps to it: no history file in the home, where SQLite may hang on NFS.
+    # IPython uses it, too: no history file in the home, on which SQLite may hang (NFS).
     os.environ["JUPYTER_RUNTIME_DIR"] = os.environ["IPYTHONDIR"] = private
     try:
         signal.signal(signal.SIGTERM, stop)

@@ -1,8 +1,8 @@
 # ruff: noqa: UP006, UP032, UP035, UP045 - this runs on the host, on Python 3.6 as well
 """Runs on the host, by the environment's own Python (3.6+): reads and completes a kernel.json.
 
-``owner FILE``: prints the prefix that an existing kernel runs in.
-``write FILE``: gives the spec that ipykernel wrote the environment's activation; the wish comes as JSON on fd 3.
+``owner FILE``: print the prefix that an existing kernel runs in.
+``write FILE``: add the environment's activation to the spec that ipykernel wrote; the values are JSON on fd 3.
 """
 
 import json
@@ -27,15 +27,15 @@ def owner(spec: Dict[str, Any]) -> str:
     return os.path.dirname(os.path.dirname(str(argv[0])))
 
 
-def write(path: str, wish: Dict[str, Any]) -> None:
+def write(path: str, values: Dict[str, Any]) -> None:
     spec = read(path)
     argv = list(spec["argv"])
-    argv[0] = wish["python"]
-    spec["argv"] = [wish["shell"], "-c", wish["wrapper"]] + argv
-    spec["env"] = dict(spec.get("env") or {}, **wish["env"])
-    spec["display_name"] = wish["display_name"]
+    argv[0] = values["python"]
+    spec["argv"] = [values["shell"], "-c", values["wrapper"]] + argv
+    spec["env"] = dict(spec.get("env") or {}, **values["env"])
+    spec["display_name"] = values["display_name"]
     metadata = dict(spec.get("metadata") or {})
-    metadata["jupyman"] = {"prefix": wish["prefix"], "python": wish["python"]}
+    metadata["jupyman"] = {"prefix": values["prefix"], "python": values["python"]}
     spec["metadata"] = metadata
     fresh = path + ".new"
     with open(fresh, "w", encoding="utf-8") as file:
@@ -53,8 +53,8 @@ def main() -> None:
             print("?")
     else:
         with os.fdopen(3, encoding="utf-8") as file:
-            wish = json.load(file)
-        write(sys.argv[2], wish)
+            values = json.load(file)
+        write(sys.argv[2], values)
 
 
 main()

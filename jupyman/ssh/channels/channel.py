@@ -67,7 +67,7 @@ class ChannelTransport(Protocol):
         """Take bytes from what windows may grow by; return how many were given. A negative size gives them back."""
 
     def send(self, payload: bytes) -> None:
-        """Send a message, without waiting."""
+        """Send a message soon, in order."""
 
     def send_batch(self, channel: Channel, batch: PacketBatch) -> None:
         """Send what a batch holds, without waiting."""

@@ -41,8 +41,8 @@ class PacketSink(Protocol):
     def room(self) -> bool:
         """Whether what is posted now leaves at once."""
 
-    def send(self, payload: bytes, *, wait: bool) -> None:
-        """Send a message."""
+    def send_all(self, payloads: list[bytes]) -> None:
+        """Send messages, without waiting."""
 
     def post(self, packets: list[tuple[memoryview, int]]) -> None:
         """Send packets of data, without waiting."""
@@ -70,6 +70,7 @@ class ChannelMux:
         self._sender = sender
         self._loop = loop
         self._waiting: deque[Channel] = deque()  # for room
+        self._messages: list[bytes] = []  # of this turn; they leave together, which saves system calls
         self._table: dict[int, Channel] = {}
         self._next = FIRST_CHANNEL
         self._spare = SPARE
@@ -140,8 +141,15 @@ class ChannelMux:
         return size
 
     def send(self, payload: bytes) -> None:
-        """Send a message, without waiting."""
-        self._sender.send(payload, wait=False)
+        """Send a message at the end of this turn, or with data that is sent before."""
+        if not self._messages:
+            self._loop.at_end(self._send_messages)
+        self._messages.append(payload)
+
+    def _send_messages(self) -> None:
+        messages, self._messages = self._messages, []
+        if messages:
+            self._sender.send_all(messages)
 
     def send_batch(self, channel: Channel, batch: PacketBatch) -> None:
         """Send what a batch holds, without waiting."""
@@ -149,6 +157,7 @@ class ChannelMux:
             if self._last_sender is not None:
                 self._changed = time.monotonic()
             self._last_sender = channel
+        self._send_messages()
         self._sender.post(batch.packets)
 
     # --- from the loop ------------------------------------------------------------------------------------------------
@@ -209,6 +218,7 @@ class ChannelMux:
         channels = list(self._table.values())
         self._table.clear()
         self._waiting.clear()
+        self._messages.clear()
         for channel in channels:
             channel.connection_lost()
         self._loop.watch(self, 0)

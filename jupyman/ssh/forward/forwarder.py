@@ -15,14 +15,12 @@ import socket
 import time
 from collections.abc import Callable, Iterable
 
-from jupyman.local.peer_guard import PeerGuard
 from jupyman.model.endpoint import LOOPBACK, Target
 from jupyman.ssh.forward.bind import bind
-from jupyman.ssh.forward.connection_limit import ConnectionLimit
+from jupyman.ssh.forward.listener import Listener
 from jupyman.ssh.io import loop as loops
 from jupyman.ssh.io.loop import READ, guard
 from jupyman.ssh.streams.byte_stream import StreamOpener
-from jupyman.ssh.streams.origin import Respond
 from jupyman.ssh.streams.relay import HOLD, Relay, RelayState
 
 log = logging.getLogger(__name__)
@@ -31,82 +29,6 @@ OPEN_TIMEOUT = 15.0  # seconds for the host to open a stream
 GATE_LOOK = 0.25  # seconds between looks at a closed gate while connections wait for it
 BREAK = 0.2  # seconds without accepting when no file descriptor is left
 ACCEPTS = 64  # connections of one listener that are accepted before the others have their turn
-
-
-class Listener:
-    """A local port that leads to an address on the host. Made by `Forwarder.listen`.
-
-    Attributes:
-        local_port: where it listens.
-        target: where it leads: host and port, or the path of a UNIX socket there.
-        holder_text: " (held by …)" if the preferred port was taken, else "".
-        gate: called, in the loop's thread, before a connection is carried; while it returns False connections wait, as
-            without a link. Call `Forwarder.wake` when it opens, or they notice within a quarter of a second.
-        respond: called, in the loop's thread, for a connection that has waited for a second or lost its link; returns
-            what to answer in the host's place.
-        on_refused: called, in the loop's thread, when the host refuses a connection; must not wait.
-        refused: how many the host refused.
-        limit: how many were refused here because too many are open.
-        share: take connections of other users of this computer too; else they are closed unread.
-        peer_guard: which of them there were.
-    """
-
-    # The request for a stream takes a round trip, in which the others have their turn.
-    first = True
-
-    def __init__(self, forwarder: Forwarder, sock: socket.socket, target: Target, holder_text: str) -> None:
-        self.sock = sock
-        self.mask = 0
-        self.local_port: int = sock.getsockname()[1]
-        self.target = target
-        self.holder_text = holder_text
-        self.gate: Callable[[], bool] | None = None
-        self.respond: Respond | None = None
-        self.on_refused: Callable[[], None] | None = None
-        self.share = False
-        self.peer_guard = PeerGuard(f"{forwarder.name}: local port {self.local_port}")
-        self.closed = False
-        self.out_of_fds = False  # no file descriptor was left for the last connection, which is logged once
-        self.turn = -1  # of the loop, in which somebody connected last
-        self.open = 0
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self.refused = 0
-        self.limit = ConnectionLimit()
-        self._forwarder = forwarder
-
-    def retarget(self, target: Target) -> None:
-        """Lead new connections elsewhere."""
-        self.target = target
-
-    def stats(self) -> tuple[int, int, int]:
-        """Return open connections, bytes that came from the host, bytes that went to it."""
-        return self.open, self.bytes_in, self.bytes_out
-
-    def count(self, inward: int, outward: int) -> None:
-        """Count bytes that came from the host, and bytes that went to it."""
-        self.bytes_in += inward
-        self.bytes_out += outward
-
-    def passes(self) -> bool:
-        """Return whether the gate is open."""
-        try:
-            return self.gate is None or self.gate()
-        except Exception:
-            log.exception("the gate of local port %d", self.local_port)
-            return False
-
-    def ready(self, mask: int) -> None:  # noqa: ARG002 - there is but one
-        """Somebody connects."""
-        self._forwarder.accept(self)
-
-    def detach(self) -> None:
-        """Detach its connections, as when the link is lost, and go on listening. Close its gate first."""
-        self._forwarder.detach_listener(self)
-
-    def close(self) -> None:
-        """Stop listening and end its connections; returns when the port is free."""
-        self._forwarder.remove(self)
 
 
 class Forwarder:
@@ -293,19 +215,15 @@ class Forwarder:
             except (BlockingIOError, InterruptedError, ConnectionError):
                 return
             except OSError as error:  # no file descriptor left: the connection stays in the backlog
-                log.log(
-                    logging.DEBUG if listener.out_of_fds else logging.WARNING,
-                    "%s: a connection could not be accepted: %s",
-                    self.name,
-                    error,
-                )
+                level = logging.DEBUG if listener.out_of_fds else logging.WARNING
+                log.log(level, "%s: a connection could not be accepted: %s", self.name, error)
                 listener.out_of_fds = True
                 self._loop.watch(listener, 0)
                 self._paused[listener] = time.monotonic() + BREAK
                 self._loop.remind(self, self._paused[listener])
                 return
             listener.out_of_fds = False
-            if not listener.share and self._foreign_owned(listener, sock, far):
+            if listener.foreign_owned(sock, far):
                 sock.close()
                 continue
             if listener.limit.full(listener.open):
@@ -320,13 +238,6 @@ class Forwarder:
             self._relays.add(relay)
             self.schedule_close(relay)
             self._start(relay)
-
-    def _foreign_owned(self, listener: Listener, sock: socket.socket, far: tuple[str, int]) -> bool:
-        try:
-            near = sock.getsockname()
-        except OSError:  # macOS, if it was reset already
-            return False
-        return listener.peer_guard.refuse(far[:2], near[:2])
 
     def _start(self, relay: Relay) -> None:
         """Ask for a stream, if a link is there and the gate is open."""

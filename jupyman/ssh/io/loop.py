@@ -1,8 +1,9 @@
 """The loop: one thread that owns all listeners, local connections and SSH sockets of this process.
 
 Rules: a turn first runs what was posted, then calls those whose sockets are ready, each once, then those whose time has
-come. Nothing that runs here may wait. `post` and `call` may be used from any thread, everything else only here. Each
-call reads a bounded amount, so that no host and no connection holds up another for long.
+come, and then what was left to its end. Nothing that runs here may wait. `post`, `call` and `at_end` may be used from
+any thread, everything else only here. Each call reads a bounded amount, so that no host and no connection holds up
+another for long.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class Loop:
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
         self._selector.register(self._wake_reader, READ, None)
+        self._last: list[Callable[[], None]] = []  # run at the end of this turn
         self._posted: deque[Callable[[], None]] = deque()
         self._woken = False
         self._lock = threading.Lock()
@@ -115,6 +117,13 @@ class Loop:
             raise raised[0]
 
     # --- in the loop's thread -----------------------------------------------------------------------------------------
+
+    def at_end(self, action: Callable[[], None]) -> None:
+        """Run something at the end of this turn; from another thread, soon."""
+        if threading.get_ident() == self._thread.ident:
+            self._last.append(action)
+        else:
+            self.post(action)
 
     def watch(self, one: Watched, mask: int) -> None:
         """Wait for these events from now on."""
@@ -168,6 +177,9 @@ class Loop:
             for owner in [one for one, moment in self._alarms.items() if moment <= instant]:
                 del self._alarms[owner]
                 guard(owner.due)
+        last, self._last = self._last, []
+        for action in last:
+            guard(action)
 
     def _timeout(self) -> float | None:
         if self._posted:

@@ -80,6 +80,11 @@ class ParamikoPacketSender:
                 self._thread = threading.Thread(target=self._run, name="packets", daemon=True)
                 self._thread.start()
 
+    def send_all(self, payloads: list[bytes]) -> None:
+        """Send messages, without waiting."""
+        for payload in payloads:
+            self.send(payload, wait=False)
+
     def post(self, packets: list[tuple[memoryview, int]]) -> None:
         """Send packets of data of a `PacketBatch`, without waiting."""
         for body, size in packets:

@@ -123,6 +123,17 @@ class PacketSender:
         if wait and stuck:
             self._wait(mark)
 
+    def send_all(self, payloads: list[bytes]) -> None:
+        """Send messages together, without waiting; none of them belongs to a key exchange."""
+        with self._lock:
+            if self._shut:
+                for payload in payloads:
+                    self._hold(payload)
+                return
+            self._emit(b"".join([self._seal(payload) for payload in payloads]))
+            stuck = bool(self._pending)
+        self._tell(stuck)
+
     def post(self, packets: list[tuple[memoryview, int]]) -> None:
         """Send packets of data, without waiting; without `room` they stay here.
 

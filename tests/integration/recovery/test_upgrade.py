@@ -18,9 +18,10 @@ import pytest
 
 from jupyman import __version__
 from tests.bed import Bed, Cli, Ran, User, private_home, release, wait_until
+from tests.bed.aftermath import no_traceback, says, servers, stuck
 from tests.bed.command import REPOSITORY
-from tests.integration.aftermath import free_port, no_traceback, says, servers, stuck
-from tests.integration.notebooks import Kernel, local_port, now
+from tests.bed.notebooks import Kernel, local_port, now
+from tests.bed.ports import free_port
 
 RECORDED = REPOSITORY / "tests" / "data" / "state"
 OLD = "0.0.1"
@@ -55,7 +56,7 @@ def daemon(cli: Cli) -> tuple[str, int]:
 # --- copies of this version that are changed a little -------------------------------------------------------------
 
 
-def test_a_new_version_takes_over_from_the_old_daemon(cli: Cli, tmp_path: Path) -> None:
+def test_a_new_version_replaces_the_old_daemon(cli: Cli, tmp_path: Path) -> None:
     old = copied(tmp_path, OLD)
     session = made(cli, env=old)
     assert daemon(cli)[0] == OLD

@@ -12,44 +12,36 @@ from jupyman.host.servers.base import UnmanagedServer
 from jupyman.host.servers.nohup import NohupLauncher
 from jupyman.model import Environment
 from tests.bed import wait_until
-from tests.bed.launches import build_environment, launch_spec
-from tests.bed.local_account import new_account, public_folder
-from tests.bed.ports import free_ports
+from tests.bed.launches import launch_spec
+from tests.bed.local_account import Account
+from tests.bed.ports import free_port
 from tests.unit.host.launcher_contract import LauncherBed, LauncherContract
-
-
-@pytest.fixture(scope="module")
-def environment() -> Iterator[Environment]:
-    with public_folder() as folder:
-        yield build_environment(folder / "stack")
 
 
 class TestNohupLauncher(LauncherContract):
     """Over a shell of this machine, as an account of its own."""
 
     @pytest.fixture(params=[False, True], ids=["port", "socket"])
-    def bed(self, request: pytest.FixtureRequest, environment: Environment) -> Iterator[LauncherBed]:
-        with new_account() as account:
-            launcher = NohupLauncher(account, "tester@here")
+    def bed(self, request: pytest.FixtureRequest, account: Account, environment: Environment) -> LauncherBed:
+        launcher = NohupLauncher(account, "tester@here")
 
-            @contextmanager
-            def by_hand() -> Iterator[UnmanagedServer]:
-                port = free_ports(1)[0]
-                options = (f"--ServerApp.port={port}", "--IdentityProvider.token=mine", "--allow-root")
-                process = subprocess.Popen(
-                    account.command(
-                        f"{environment.prefix}/bin/python", f"{environment.prefix}/bin/jupyter-server", *options
-                    ),
-                    env=account.variables(),
-                    cwd=account.home,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                )
-                try:
-                    yield wait_until(lambda: launcher.find().servers)[0]
-                finally:
-                    process.kill()
-                    process.wait()
+        @contextmanager
+        def by_hand() -> Iterator[UnmanagedServer]:
+            options = (f"--ServerApp.port={free_port()}", "--IdentityProvider.token=mine", "--allow-root")
+            process = subprocess.Popen(
+                account.command(
+                    f"{environment.prefix}/bin/python", f"{environment.prefix}/bin/jupyter-server", *options
+                ),
+                env=account.variables(),
+                cwd=account.home,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            try:
+                yield wait_until(lambda: launcher.find().servers)[0]
+            finally:
+                process.kill()
+                process.wait()
 
-            yield LauncherBed(launcher, launcher.client, launch_spec(environment, sock=request.param), by_hand)
+        return LauncherBed(launcher, launcher.client, launch_spec(environment, sock=request.param), by_hand)

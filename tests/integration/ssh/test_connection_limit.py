@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jupyman.core.sessions.forward_view import crowded
+from jupyman.core.sessions.views import crowded
 from jupyman.ssh.forward import connection_limit, engine
 from jupyman.ssh.forward.engine import BoundForward, Engine, EngineName
 from tests.bed.sockets import connect, echo, read_all, serving

@@ -37,7 +37,7 @@ def test_an_odd_answer_during_the_login_is_a_named_error(odd: Gateway, key: Path
     assert "Traceback" not in caught.value.message
 
 
-def test_a_disconnect_is_a_refusal_if_its_code_says_so_or_a_credential_was_refused(odd: Gateway, key: Path) -> None:
+def test_a_disconnect_is_a_refusal_by_its_code_or_after_a_refused_credential(odd: Gateway, key: Path) -> None:
     refusal = b"\x33" + text(b"publickey") + b"\x00"
     partial = b"\x33" + text(b"publickey") + b"\x01"
     for said, status in {

@@ -149,7 +149,7 @@ def test_a_server_that_starts_no_program(sshd: Sshd, mute: Path) -> None:
 
 
 @pytest.mark.parametrize("few", [False, True])
-def test_whoever_holds_shells_for_later_leaves_room_for_others(link: Link, few: bool) -> None:
+def test_shells_that_are_held_for_later_leave_room_for_others(link: Link, few: bool) -> None:
     """Each of them waits for commands that other sessions run: an `up` that asks its user, perhaps for minutes."""
     wait_until(lambda: ahead(link) == AHEAD)
     link._sessions._few = few

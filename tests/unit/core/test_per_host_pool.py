@@ -13,11 +13,10 @@ import pytest
 from jupyman.core.runtime.per_host_pool import PerHostPool
 from jupyman.core.runtime.scheduler import Scheduler
 from jupyman.core.sessions.monitor import SessionMonitor
-from jupyman.core.sessions.registry import Live, SessionRegistry
-from jupyman.core.sessions.store import Store
 from jupyman.host.servers.base import Liveness
 from jupyman.model import Running, Server, SessionSpec
 from tests.bed.wait import wait_until
+from tests.unit.core import known
 
 MOST = 4
 
@@ -145,9 +144,10 @@ def running(name: str) -> Running:
 
 def test_a_session_is_proven_while_another_host_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["hangs", *(f"host{number}" for number in range(20))]
-    sessions = SessionRegistry(Store(tmp_path / "state.json"))
+    sessions = known.registry(tmp_path)
     for name in names:
-        sessions.live[name] = Live(spec=SessionSpec(name=name, host=name), running=running(name))
+        known.put(sessions, SessionSpec(name=name, host=name), running=running(name))
+        sessions.link_up(name, name)
     release = threading.Event()
 
     def verify(link: str, one: Running) -> Liveness:
@@ -157,14 +157,14 @@ def test_a_session_is_proven_while_another_host_hangs(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr("jupyman.host.servers.nohup.verify", verify)
     hosts: Any = SomeHosts(*names)
-    restorer = SessionMonitor(hosts, sessions, lambda live, why: None, Scheduler())
+    restorer = SessionMonitor(hosts, sessions, lambda session, why: None, Scheduler())
     try:
         for supervisor in hosts.all().values():
             restorer.on_up(supervisor)
-        wait_until(lambda: sum(live.verified for live in sessions.live.values()) == 20, what="the other sessions")
-        assert not sessions.live["hangs"].verified
+        wait_until(lambda: sum(one.proven for one in sessions.all()) == 20, what="the other sessions")
+        assert not sessions.get("hangs").proven
         release.set()
-        wait_until(lambda: sessions.live["hangs"].verified, what="the last session")
+        wait_until(lambda: sessions.get("hangs").proven, what="the last session")
     finally:
         release.set()
         restorer.close()

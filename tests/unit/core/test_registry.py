@@ -17,7 +17,8 @@ import jupyman
 from jupyman import api, errors
 from jupyman.core.links.hosts import Hosts
 from jupyman.core.manager import Manager
-from jupyman.core.sessions.registry import Live
+from jupyman.core.sessions.registry import SessionRuntime
+from jupyman.core.sessions.state import AnySessionEvent, Settled, Transition
 from jupyman.core.sessions.store import State, Store
 from jupyman.model import SessionSpec, TunnelSpec
 from jupyman.paths import Paths
@@ -29,13 +30,15 @@ CORE = Path(jupyman.__file__).parent / "core"
 
 
 def outside(tree: ast.AST) -> list[int]:
-    """Return the lines that name a dictionary of the registry; the file's own lists (`store.state`) are others."""
+    """Return the lines that name a dictionary of the registry, as only it may; `self._sessions` of others is it."""
     return [
         node.lineno
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute)
-        and node.attr in {"live", "tunnels"}
-        and not (isinstance(node.value, ast.Attribute) and node.value.attr == "state")
+        and (
+            node.attr == "_tunnels"
+            or (node.attr == "_sessions" and not (isinstance(node.value, ast.Name) and node.value.id == "self"))
+        )
     ]
 
 
@@ -49,9 +52,9 @@ def test_only_the_registry_touches_its_dictionaries() -> None:
 
 
 def test_the_walker_sees_every_way_to_touch_them() -> None:
-    for text in ("self._sessions.live.values()", "for x in sessions.live: pass", "s = sessions; s.tunnels[1] = 2"):
+    for text in ("self._sessions._sessions.values()", "for x in sessions._sessions: pass", "s._tunnels[1] = 2"):
         assert outside(ast.parse(text)) == [1], text
-    assert outside(ast.parse("live.spec; tunnels.parse(x); store.state.tunnels")) == []
+    assert outside(ast.parse("self._sessions.all(); tunnels.parse(x); store.state.tunnels")) == []
 
 
 # --- a manager without hosts --------------------------------------------------------------------------------------
@@ -78,22 +81,25 @@ def managing(paths: Paths) -> Iterator[Callable[[], Manager]]:
         yield make
 
 
-def test_a_session_that_comes_while_the_others_are_restored(paths: Paths, managing: Callable[[], Manager]) -> None:
+def test_a_session_that_comes_while_the_others_are_restored(
+    paths: Paths, managing: Callable[[], Manager], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At the very moment in which `start` walks the sessions a request adds one."""
     state(paths, sessions=3)
     manager = managing()
-    lives = [manager.sessions.get(f"old{n}") for n in range(3)]
+    apply = manager.sessions.apply
 
-    class Settled(threading.Event):
-        def set(self) -> None:
+    def and_add(session: SessionRuntime, event: AnySessionEvent) -> Transition:
+        if session.name == "old0" and isinstance(event, Settled):
             with suppress(errors.HostUnreachable):
                 manager.handle(api.Up(host="h", name="new"), Quiet())
             manager.sessions.enter(SessionSpec(name="added", host="h"))
-            super().set()
+        return apply(session, event)
 
-    lives[0].settled = Settled()
+    monkeypatch.setattr(manager.sessions, "apply", and_add)
     manager.start(CLIENT)
-    assert all(live.settled.is_set() for live in lives)
+    assert all(manager.sessions.settled(f"old{n}") for n in range(3))
+    assert manager.sessions.find("added") is not None
 
 
 def test_requests_of_every_kind_while_sessions_come_and_go(
@@ -176,9 +182,9 @@ def test_one_that_cannot_be_restored_holds_up_no_other_and_is_tried_again(
     monkeypatch.setattr("jupyman.core.sessions.monitor.AGAIN", 0.01)
     tried: list[str] = []
 
-    def bind(self: Any, live: Live) -> None:
-        tried.append(live.spec.name)
-        if live.spec.name == "a" and tried.count("a") < 4:
+    def bind(self: Any, session: SessionRuntime) -> None:
+        tried.append(session.name)
+        if session.name == "a" and tried.count("a") < 4:
             raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr("jupyman.core.sessions.monitor.SessionMonitor._bind", bind)

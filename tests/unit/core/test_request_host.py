@@ -12,7 +12,7 @@ from jupyman.core.manager import Manager
 from jupyman.core.verbs import request_host
 from jupyman.core.verbs.host_call import HostCall, VerbCall
 from jupyman.model import SessionSpec, TunnelSpec
-from tests.unit.core import offline
+from tests.unit.core import known, offline
 from tests.unit.core.offline import Quiet
 
 
@@ -67,12 +67,11 @@ def test_the_default_host_comes_before_the_only_one(manager: Manager) -> None:
 
 
 def test_a_host_with_a_running_session_comes_before_others(manager: Manager) -> None:
-    sessions(manager, mine="lab1", other="lab2")
+    sessions(manager, mine="lab1")
+    known.put(manager.sessions, SessionSpec(name="idle", host="lab2"))
     with pytest.raises(errors.UsageFault, match="lab1, lab2"):
         meant(manager, api.Check())
-    running = manager.sessions.find("other")
-    assert running is not None
-    running.state = "running"
+    known.put(manager.sessions, SessionSpec(name="other", host="lab2"), "running")
     assert meant(manager, api.Check()) == "lab2"
 
 

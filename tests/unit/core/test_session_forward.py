@@ -1,4 +1,4 @@
-"""The gate to a server and the token: only by the link that proved it, only to the port that is ours."""
+"""The gate to a server and the token: only over the link that proved it, only to the port that is ours."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from jupyman import errors
@@ -17,20 +17,20 @@ from jupyman.api import ClientContext
 from jupyman.core.runtime.background import Background
 from jupyman.core.runtime.scheduler import Scheduler
 from jupyman.core.sessions.monitor import SessionMonitor
-from jupyman.core.sessions.registry import Live, SessionRegistry
+from jupyman.core.sessions.registry import SessionRegistry, SessionRuntime
 from jupyman.core.sessions.session_forward import SessionForward
-from jupyman.core.sessions.store import Store
+from jupyman.core.sessions.state import Doubted, UpFailed, UpStarted
+from jupyman.host.servers.base import Liveness
 from jupyman.host.servers.http_check import Asking
-from jupyman.model import LinkStatus, Running, SessionSpec
+from jupyman.model import Running, SessionSpec
 from jupyman.ssh.forward.forwarder import Forwarder
 from tests.bed.wait import wait_until
-from tests.fakes import SESSION
-
-UP = LinkStatus(state="up", since="2026-01-02T03:04:05Z")
+from tests.unit.core import known
+from tests.unit.core.known import AT, UP, server
 
 
 class Host:
-    """What a way asks of a supervisor."""
+    """What is used of a supervisor here."""
 
     name = "server1"
     status = UP
@@ -49,73 +49,94 @@ def host() -> Iterator[Host]:
 
 
 @pytest.fixture
-def live() -> Live:
-    assert SESSION.server is not None
-    running = Running(
-        name="server1", server=SESSION.server, token="t", directory="/d", base_url="/", boot_id="b", start_ticks=1
-    )
-    return Live(spec=SessionSpec(name="server1", host="server1"), state="running", running=running)
+def sessions(tmp_path: Path) -> SessionRegistry:
+    return known.registry(tmp_path)
 
 
-def way(host: Any, live: Live) -> SessionForward:
-    return SessionForward(host, host.link, live, asked=None, usual=None, share=False, suspect=lambda: None)
+@pytest.fixture
+def session(host: Host, sessions: SessionRegistry) -> SessionRuntime:
+    """A session whose server was proven, and may be another one by now."""
+    made = known.put(sessions, running=server(), state="running", link=host.link)
+    sessions.apply(made, Doubted())
+    return made
 
 
-def test_what_one_link_proved_does_not_hold_for_the_next(host: Host, live: Live) -> None:
-    made = way(host, live)
-    made.open()
-    assert live.passes()
-    host.link = None
+@pytest.fixture
+def forwarding(
+    host: Any, sessions: SessionRegistry, session: SessionRuntime
+) -> Iterator[Callable[..., SessionForward]]:
+    """What begins an `up` with its forward."""
+    made: list[SessionForward] = []
+
+    def make(asked: int | None = None, port: int | None = None) -> SessionForward:
+        sessions.apply(session, UpStarted())
+        forward = SessionForward(
+            sessions, host, host.link, session, asked=asked, usual=port, had=port, share=False, suspect=lambda: None
+        )
+        made.append(forward)
+        return forward
+
+    yield make
+    for forward in made:
+        forward.close()
+
+
+Forwarding = Callable[..., SessionForward]
+
+
+def test_what_one_link_proved_does_not_hold_for_the_next(
+    host: Host, sessions: SessionRegistry, session: SessionRuntime, forwarding: Forwarding
+) -> None:
+    made = forwarding()
+    made.proven(server(), at=AT, exposed=())
+    assert session.passes()
+    sessions.link_lost("server1")
     with pytest.raises(errors.LinkLost):
-        made.open()
-    assert not live.passes()
-    host.link = object()
+        made.proven(server(), at=AT, exposed=())
+    assert not session.passes()
+    sessions.link_up("server1", object())
     with pytest.raises(errors.LinkLost):
         made.listening(("127.0.0.1", 8888))
-    assert not live.passes()
+    assert not session.passes()
 
 
-def test_a_look_by_a_link_that_is_gone_opens_nothing(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, host: Any, live: Live
+def test_a_look_over_a_link_that_is_gone_opens_nothing(
+    monkeypatch: pytest.MonkeyPatch, host: Any, sessions: SessionRegistry, session: SessionRuntime
 ) -> None:
-    from jupyman.host.servers.nohup import Liveness
-
-    sessions = SessionRegistry(Store(tmp_path_factory.mktemp("state") / "state.json"))
-    sessions.live["server1"] = live
-
     class Hosts:
         def known(self, name: str) -> Any:
             return host
 
     def verify(link: object, running: Running) -> Liveness:
-        host.link = None  # and another one comes soon
+        sessions.link_lost("server1")
+        sessions.link_up("server1", object())
         return Liveness("alive", "it runs")
 
     monkeypatch.setattr("jupyman.host.servers.nohup.verify", verify)
     hosts: Any = Hosts()
-    restorer = SessionMonitor(hosts, sessions, lambda live, why: None, Scheduler())
-    restorer._visit("server1")
-    assert not live.passes()
+    monitor = SessionMonitor(hosts, sessions, lambda session, why: None, Scheduler())
+    monitor._look_at("server1")
+    assert not session.passes()
 
 
-def test_a_listener_that_was_bound_anew_is_asked_anew(host: Host, live: Live) -> None:
-    made = way(host, live)
+def test_a_listener_that_was_bound_anew_is_asked_anew(
+    host: Host, sessions: SessionRegistry, session: SessionRuntime, forwarding: Forwarding
+) -> None:
+    made = forwarding()
     made.listening(("127.0.0.1", 8888))
-    first = made._asking
+    first = made._check
     made.listening(("127.0.0.1", 8889))
-    assert made._asking is first, "a host says so once"
-    listener, live.listener = live.listener, None
+    assert made._check is first, "a host reports it once"
+    listener = session.listener
     assert listener is not None
+    assert sessions.replace_listener(session, listener, None)
     listener.close()
-    assert live.running is not None
-    server = msgspec.structs.replace(live.running.server, port=8888)
-    running = msgspec.structs.replace(live.running, server=server)
-    made.forward(running, Background(ClientContext()))
-    live.verified = False  # nobody there would answer
-    asked = threading.Thread(target=made.ask, args=(running,))
+    made.forward(server(), Background(ClientContext()))
+    sessions.apply(session, Doubted())  # nobody there would answer
+    asked = threading.Thread(target=made.ask, args=(server(),))
     asked.start()
-    wait_until(lambda: made._asking not in {None, first}, what="a new question")
-    assert made._asked_by is live.listener
+    wait_until(lambda: made._check not in {None, first}, what="a new question")
+    assert made._check_at is session.listener
     made.close()
     host.forwarder.close()
     asked.join(20)
@@ -127,10 +148,10 @@ def test_a_listener_that_was_bound_anew_is_asked_anew(host: Host, live: Live) ->
 TARGET = ("127.0.0.1", 8888)
 
 
-def bound(host: Host, live: Live) -> int:
+def bound(host: Host, sessions: SessionRegistry, session: SessionRuntime) -> int:
     """Give the session a listener, as it has it from before; return its port."""
-    listener = host.forwarder.listen(0, TARGET, gate=live.passes)
-    live.take(listener, lambda: UP, lambda: None)
+    listener = host.forwarder.listen(0, TARGET, gate=session.passes)
+    assert sessions.bind(session, listener, instead_of=None, status=lambda: UP, suspect=lambda: None)
     return listener.local_port
 
 
@@ -140,64 +161,85 @@ def taken(port: int) -> bool:
     return False
 
 
-def test_up_of_a_session_that_is_down_uses_its_listener_and_gives_it_back_where_it_fails(
-    host: Host, live: Live
+def test_up_of_a_session_that_is_down_uses_its_listener_and_gives_it_back_if_it_fails(
+    host: Host, sessions: SessionRegistry, session: SessionRuntime, forwarding: Forwarding
 ) -> None:
-    port = bound(host, live)
-    live.park()
-    made = way(host, live)
+    port = bound(host, sessions, session)
+    sessions.take_down(session, release=False)
+    made = forwarding()
     made.listening(TARGET)
-    assert (live.parked, live.passes()) == (False, True)
+    assert (session.current.down, session.passes()) == (False, True)
+    sessions.apply(session, UpFailed(undone=False))
     made.undo()
-    assert (live.parked, live.passes()) == (True, False)
+    assert (session.current.down, session.passes()) == (True, False)
     assert taken(port)
-    made.close()
 
 
 @pytest.mark.parametrize("fails", [True, False])
-def test_the_port_that_a_session_has_goes_only_when_all_has_gone_well(host: Any, live: Live, fails: bool) -> None:
-    port = bound(host, live)
-    asked = bound(host, Live(spec=SessionSpec(name="other", host="server1"))) + 1
-    made = SessionForward(host, host.link, live, asked=asked, usual=port, had=port, share=False, suspect=lambda: None)
+def test_the_port_that_a_session_has_goes_only_when_all_has_gone_well(
+    host: Any, sessions: SessionRegistry, session: SessionRuntime, forwarding: Forwarding, fails: bool
+) -> None:
+    port = bound(host, sessions, session)
+    other = known.put(sessions, SessionSpec(name="other", host="server1"))
+    made = forwarding(asked=bound(host, sessions, other) + 1, port=port)
     made.listening(TARGET)
-    assert live.listener is not None
-    moved = live.listener.local_port
+    assert session.listener is not None
+    moved = session.listener.local_port
     assert moved != port
     assert taken(port)
     made.undo() if fails else made.keep()
-    made.close()
-    assert live.listener.local_port == (port if fails else moved)
+    assert session.listener.local_port == session.current.bound_port == (port if fails else moved)
     assert (taken(port), taken(moved)) == (fails, not fails)
 
 
-def test_a_down_in_the_middle_of_an_up_stands(host: Host, live: Live) -> None:
-    bound(host, live)
-    live.park()
-    made = way(host, live)
+def test_a_down_in_the_middle_of_an_up_stands(
+    host: Host, sessions: SessionRegistry, session: SessionRuntime, forwarding: Forwarding
+) -> None:
+    bound(host, sessions, session)
+    sessions.take_down(session, release=False)
+    made = forwarding()
     made.listening(TARGET)
-    live.park()
+    sessions.take_down(session, release=False)
     with pytest.raises(errors.Interrupted):
-        made.ask(live.running)  # type: ignore[arg-type]  # not None here
+        made.ask(server())
+    with pytest.raises(errors.Interrupted):
+        made.forward(server(), Background(ClientContext()))
+    sessions.apply(session, UpFailed(undone=False))
     made.undo()
-    assert live.parked
-    made.close()
+    assert session.current.down
 
 
-def test_nobody_gets_through_before_a_heard_token_is_changed(
-    host: Any, live: Live, monkeypatch: pytest.MonkeyPatch
+def test_a_kill_in_the_middle_of_an_up_leaves_no_listener(
+    host: Host, sessions: SessionRegistry, session: SessionRuntime, forwarding: Forwarding
+) -> None:
+    port = bound(host, sessions, session)
+    made = forwarding(asked=port + 1)
+    made.listening(TARGET)
+    moved = session.current.bound_port
+    assert moved not in {None, port}
+    sessions.remove(session)
+    with pytest.raises(errors.Interrupted):
+        made.forward(server(), Background(ClientContext()))
+    made.undo()
+    assert not taken(port)
+    assert not taken(moved or 0)
+    assert session.listener is None
+
+
+def test_nothing_passes_before_a_token_that_another_user_may_know_is_changed(
+    host: Any, session: SessionRuntime, forwarding: Forwarding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jupyman.core.sessions.token_exposure.listener_uid", lambda port: 4711)
-    with socket.create_server(("127.0.0.1", 0)) as his:
-        port = his.getsockname()[1]
-        made = SessionForward(
-            host, host.link, live, asked=None, usual=port, had=port, share=False, suspect=lambda: None
-        )
+    with socket.create_server(("127.0.0.1", 0)) as foreign:
+        port = foreign.getsockname()[1]
+        made = forwarding(port=port)
         made.listening(TARGET)
-    assert made.stranger == "a program of uid 4711"
-    assert live.listener is not None
-    assert live.listener.local_port != port
-    assert (live.sealed, live.spec.heard, live.passes(), live.url) == (True, True, False, None)
-    assert made._asking is None, "nothing was said to anybody"
+    assert made.other_user == "a program of uid 4711"
+    assert session.listener is not None
+    assert session.listener.local_port != port
+    current = session.current
+    assert (current.token_exposed, current.spec.heard, current.passes, current.url) == (True, True, False, None)
+    assert made._check is None, "nothing was sent to anybody"
     made.undo()
 
 
@@ -235,7 +277,7 @@ def listening(act: Callable[[socket.socket], None], port: int = 0) -> contextlib
     return serve()
 
 
-def test_a_stranger_who_gets_the_port_gets_no_token() -> None:
+def test_another_program_that_gets_the_port_gets_no_token() -> None:
     heard: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as ours:
         port = ours.getsockname()[1]

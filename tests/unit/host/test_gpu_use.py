@@ -5,22 +5,27 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from jupyman import api, model
 from jupyman.api import results
-from jupyman.core.sessions import gpu_monitor, registry
+from jupyman.core.sessions import gpu_monitor
+from jupyman.core.sessions.registry import SessionRegistry, SessionRuntime
+from jupyman.core.sessions.state import Absent, Proven
 from jupyman.core.verbs import kill_orphans
 from jupyman.host.gpus import report as gpus
 from jupyman.host.kernels import notebooks
 from jupyman.host.shell import script
-from jupyman.model import Gpu, GpuProcess, GpuUse, MigInstance, Problem, Running, Server, SessionSpec
+from jupyman.model import Gpu, GpuProcess, GpuUse, MigInstance, Problem
 from tests import fakes
+from tests.unit.core import known
+from tests.unit.core.known import AT, UP, server
 
 GIB = 1024**3
+LINK = object()
 MINE = GpuProcess(
     pid=4242,
     name="/opt/conda/bin/python",
@@ -123,28 +128,37 @@ def test_kill_orphans_says_what_was_ended(daemon: fakes.Served) -> None:
 # --- the daemon's notes -------------------------------------------------------------------------------------------
 
 
-def live(*given: int) -> registry.Live:
-    server = Server(
-        pid=4121, port=None, version=None, app="lab", env=None, root_dir=None, started=None, gpus=list(given)
-    )
-    running = Running(
-        name="server1", server=server, token="t", directory="/d", base_url="/", boot_id="b", start_ticks=1
-    )
-    made = registry.Live(spec=SessionSpec(name="server1", host="h"), state="running")
-    made.proven(running, [])
-    return made
+@pytest.fixture
+def sessions(tmp_path: Path) -> SessionRegistry:
+    return known.registry(tmp_path)
 
 
-def codes(one: registry.Live) -> list[str]:
-    return [problem.code for problem in one.view(model.LinkStatus(state="up")).problems]
+def with_gpus(sessions: SessionRegistry, *given: int) -> SessionRuntime:
+    return known.put(sessions, running=server(gpus=list(given)), state="running", link=LINK)
 
 
-def test_what_was_seen_is_kept_with_the_session() -> None:
-    one = live(0)
-    gpu_monitor.note(one, [gpu(0, MINE, UNSEEN), gpu(1, CONSOLE, PLAIN)], {"1f3c9a20-7d41": "a.ipynb"}, None)
-    view = one.view(model.LinkStatus(state="up"))
+def see(
+    sessions: SessionRegistry,
+    session: SessionRuntime,
+    seen: list[Gpu],
+    notebooks: dict[str, str] | None = None,
+    trouble: Problem | None = None,
+) -> None:
+    running = session.current.running
+    assert running is not None
+    sessions.apply(session, gpu_monitor.observed(running, seen, notebooks or {}, trouble))
+
+
+def codes(sessions: SessionRegistry, session: SessionRuntime) -> list[str]:
+    return [problem.code for problem in sessions.view(session.current, UP).problems]
+
+
+def test_what_was_seen_is_kept_with_the_session(sessions: SessionRegistry) -> None:
+    one = with_gpus(sessions, 0)
+    see(sessions, one, [gpu(0, MINE, UNSEEN), gpu(1, CONSOLE, PLAIN)], {"1f3c9a20-7d41": "a.ipynb"})
+    view = sessions.view(one.current, UP)
     assert [(use.gpu, use.pid, use.notebook) for use in view.gpu_use] == [(0, 4242, "a.ipynb"), (1, 4244, None)]
-    # Who is on another GPU than the session's is nobody's business.
+    # Other GPUs than the session's do not matter.
     [problem] = view.problems
     assert problem.code == "gpu-shared"
     assert problem.text == (
@@ -152,28 +166,26 @@ def test_what_was_seen_is_kept_with_the_session() -> None:
     )
 
 
-def test_a_gpu_that_vanished_and_a_driver_that_hangs() -> None:
-    one = live(0, 2)
-    gpu_monitor.note(one, [gpu(0)], {}, None)
-    assert codes(one) == ["gpu-gone"]
-    trouble = Problem(code="nvidia-smi-hangs", severity="warning", text="t", fix="f")
-    gpu_monitor.note(one, [], {}, trouble)
-    assert codes(one) == ["nvidia-smi-hangs"]
+def test_a_gpu_that_vanished_and_a_driver_that_hangs(sessions: SessionRegistry) -> None:
+    one = with_gpus(sessions, 0, 2)
+    see(sessions, one, [gpu(0)])
+    assert codes(sessions, one) == ["gpu-gone"]
+    see(sessions, one, [], trouble=Problem(code="nvidia-smi-hangs", severity="warning", text="t", fix="f"))
+    assert codes(sessions, one) == ["nvidia-smi-hangs"]
 
 
-def test_it_is_forgotten_with_the_server() -> None:
-    one = live(0)
-    gpu_monitor.note(one, [gpu(0, MINE, PLAIN)], {}, None)
-    assert codes(one) == ["gpu-shared"]
-    one.state = "exited"
-    assert (codes(one), one.view(model.LinkStatus()).gpu_use) == ([], [])
-    one.state = "running"
-    assert one.running is not None
-    one.proven(one.running, [])
-    assert codes(one) == ["gpu-shared"]
-    another = msgspec.structs.replace(one.running.server, pid=5)
-    one.proven(msgspec.structs.replace(one.running, server=another), [])
-    assert codes(one) == []
+def test_it_is_forgotten_with_the_server(sessions: SessionRegistry) -> None:
+    one = with_gpus(sessions, 0)
+    see(sessions, one, [gpu(0, MINE, PLAIN)])
+    assert codes(sessions, one) == ["gpu-shared"]
+    running = server(gpus=[0])
+    sessions.apply(one, Absent(problem=known.ENDED, running=running, at=0.0, restartable=False))
+    assert codes(sessions, one) == ["server-exited"]
+    assert sessions.view(one.current, UP).gpu_use == []
+    sessions.apply(one, Proven(running=running, over=LINK, at=AT))
+    assert codes(sessions, one) == ["gpu-shared"]
+    sessions.apply(one, Proven(running=server(5, gpus=[0]), over=LINK, at=AT))
+    assert codes(sessions, one) == []
 
 
 # --- facts of the host --------------------------------------------------------------------------------------------

@@ -13,16 +13,17 @@ import pytest
 
 from jupyman import api, config, errors
 from jupyman.core.manager import Manager
-from jupyman.core.sessions.registry import Live
+from jupyman.core.sessions.registry import SessionRuntime
+from jupyman.core.sessions.state import Absent
 from jupyman.core.sessions.store import State
 from jupyman.core.verbs import up_queue
 from jupyman.core.verbs.host_call import VerbCall
-from jupyman.model import SessionSpec
+from jupyman.model import ServerState, SessionSpec
 from jupyman.ssh.forward.sshtunnel_engine import TunnelForwarder
 from jupyman.tools.install import mirrors
 from jupyman.tools.install import plan as recipe
 from tests.bed.wait import wait_until
-from tests.unit.core import offline
+from tests.unit.core import known, offline
 from tests.unit.core.offline import CLIENT, Quiet
 from tests.unit.tools.test_install_plan import OWN, means, wish
 
@@ -46,11 +47,13 @@ class Desk:
         call = VerbCall(operation, self.manager.hosts, self.manager.sessions)
         return up_queue.wanted(api.Up(**{"host": "h", **said}), call)
 
-    def keep(self, spec: SessionSpec, state: str = "running") -> Live:
-        """Let a session of that wish exist."""
-        live, _ = self.manager.sessions.enter(spec)
-        live.spec, live.state = spec, state  # type: ignore[assignment]
-        return live
+    def keep(self, spec: SessionSpec, state: ServerState = "running") -> SessionRuntime:
+        """Let a session with that spec exist."""
+        return known.put(self.manager.sessions, spec, state)
+
+    def change(self, session: SessionRuntime, spec: SessionSpec) -> None:
+        """Let an `up` have changed its spec."""
+        known.rewish(self.manager.sessions, session, spec)
 
 
 @pytest.fixture
@@ -269,23 +272,23 @@ def test_nothing_is_shown_of_a_key_that_is_not_there() -> None:
     ("key", "first", "second"), [("env", "a", "b"), ("app", "lab", "server"), ("port", 9000, 9001)]
 )
 def test_a_changed_key_counts_for_the_next_server(desk: Desk, key: str, first: Any, second: Any) -> None:
-    live = desk.keep(desk.wish(f"[hosts.h]\n{key} = {json.dumps(first)}"))
+    session = desk.keep(desk.wish(f"[hosts.h]\n{key} = {json.dumps(first)}"))
     assert getattr(desk.wish(f"[hosts.h]\n{key} = {json.dumps(second)}"), key) == first, "the one that runs has it"
-    live.state = "exited"
+    desk.manager.sessions.apply(session, Absent(problem=known.ENDED, at=0.0, restartable=False))
     assert getattr(desk.wish(), key) == second
     # What the user said once stays said, whatever config.toml says later.
-    live.spec = desk.wish(**{key: first})
+    desk.change(session, desk.wish(**{key: first}))
     assert getattr(desk.wish(), key) == first
 
 
 def test_restart_counts_at_the_next_up_and_what_was_said_stays(desk: Desk) -> None:
-    live = desk.keep(desk.wish(""))
-    assert live.spec.restart == "never"
-    live.spec = desk.wish('[hosts.h]\nrestart = "always"')
-    assert live.spec.restart == "always"
-    live.spec = desk.wish("")
-    assert live.spec.restart == "never"
-    live.spec = desk.wish(restart="never")
+    session = desk.keep(desk.wish(""))
+    seen = [session.current.spec.restart]
+    for text in ('[hosts.h]\nrestart = "always"', ""):
+        desk.change(session, desk.wish(text))
+        seen.append(session.current.spec.restart)
+    assert seen == ["never", "always", "never"]
+    desk.change(session, desk.wish(restart="never"))
     assert desk.wish('[hosts.h]\nrestart = "always"').restart == "never"
 
 

@@ -179,7 +179,7 @@ def test_a_name_that_is_wrong_would_be_seen() -> None:
     assert missing_tests("`ssh/test_link.py`, `unit/ssh/test_mux.py`, `tests/e2e/test_outage.py`") == []
     assert missing_tests("`test_link.py`") == ["test_link.py"]
     assert missing_tests("`unit/ssh/test_mux.py::test_no_such_*`") == ["unit/ssh/test_mux.py::test_no_such_*"]
-    assert missing_places("`jupyman/api/`, `core/links/policy.py`, `tests/bed`, `/etc/passwd`, `~/.ssh/config`") == []
+    assert missing_places("`core/links/policy.py`, `tests/bed`, `/etc/passwd`, `~/.ssh/config`") == []
     assert missing_places("`policy.py`, `launch.sh`, docs/adr/0002-dependencies.md.") == []
     wrong = ["core/sessions.py", "launchers/nohup.py", "jupyman/core/attic/", "lifecycle.py", "docs/api.md"]
     assert missing_places(" ".join(f"`{name}`" for name in wrong)) == wrong

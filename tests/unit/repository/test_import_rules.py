@@ -55,7 +55,7 @@ PURE = {"core/links/policy.py", "core/links/backoff.py"}
 PURE_FORBIDDEN = {"socket", "subprocess", "threading", "time"}
 UNIX_ONLY = {"fcntl", "grp", "pty", "pwd", "resource", "termios", "tty"}
 # Folders with one module for each verb, and those whose files travel to hosts.
-LARGE_ROOMS = {"cli", "core/verbs", "model", "ssh/wire"}
+LARGE_ROOMS = {"cli", "core/verbs", "model"}
 ROOM_SIZE = 9
 
 

@@ -133,5 +133,5 @@ def text(message: Message) -> bytes:
 
 
 def digest(data: bytes) -> str:
-    """Short enough to be printed where two differ."""
+    """Return a digest, short enough to be printed when two differ."""
     return hashlib.sha256(data).hexdigest()

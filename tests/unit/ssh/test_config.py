@@ -267,7 +267,7 @@ def test_words_of_an_exec_are_no_keywords() -> None:
     assert fallback.keywords("final !all originalhost a,b") == ["final", "!all", "originalhost"]
 
 
-def test_it_is_used_where_ssh_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_used_if_ssh_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "config"
     path.write_text("Host server1\n Port 2200\n")
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -111,15 +111,15 @@ def test_bytes_always_go_on_however_late_a_host_acknowledges(seed: int, size: in
             window.take(take)
             flight, sent = flight + take, sent + take
             continue
-        # Nothing may be sent: either something was told by the time that all is consumed, or the reminder helps.
+        # Nothing may be sent: either `grow` resumes it by the time that all is consumed, or `lapse` helps.
         consumed, flight = consumed + flight, 0
-        told = False
+        resumed = False
         if consumed >= threshold:
-            told = window.grow(consumed, contended=contended)
+            resumed = window.grow(consumed, contended=contended)
             consumed = 0
-        if not told:
-            told = window.lapse()
-        assert told
+        if not resumed:
+            resumed = window.lapse()
+        assert resumed
         assert window.free(contended=False) > 0
     assert sent >= size
 

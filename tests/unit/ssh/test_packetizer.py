@@ -65,7 +65,7 @@ def test_no_new_keys_are_asked_for_during_an_exchange() -> None:
         assert not ends.ours.need_rekey()
 
 
-def test_a_host_that_ignores_the_wish_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_ignores_a_request_for_new_keys_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jupyman.ssh.wire.messages.OVERDUE_PACKETS", 5)
     with pair() as ends:
         ends.ours.rekey_packets = 1
@@ -88,7 +88,7 @@ def test_small_blocks_wear_out_sooner() -> None:
 
 
 def test_nothing_but_the_exchange_is_sent_during_it_and_the_rest_follows_in_order() -> None:
-    tray = PacketBatch()
+    batch = PacketBatch()
     with pair(GCM) as ends:
         box = ends.ours.sender
         ends.ours.send_message(Message(b"\x14 KEXINIT"))
@@ -99,19 +99,19 @@ def test_nothing_but_the_exchange_is_sent_during_it_and_the_rest_follows_in_orde
         near, far = socket.socketpair()
         with near, far:
             far.sendall(b"data")
-            tray.fill(near, 100, 32768)
-        tray.address(9)
-        box.post(tray.packets)
+            batch.fill(near, 100, 32768)
+        batch.address(9)
+        box.post(batch.packets)
         ends.ours.send_message(Message(b"\x05 service"))
         ends.ours.send_message(Message(b"\x15 NEWKEYS"))
         assert [ends.other.read_message()[0] for _ in range(3)] == [20, 30, 21]
         ends.seal(GCM)
         box.send(b"\x02 not yet: Transport may still set a compressor", wait=False)
-        told = threading.Event()
-        ends.ours.on_room = told.set
+        called = threading.Event()
+        ends.ours.on_room = called.set
         ends.other.send_message(Message(b"\x02x"))
         ends.ours.read_message()
-        assert told.is_set()
+        assert called.is_set()
         assert box.room
         assert [ends.other.read_message()[0] for _ in range(5)] == [2, 93, 97, 94, 5]
 
@@ -138,13 +138,13 @@ def test_sequence_numbers_begin_again_under_keys() -> None:
 # --- sockets that are full, ends, greetings -----------------------------------------------------------------------
 
 
-def test_a_full_socket_holds_up_only_those_who_wait() -> None:
+def test_a_full_socket_blocks_only_callers_that_wait() -> None:
     with pair(GCM, other=Packetizer) as ends:
         box = ends.ours.sender
-        told = threading.Event()
-        box.on_stuck = told.set
+        called = threading.Event()
+        box.on_stuck = called.set
         count = 0
-        while not told.is_set():
+        while not called.is_set():
             box.send(b"\x02" + bytes(30000), wait=False)
             count += 1
         assert not box.room

@@ -78,7 +78,7 @@ def test_bytes_may_come_in_any_pieces(suite: Suite) -> None:
 def test_data_of_channels_is_the_same_by_either_way_of_sending(suite: Suite) -> None:
     """The forwarder's own way, straight from a socket into packets."""
     data = random.Random(4).randbytes(3 * SIZE + 12345)
-    tray = PacketBatch()
+    batch = PacketBatch()
     with pair(suite) as ends:
         near, far = socket.socketpair()
         with near, far:
@@ -89,12 +89,12 @@ def test_data_of_channels_is_the_same_by_either_way_of_sending(suite: Suite) -> 
             limit = 1
             while len(got) < len(data):
                 try:
-                    size = tray.fill(near, limit, 32768)
+                    size = batch.fill(near, limit, 32768)
                 except BlockingIOError:
                     continue
                 limit = min(SIZE, limit * 3)
-                tray.address(FIRST_CHANNEL)
-                ends.ours.sender.post(tray.packets)
+                batch.address(FIRST_CHANNEL)
+                ends.ours.sender.post(batch.packets)
                 while size:
                     kind, message = ends.other.read_message()
                     assert kind == 94
@@ -129,7 +129,7 @@ def test_new_keys_in_the_middle(suite: Suite) -> None:
 def test_compression(suite: Suite) -> None:
     from paramiko.compress import ZlibCompressor, ZlibDecompressor
 
-    tray = PacketBatch()
+    batch = PacketBatch()
     with pair(suite) as ends:
         for one in (ends.ours, ends.other):
             one.set_outbound_compressor(ZlibCompressor())
@@ -142,9 +142,9 @@ def test_compression(suite: Suite) -> None:
         near, far = socket.socketpair()
         with near, far:
             far.sendall(b"b" * 50000)
-            assert tray.fill(near, SIZE, 32768) == 50000
-        tray.address(7)
-        ends.ours.sender.post(tray.packets)
+            assert batch.fill(near, SIZE, 32768) == 50000
+        batch.address(7)
+        ends.ours.sender.post(batch.packets)
         assert ends.other.read_message()[1].asbytes()[8:] == b"b" * 32768
         assert ends.other.read_message()[1].asbytes()[8:] == b"b" * (50000 - 32768)
 
@@ -156,13 +156,13 @@ class Recorder:
     """Takes what is for channels of ours."""
 
     def __init__(self) -> None:
-        self.heard: list[tuple[int, int, bytes]] = []
+        self.received: list[tuple[int, int, bytes]] = []
 
     def data(self, number: int, views: list[memoryview]) -> None:
-        self.heard.append((94, number, b"".join(views)))
+        self.received.append((94, number, b"".join(views)))
 
     def message(self, kind: int, number: int, payload: memoryview) -> None:
-        self.heard.append((kind, number, bytes(payload[5:])))
+        self.received.append((kind, number, bytes(payload[5:])))
 
 
 def channel_message(kind: int, number: int, rest: bytes = b"") -> Message:
@@ -196,7 +196,7 @@ def test_order_is_kept_between_channels_and_kinds(routed: tuple[Pair, Recorder])
     kind, message = ends.ours.read_message()
     assert (kind, message.get_int(), message.get_binary()) == (94, 5, b"paramiko's")
     joined: list[tuple[int, int, bytes]] = []
-    for kind, number, rest in recorder.heard:  # data of one channel may come together
+    for kind, number, rest in recorder.received:  # data of one channel may come together
         if joined and kind == 94 and joined[-1][:2] == (kind, number):
             joined[-1] = (kind, number, joined[-1][2] + rest)
         else:
@@ -211,13 +211,13 @@ def test_order_is_kept_between_channels_and_kinds(routed: tuple[Pair, Recorder])
     ]
 
 
-def test_nobody_speaks_in_a_channel_while_keys_are_exchanged(routed: tuple[Pair, Recorder]) -> None:
+def test_no_channel_message_is_routed_during_a_key_exchange(routed: tuple[Pair, Recorder]) -> None:
     ends, recorder = routed
     ends.other.send_message(Message(b"\x14 KEXINIT"))
     ends.other.send_message(channel_message(94, FIRST_CHANNEL, b"too late"))
     assert ends.ours.read_message()[0] == 20
     assert ends.ours.read_message()[0] == 94  # paramiko's Transport refuses it
-    assert recorder.heard == []
+    assert recorder.received == []
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_data_with_a_wrong_length_is_damage(routed: tuple[Pair, Recorder], wrong
     ends.other.send_message(Message(wrong))
     with pytest.raises(Damaged):
         ends.ours.read_message()
-    assert recorder.heard == []
+    assert recorder.received == []
 
 
 # --- what no host may send ----------------------------------------------------------------------------------------
@@ -304,16 +304,16 @@ def test_padding_is_as_paramiko_has_it(size: int, block: int, clear: int) -> Non
 
 
 def test_nothing_of_an_earlier_packet_is_left_in_the_padding() -> None:
-    tray = PacketBatch()
+    batch = PacketBatch()
     key, iv = bytes(16), bytes(12)
     near, far = socket.socketpair()
     with near, far:
         far.sendall(b"s" * DATA)
-        assert tray.fill(near, DATA, DATA) == DATA
+        assert batch.fill(near, DATA, DATA) == DATA
         far.sendall(b"!")
-        assert tray.fill(near, DATA, DATA) == 1
-    tray.address(1)
-    [(body, size)] = tray.packets
+        assert batch.fill(near, DATA, DATA) == 1
+    batch.address(1)
+    [(body, size)] = batch.packets
     wire = memoryview(bytearray(200))
     count = GcmSealer(AESGCM(key), iv).seal_into(body, size, wire)
     plain = AESGCM(key).decrypt(iv, bytes(wire[4:count]), bytes(wire[:4]))

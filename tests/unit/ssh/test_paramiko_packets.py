@@ -66,7 +66,7 @@ def test_what_cannot_be_decompressed_is_damage(payload: bytes, plain: bool) -> N
             reader.read_message()
 
 
-def test_new_keys_are_wished_for_once_while_only_the_routers_messages_come() -> None:
+def test_new_keys_are_requested_once_while_only_the_routers_messages_come() -> None:
     class Router:
         taken = 0
 
@@ -87,7 +87,7 @@ def test_new_keys_are_wished_for_once_while_only_the_routers_messages_come() -> 
                 ends.other.read_message()
             assert router.taken == 30 * (round_ - 1) + 10
             ends.ours.send_message(Message(b"\x50 for paramiko"))
-            kind, message = ends.other.read_message()  # and not said again
+            kind, message = ends.other.read_message()  # and not requested again
             assert (kind, router.taken) == (80, 30 * round_)
             assert isinstance(message, Incoming)
             ends.seal(GCM)
@@ -105,7 +105,7 @@ def test_a_greeting_may_be_of_any_bytes_but_has_an_end() -> None:
             ends.other.readline(5)
 
 
-def test_signs_of_life_are_what_the_host_says_to_us_and_not_any_byte() -> None:
+def test_signs_of_life_are_messages_to_us_and_not_any_byte() -> None:
     with pair(None, ParamikoPacketizer) as ends:
         ends.other.heard = 0.0
         ends.sockets[0].sendall(struct.pack(">I", sealing.MAX_PACKET - 4) + bytes(1000))

@@ -189,7 +189,7 @@ def test_a_program_that_gives_up_while_it_waits_is_let_go(bench: Bench) -> None:
     assert bench.relay.state is RelayState.ENDED
 
 
-def test_a_bug_ends_one_relay_and_is_raised_to_nobody(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bug_ends_one_relay_and_is_logged(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     def broken(inward: int, outward: int) -> None:
         raise ZeroDivisionError
 

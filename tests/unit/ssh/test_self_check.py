@@ -1,4 +1,4 @@
-"""Ours fits the installed paramiko; where another asks for something else, paramiko's own is used, and it is said."""
+"""Our packetizer fits the installed paramiko; for another version paramiko's own is used, and that is logged."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_method_that_is_new(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Lo
     assert record.levelno == logging.WARNING
     assert "set_something is new" in record.getMessage()
     assert paramiko.__version__ in record.getMessage()
-    assert self_check.packetizer() is ParamikoPacketizer  # and not said again
+    assert self_check.packetizer() is ParamikoPacketizer  # and not logged again
     assert len(caplog.records) == 1
 
 
@@ -93,7 +93,7 @@ def test_one_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- algorithms ---------------------------------------------------------------------------------------------------
 
 
-def test_gcm_is_first_where_the_computer_is_good_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gcm_is_first_if_the_computer_is_fast_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
     offered = ("aes128-ctr", "aes256-ctr", "3des-cbc", "aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
     monkeypatch.setattr(algorithms, "gcm_is_fast", lambda: True)
     assert algorithms.ciphers(offered)[:3] == ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr")

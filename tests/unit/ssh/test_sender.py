@@ -18,7 +18,7 @@ ANSWER = b"\x64\0\0\0\1"  # CHANNEL_FAILURE: what a host may ask for as often as
 
 
 class Ends:
-    """An outbox, and the other end of its connection."""
+    """A sender, and the other end of its connection."""
 
     def __init__(self, ours: socket.socket, host: socket.socket) -> None:
         self.host = host
@@ -47,17 +47,17 @@ def ends() -> Iterator[Ends]:
         yield Ends(ours, host)
 
 
-def test_whoever_finds_no_room_is_woken_although_another_thread_made_it(ends: Ends) -> None:
-    """Between the moment in which a packet is stuck and the call that says so, a thread that waits sends it."""
-    told = threading.Event()
+def test_a_caller_without_room_is_woken_even_if_another_thread_makes_it(ends: Ends) -> None:
+    """A waiting thread sends the packet between the moment when it is stuck and the call of `on_stuck`."""
+    called = threading.Event()
     seen: list[bool] = []
 
     def on_stuck() -> None:
-        # All of it happens before this is heard of.
+        # All of it happens before `on_stuck` returns.
         ends.drain()
         ends.box.flush()
         seen.append(ends.box.room)
-        told.set()
+        called.set()
 
     ends.fill()
     ends.box.on_stuck = on_stuck
@@ -71,7 +71,7 @@ def test_whoever_finds_no_room_is_woken_although_another_thread_made_it(ends: En
 
     ends.box._tell = interrupted  # type: ignore[method-assign]  # the moment cannot be had otherwise
     ends.box.send(b"\x02" + bytes(100), wait=False)
-    assert told.is_set()
+    assert called.is_set()
     assert seen == [True]
 
 
@@ -106,7 +106,7 @@ def test_small_answers_are_bounded_by_what_they_cost(ends: Ends, exchanging: boo
 
 
 def test_a_direction_that_is_closed_ends_the_other(ends: Ends) -> None:
-    """A reader that heard nothing of it would keep a dead link."""
+    """Otherwise the reader would keep a dead link."""
     ends.ours.shutdown(socket.SHUT_WR)
     ends.box.send(b"\x02" + bytes(100), wait=False)
     wait_until(lambda: ends.ours.recv(1) == b"", what="the end of what comes")

@@ -1,4 +1,4 @@
-"""What becomes of a local connection whose link is lost: nobody loses what nobody has heard yet."""
+"""Local connections whose link is lost: what the host has not received is not lost."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ def other() -> Iterator[Host]:
 
 def test_a_connection_that_was_being_opened_waits_for_the_next_link(host: Host, other: Host) -> None:
     with forwarding(host) as (forwarder, listener, local):
-        host.asked()
+        host.next_open()
         host.channels.connection_lost()
         forwarder.detach()
         forwarder.attach(other.channels)
-        other.opens(number := other.asked())
-        assert other.hears() == ASKS
-        other.sends(number, b"answer")
+        other.confirm(number := other.next_open())
+        assert other.next_data() == ASKS
+        other.send_data(number, b"answer")
         assert local.recv(100) == b"answer"
         assert listener.refused == 0
 
 
 def test_in_a_black_hole_it_is_answered_soon(host: Host) -> None:
-    """Its link is given up without a word of the host."""
+    """Its link is given up, and the host never answered."""
     with forwarding(host) as (forwarder, listener, local):
-        host.asked()
+        host.next_open()
         alarms = shared()._alarms
         wait_until(
             lambda: alarms.get(forwarder, 0.0) > time.monotonic() + 5, what="that only the far end is waited for"
@@ -58,13 +58,13 @@ def test_what_has_come_as_a_whole_is_delivered_as_a_whole(host: Host) -> None:
     """To a slow reader, whose host was done before the link was lost."""
     data = bytes(range(256)) * (WINDOW // 256)
     with forwarding(host) as (forwarder, _, local):
-        host.opens(number := host.asked())
-        assert host.hears() == ASKS
+        host.confirm(number := host.next_open())
+        assert host.next_data() == ASKS
         [relay] = forwarder._relays
         relay.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        host.sends(number, data)
-        host.says(EOF, number)
-        host.says(CLOSE, number)
+        host.send_data(number, data)
+        host.send(EOF, number)
+        host.send(CLOSE, number)
         assert relay._writer.pending
         forwarder.detach()
         host.channels.connection_lost()
@@ -74,21 +74,21 @@ def test_what_has_come_as_a_whole_is_delivered_as_a_whole(host: Host) -> None:
         assert got == data
 
 
-def test_one_listener_lets_go_of_the_host_and_the_others_go_on(host: Host) -> None:
-    """A session is taken down whose host another one still needs."""
+def test_one_listener_is_detached_and_the_others_go_on(host: Host) -> None:
+    """One session is taken down, and another one still uses the host."""
     with forwarding(host) as (forwarder, listener, local), socket.socket() as beside, socket.socket() as late:
-        host.opens(host.asked())
-        assert host.hears() == ASKS
+        host.confirm(host.next_open())
+        assert host.next_data() == ASKS
         other = forwarder.listen(0, ("127.0.0.1", 81))
         beside.settimeout(10)
         beside.connect(("127.0.0.1", other.local_port))
         beside.sendall(b"hello")
-        host.opens(second := host.asked())
-        assert host.hears() == b"hello"
+        host.confirm(second := host.next_open())
+        assert host.next_data() == b"hello"
         listener.gate = lambda: False
         listener.detach()
         assert local.recv(1000).startswith(b"HTTP/1.1 503")
-        host.sends(second, b"answer")
+        host.send_data(second, b"answer")
         assert beside.recv(100) == b"answer"
         # It goes on listening, and answers by itself.
         late.settimeout(10)
