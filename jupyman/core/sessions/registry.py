@@ -227,11 +227,11 @@ class SessionRegistry:
     def found(self, session: SessionRuntime, event: Proven) -> Transition:
         """Apply what a look has proven; the session's port leads to that server before its gate opens."""
         with self.lock:
-            target = event.running.endpoint
+            endpoint = event.running.endpoint
             current = session.current
             fresh = event.before is msgspec.UNSET or not state.overtaken(current, event.before)
-            if session.listener is not None and target is not None and fresh and not current.killed:
-                session.listener.retarget(target)
+            if session.listener is not None and endpoint is not None and fresh and not current.killed:
+                session.listener.retarget(endpoint.target)
             return self.apply(session, event)
 
     def _note_session(self, name: str) -> None:

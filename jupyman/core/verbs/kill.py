@@ -16,7 +16,7 @@ from jupyman.core.verbs import kill_orphans
 from jupyman.core.verbs.host_call import HostCall
 from jupyman.host.kernels import notebooks
 from jupyman.host.report import ports
-from jupyman.host.servers import nohup
+from jupyman.host.servers.base import Record, UnmanagedServer
 from jupyman.model import Running
 from jupyman.ssh.link import Link
 
@@ -127,17 +127,18 @@ def _session(
             # A machine that is gone for good must not stay in the list for ever.
             progress.warn(f"{name}: forgotten; whether its server on {host} still runs is not known ({error.message})")
             return _forget(session, hosts, sessions)
+        launcher = hosts.launcher(host)(link)
         running = session.current.running
         if running is None:
-            found = nohup.find(link)
+            found = launcher.find()
             if (node := found.other_node(name, state.spec.node)) is not None:
                 raise errors.RemoteFailed(
                     f"the server of {name} runs on {node}, and this login reached {found.node}",
                     f"name {node} itself in ~/.ssh/config, then jupyman kill it there",
                 )
             record = next((one for one in found.records if one.name == name), None)
-            running = nohup.adopt(link, record) if record is not None else None
-        seen = nohup.verify(link, running) if running is not None else None
+            running = launcher.adopt(record) if record is not None else None
+        seen = launcher.verify(running) if running is not None else None
         lives = seen is not None and not seen.dead
         if running is not None and seen is not None and seen.ok:
             running = seen.now(running)  # another computer may have changed the token
@@ -146,7 +147,7 @@ def _session(
         progress.text = f"{name}: no server runs on {host} any more"
         if running is not None:
             # Also if it is dead: its kernels and files may still be there.
-            ended = nohup.stop(link, running, force=request.force)
+            ended = launcher.stop(running, force=request.force)
             if not ended:
                 question = f"the server of {name} (pid {running.server.pid}) does not end. Kill it (SIGKILL)?"
                 if not operation.client.interactive:
@@ -154,7 +155,7 @@ def _session(
                         f"the server of {name} (pid {running.server.pid}) does not end", f"jupyman kill --force {name}"
                     )
                 _confirm(request, operation, question)
-                nohup.stop(link, running, force=True)
+                launcher.stop(running, force=True)
             if lives:
                 progress.text = f"{name}: server stopped (pid {running.server.pid})"
     _forget(session, hosts, sessions)
@@ -229,11 +230,12 @@ def _port(
             return _session(session, request, hosts, sessions, operation, asked=True)
     _confirm(request, operation, f"End {what} on {host}?")
     with step(operation, f"end {target}", f"ending pid {holder.pid}") as progress:
-        found = nohup.find(link)
-        servers: list[nohup.Record | nohup.UnmanagedServer] = [*found.records, *found.servers]
+        launcher = hosts.launcher(host)(link)
+        found = launcher.find()
+        servers: list[Record | UnmanagedServer] = [*found.records, *found.servers]
         server = next((one for one in servers if one.pid == holder.pid), None)
         if server is not None:
-            ended = nohup.stop(link, nohup.adopt(link, server, record=False), force=request.force)
+            ended = launcher.stop(launcher.adopt(server, record=False), force=request.force)
         else:
             ended = ports.stop_process(link, holder, force=request.force)
         if not ended:

@@ -13,8 +13,7 @@ from jupyman.core.sessions.session_forward import DEFAULT_PORT
 from jupyman.host.confirm import Confirm
 from jupyman.host.kernels import specs
 from jupyman.host.report import ports
-from jupyman.host.servers import nohup
-from jupyman.host.servers.base import Record, UnmanagedServer
+from jupyman.host.servers.base import Found, Launcher, Record, UnmanagedServer
 from jupyman.host.shell.script import CancellableShell
 from jupyman.model import Environment, HostReport, LaunchSpec, OnConflict, PortHolder, Problem, Running, SessionSpec
 from jupyman.ssh.link import Link
@@ -30,6 +29,7 @@ class Preparation:
 
     Args:
         link: to the host.
+        launcher: of the session, on that link.
         spec: what is wanted.
         request: the options of this command.
         report: of the host.
@@ -45,15 +45,17 @@ class Preparation:
     def __init__(
         self,
         link: Link,
+        launcher: Launcher,
         spec: SessionSpec,
         request: Up,
         report: HostReport,
-        found: nohup.Found,
+        found: Found,
         operation: Operation,
         *,
         sockets: bool,
     ) -> None:
         self._link = link
+        self._launcher = launcher
         self._spec = spec
         self._request = request
         self._report = report
@@ -160,7 +162,7 @@ class Preparation:
                 answer = self._ask(f"{where} is held by {what}", holder, foreign)
                 if answer == "adopt" and foreign is not None:
                     progress.text = f"{where} is your own Jupyter: taking it over"
-                    return nohup.adopt(self._link, foreign, name=self._spec.name)
+                    return self._launcher.adopt(foreign, name=self._spec.name)
                 policy = _POLICIES[answer]
             if policy == "fail":
                 raise errors.PortInUse(f"{where} is taken: {what}", holder=msgspec.to_builtins(holder))
@@ -189,7 +191,7 @@ class Preparation:
         """End what holds the port: a Jupyter with its kernels, any other process alone."""
         if server is not None:
             self.ended = server.pid
-            ended = nohup.stop(self._link, nohup.adopt(self._link, server, record=False), force=True)
+            ended = self._launcher.stop(self._launcher.adopt(server, record=False), force=True)
         else:
             ended = ports.stop_process(self._link, holder, force=True)
         if not ended:
