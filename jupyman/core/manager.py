@@ -140,7 +140,7 @@ class Manager:
 
     def _ps(self, request: api.PsRequest, call: VerbCall) -> Any:
         self._gpus.soon()
-        return ps.ps(request, call, self.events, self._settled_by)
+        return ps.ps(request, call, self.events.snapshot, self._settled_by)
 
     def _restart(self, session: SessionRuntime, why: str) -> None:
         self._ups.restart(session, why, self._call(Background(self._client)))

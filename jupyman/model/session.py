@@ -6,11 +6,10 @@ from typing import Literal
 
 import msgspec
 
-from jupyman.model.base import Noun
+from jupyman.model.base import Noun, Problem
 from jupyman.model.endpoint import Endpoint
 from jupyman.model.environment import App, Environment
 from jupyman.model.gpu import GpuUse
-from jupyman.model.problem import Problem
 
 OnConflict = Literal["next", "ask", "kill", "fail"]
 Restart = Literal["never", "always"]

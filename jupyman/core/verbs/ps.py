@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
 from jupyman import api, errors
 from jupyman.api.results import Ps, Unreachable
-from jupyman.core.event_feed import EventFeed
 from jupyman.core.runtime.progress import go_on
 from jupyman.core.verbs import request_host
 from jupyman.core.verbs.host_call import VerbCall
 from jupyman.host.servers import listing
 from jupyman.model import FoundServer
+from jupyman.model.event import Snapshot
 
 log = logging.getLogger(__name__)
 
 HOSTS_AT_ONCE = 8
 
 
-def ps(request: api.PsRequest, call: VerbCall, feed: EventFeed, settled_by: float) -> Ps:
+def ps(request: api.PsRequest, call: VerbCall, snapshot: Callable[[], Snapshot], settled_by: float) -> Ps:
     """List what there is, of all hosts or of those that are named.
 
     Args:
         request: the verb's arguments.
         call: the request under way.
-        feed: what is shown comes from its snapshot.
+        snapshot: returns what is shown, as the event stream sends it.
         settled_by: until then (monotonic) it waits for wanted sessions to be looked up after the daemon's start.
 
     Raises:
@@ -51,7 +52,7 @@ def ps(request: api.PsRequest, call: VerbCall, feed: EventFeed, settled_by: floa
     if request.all:
         hosts = request.hosts or sorted(set(call.sessions.hosts()))
         servers, missing = _unowned(hosts or [request_host.only(None, call)], call)
-    seen = feed.snapshot()
+    seen = snapshot()
     return Ps(
         sessions=[one for one in seen.sessions if not request.hosts or one.host in request.hosts],
         forwards=[one for one in seen.forwards if not request.hosts or one.host in request.hosts],

@@ -25,7 +25,7 @@ class SendWindow:
         self._free = 0
         self._reserve = 0  # bytes of it that are not used while others send too
         self._enough = 0  # bytes that are worth another turn
-        self._hungry = False  # `free` returned 0, and the caller was not told since
+        self._starved = False  # `free` returned 0, and `grow` has not returned True since
         self._late = False  # and that was long ago
 
     def open(self, size: int, round_trip: float) -> None:
@@ -50,8 +50,8 @@ class SendWindow:
             contended: others send on this connection too.
         """
         free = self._free - (self._reserve if contended else 0)
-        self._hungry = free <= 0
-        self._late = self._late and self._hungry
+        self._starved = free <= 0
+        self._late = self._late and self._starved
         return max(0, min(free, FLIGHT_TURN) if contended else free)
 
     def take(self, size: int) -> None:
@@ -62,9 +62,9 @@ class SendWindow:
         """The host takes so many bytes more; return whether the caller of `free` should ask again."""
         self._free = min(self._free + size, _LAST)
         least = self._reserve + FLIGHT_STEP if contended else self._enough
-        told = self._hungry and (self._free >= least or self._late)
-        self._hungry = self._hungry and not told
-        return told
+        enough = self._starved and (self._free >= least or self._late)
+        self._starved = self._starved and not enough
+        return enough
 
     def lapse(self) -> bool:
         """It has not grown for a while: the host may wait for more before it acknowledges anything.
@@ -72,10 +72,10 @@ class SendWindow:
         Returns:
             Whether something may be sent after all.
         """
-        self._late = self._hungry
-        if not self._hungry or self._free == 0:
+        self._late = self._starved
+        if not self._starved or self._free == 0:
             return False
-        self._reserve, self._hungry = 0, False
+        self._reserve, self._starved = 0, False
         return True
 
 

@@ -72,7 +72,7 @@ class _Opening(threading.Event):
 
 
 def _bounded(feed: Callable[[Any, Message], None]) -> Callable[[Any, Message], None]:
-    """Enforce the window that the server was given: paramiko keeps whatever comes until somebody reads it."""
+    """Enforce the window that the server was given: paramiko keeps whatever comes until it is read."""
 
     def take(channel: Any, message: Message) -> None:
         feed(channel, message)

@@ -52,7 +52,7 @@ class Listener:
         self.peer_guard = PeerGuard(f"{forwarder.name}: local port {self.local_port}")
         self.closed = False
         self.out_of_fds = False  # no file descriptor was left for the last connection, which is logged once
-        self.turn = -1  # of the loop, in which somebody connected last
+        self.turn = -1  # of the loop, in which the last connection came
         self.open = 0
         self.bytes_in = 0
         self.bytes_out = 0

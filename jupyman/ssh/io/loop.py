@@ -21,6 +21,7 @@ from typing import Protocol
 log = logging.getLogger(__name__)
 
 BREAK = 0.2  # seconds after an unexpected exception
+_NEVER = float("inf")
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _shared: Loop | None = None
 _shared_lock = threading.Lock()
@@ -76,6 +77,7 @@ class Loop:
         self._woken = False
         self._lock = threading.Lock()
         self._alarms: dict[Timed, float] = {}
+        self._next = _NEVER  # no alarm is earlier
         self._thread = threading.Thread(target=self._run, name="forwards", daemon=True)
         self._thread.start()
 
@@ -140,6 +142,7 @@ class Loop:
     def remind(self, one: Timed, moment: float) -> None:
         """Call its `due` at a moment of the monotonic clock, or earlier."""
         self._alarms[one] = min(moment, self._alarms.get(one, moment))
+        self._next = min(moment, self._next)
 
     def forget(self, one: Timed) -> None:
         """Do not call its `due` any more."""
@@ -159,32 +162,44 @@ class Loop:
         for key, _ in ready:
             if key.data is None:
                 self._wake_reader.recv(4096)
-        with self._lock:
-            self._woken = False
+        if self._woken:
+            with self._lock:
+                self._woken = False
         # Before the sockets: a connection that was made after a link came or went has to meet the new state.
         for _ in range(len(self._posted)):
             guard(self._posted.popleft())
-        for early in (True, False):
-            for key, mask in ready:
-                one = key.data
-                if one is not None and one.first is early and one.mask & mask:
-                    try:
-                        one.ready(mask)
-                    except Exception:
-                        log.exception("in the loop")
-        if self._alarms:
-            instant = time.monotonic()
-            for owner in [one for one, moment in self._alarms.items() if moment <= instant]:
-                del self._alarms[owner]
-                guard(owner.due)
-        last, self._last = self._last, []
-        for action in last:
-            guard(action)
+        if len(ready) > 1:
+            ready.sort(key=_later)
+        for key, mask in ready:
+            one = key.data
+            if one is not None and one.mask & mask:
+                try:
+                    one.ready(mask)
+                except Exception:
+                    log.exception("in the loop")
+        if self._next <= time.monotonic():
+            self._call_due()
+        if self._last:
+            last, self._last = self._last, []
+            for action in last:
+                guard(action)
+
+    def _call_due(self) -> None:
+        instant = time.monotonic()
+        for one in [one for one, moment in self._alarms.items() if moment <= instant]:
+            if self._alarms.pop(one, None) is not None:
+                guard(one.due)
+        self._next = min(self._alarms.values(), default=_NEVER)
 
     def _timeout(self) -> float | None:
         if self._posted:
             return 0.0
-        return max(0.0, min(self._alarms.values()) - time.monotonic()) if self._alarms else None
+        return max(0.0, self._next - time.monotonic()) if self._next < _NEVER else None
+
+
+def _later(ready: tuple[selectors.SelectorKey, int]) -> bool:
+    """Return whether this one comes behind those that are `first`."""
+    return ready[0].data is None or not ready[0].data.first
 
 
 def guard(action: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""What a relay needs of where its connection came in, and of whoever made it."""
+"""What a relay needs of its listener and of the forwarder."""
 
 from __future__ import annotations
 

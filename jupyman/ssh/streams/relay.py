@@ -18,7 +18,7 @@ States (`Relay.state`), and what leads from one to the next:
 From every state: the owner's `end`, or a local reset, → ENDED.
 
 While OPEN, four flags; none is ever reset:
-- `_local_eof`: the local program sends nothing more; the stream was told so.
+- `_local_eof`: the local program sends nothing more; `send_eof` was called.
 - `_far_eof`: the far end sends nothing more. `_down_done`: and all of it, and its end, has been written.
 - `_far_closed`: the far end takes nothing more either; what the local program sends is dropped.
 
@@ -333,7 +333,7 @@ class Relay:
         self.owner.opened(self)
         if self._local_eof:
             stream.send_eof()
-        elif size >= HEAD:  # there may be more, and nobody looked
+        elif size >= HEAD:  # there may be more, and the socket is not watched
             self._read()
 
     @_guarded

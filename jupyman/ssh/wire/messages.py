@@ -21,7 +21,7 @@ CHANNEL_MESSAGES = range(91, 101)  # from CHANNEL_OPEN_CONFIRMATION to CHANNEL_F
 # What shows that the host receives our messages and sends its own (RFC 4250, section 4.1.2): its part in an exchange of
 # keys, answers to global requests, any message for a channel. Not what it may send unasked: IGNORE, DEBUG, requests.
 SIGNS_OF_LIFE = frozenset({20, 21, *range(30, 50), 81, 82, *CHANNEL_MESSAGES})
-# What the host may still send under the old keys after it was told that new ones are needed.
+# What the host may still send under the old keys after we asked for new ones.
 OVERDUE_BYTES = 1 << 30
 OVERDUE_PACKETS = 1 << 29
 BATCH = 256  # packets that are handed on together; `sendmsg` takes 1024 (IOV_MAX)
@@ -118,7 +118,7 @@ class MessageReader:
             That message; None: nothing more has come.
 
         Raises:
-            SSHException: what came is damaged or makes no sense, or the host does not answer our wish for new keys.
+            SSHException: what came is damaged or makes no sense, or the host does not answer our request for new keys.
         """
         receiver, router = self._receiver, self.router
         current, views = 0, list[memoryview]()
@@ -166,7 +166,7 @@ class MessageReader:
             self._overdue_bytes += size
             self._overdue_packets += 1
             if self._overdue_bytes >= OVERDUE_BYTES or self._overdue_packets >= OVERDUE_PACKETS:
-                raise paramiko.SSHException("the host does not answer our wish for new keys")
+                raise paramiko.SSHException("the host does not answer our request for new keys")
         elif self._received_bytes >= self._limit[0] or self._received_packets >= self._limit[1]:
             self._used_up = True
 

@@ -5,10 +5,10 @@ of ours goes straight to them; paramiko's Transport gets the rest.
 
 Threads: until the login is done Transport's own thread reads. From then on the loop does, and puts what is for
 Transport into a queue (`ready`, `_drain`, `_resume`, `_fail` and `_leave` run in the loop's thread). It stops after
-NEWKEYS, because what follows is sealed with keys that Transport has yet to set, and when the queue is full; it goes on
-when Transport's thread has taken everything. Transport's thread changes the reader only while the loop has stopped.
-`_told`, `_switched`, `_logged_in` and `_thread` belong to Transport's thread; `_gone` guards `_closed`, `_busy` and
-`_loop`; the sender has a lock of its own.
+NEWKEYS, because what follows is sealed with keys that Transport has yet to set; when new keys are needed, until
+Transport has asked for them; and when the queue is full. It goes on when all was taken. Transport's thread changes the
+reader only while the loop has stopped. `_told`, `_switched`, `_logged_in` and `_thread` belong to Transport's thread;
+`_gone` guards `_closed`, `_busy` and `_loop`; the sender has a lock of its own.
 
 Over 300 lines because Transport's interface and both ways of reading meet here.
 """
@@ -214,8 +214,8 @@ class Packetizer:
     def need_rekey(self) -> bool:
         """Return whether Transport should begin an exchange of keys.
 
-        It changes only inside `read_message` and the two setters, in Transport's own thread: Transport would take a
-        wish that comes at the end of one exchange for that exchange, and never begin another.
+        It changes only inside `read_message` and the two setters, in Transport's own thread: otherwise Transport
+        would take a request that comes at the end of one exchange for that exchange, and never begin another.
         """
         return self._told
 
@@ -258,7 +258,7 @@ class Packetizer:
 
     def _dispose(self) -> None:
         self.sock.close()
-        if self.router is None:  # else that one does, when nobody watches it any more
+        if self.router is None:  # else the router does, when the loop does not watch it any more
             self.sender.close()
 
     # --- sending ------------------------------------------------------------------------------------------------------
@@ -273,7 +273,7 @@ class Packetizer:
         if self._dump:
             self._log("sent", payload[0], len(payload))
         self._last_sent = time.monotonic()
-        # Transport's thread has to go on, if somebody else sends what the socket does not take; all others wait.
+        # Transport's thread has to go on if the loop sends what the socket does not take; all others wait.
         self.sender.send(payload, wait=self._thread != threading.get_ident() or self.sender.on_stuck is None)
 
     def write_all(self, out: bytes) -> None:
@@ -314,7 +314,7 @@ class Packetizer:
         """Wait for a message that is not for the router.
 
         Raises:
-            SSHException: what came is damaged, or the host does not answer our wish for new keys.
+            SSHException: what came is damaged, or the host does not answer our request for new keys.
             NeedRekeyException: Transport should begin an exchange of keys.
             EOFError, OSError: the connection has ended.
         """
@@ -412,7 +412,7 @@ class Packetizer:
         try:
             while not self._stopped and (found := self.reader.next()) is not None:
                 self._queue.put(found)
-                if self._queue.qsize() >= QUEUE or (isinstance(found, tuple) and found[0] == MSG_NEWKEYS):
+                if not isinstance(found, tuple) or found[0] == MSG_NEWKEYS or self._queue.qsize() >= QUEUE:
                     self._stop()
                     self._queue.put(None)
         except Exception as error:

@@ -4,7 +4,7 @@ While keys are exchanged (from our KEXINIT to our NEWKEYS) RFC 4253, section 7.1
 messages are held, in order, and follow at once afterwards.
 
 Threads: any thread may send; one lock guards all fields but `wanted`, `limit` and `initial`, which Transport's thread
-sets. Whoever looks for `room` takes the lock too, or a packet that is just being sent would look like a stuck one. The
+sets. `room` takes the lock too, or a packet that is just being sent would look like a stuck one. The
 loop calls `flush`.
 
 States: open (messages are sealed at once), shut (after our KEXINIT: messages are held), broken (nothing is sent any
@@ -93,7 +93,7 @@ class PacketSender:
             for payload in held:
                 self._emit(self._seal(payload))
             stuck = bool(self._pending)
-        self._tell(stuck)
+        self._notify(stuck)
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
@@ -119,7 +119,7 @@ class PacketSender:
             stuck = bool(self._pending)
         if wait and self._broken:
             raise EOFError
-        self._tell(stuck)
+        self._notify(stuck)
         if wait and stuck:
             self._wait(mark)
 
@@ -132,7 +132,7 @@ class PacketSender:
                 return
             self._emit(b"".join([self._seal(payload) for payload in payloads]))
             stuck = bool(self._pending)
-        self._tell(stuck)
+        self._notify(stuck)
 
     def post(self, packets: list[tuple[memoryview, int]]) -> None:
         """Send packets of data, without waiting; without `room` they stay here.
@@ -162,7 +162,7 @@ class PacketSender:
                 self._count(end, len(packets))
                 self._emit(wire[:end])
             stuck = bool(self._pending)
-        self._tell(stuck)
+        self._notify(stuck)
 
     def raw(self, data: bytes) -> None:
         """Send bytes that are no packet: the greeting.
@@ -184,7 +184,7 @@ class PacketSender:
             return not self._pending
 
     def close(self) -> None:
-        """Close the socket; nobody watches it any more."""
+        """Close the socket; the loop does not watch it any more."""
         with self._lock:
             self._break()
             self.sock.close()
@@ -273,8 +273,8 @@ class PacketSender:
 
     # --- without ------------------------------------------------------------------------------------------------------
 
-    def _tell(self, stuck: bool) -> None:
-        # `stuck` was read in the lock: whoever found no room waits for this call, even if another thread makes room.
+    def _notify(self, stuck: bool) -> None:
+        # `stuck` was read in the lock: a caller that found no room waits for this, even if another thread makes room.
         if stuck and self.on_stuck is not None:
             self.on_stuck()
 

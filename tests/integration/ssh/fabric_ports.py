@@ -107,7 +107,7 @@ def _listens(port: int) -> bool:
         held = psutil.Process().net_connections("tcp")
         if any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in held):
             return True
-        time.sleep(0.01)  # nobody tells
+        time.sleep(0.01)  # there is no event for it
     return False
 
 

@@ -148,7 +148,7 @@ def test_new_keys_under_load_both_ways(wearing: tuple[Link, list[int]]) -> None:
         assert listener.stats()[1:] == (2 * size, 2 * size)
     assert checked == [True, True]
     assert [one.stdout.split(b"\n")[0] for one in done] == [b"%d" % number for number in range(8)]
-    assert asked[0] >= 10
+    assert asked[0] >= 5  # on a busy machine an exchange takes longer than the keys last
     assert link.alive
 
 

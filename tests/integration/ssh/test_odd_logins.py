@@ -71,7 +71,7 @@ def test_few_files_a_wrong_clock_and_a_runtime_folder_that_vanishes(
     user.run("rm", "-rf", str(user.home / "run"))
     soft, hard = cell.execute(made["url"], LIMITS).strip("()\n").split(", ")
     assert int(soft) == int(hard) > 256, "a kernel takes eight files, a notebook server of sixty some hundred"
-    user.put("shift", "86400")  # somebody has set the host's clock
+    user.put("shift", "86400")  # the host's clock was set
     again = up(cli, "server1", "--no-browser")
     assert again["server"]["pid"] == made["server"]["pid"]
     listed = cli("ps")

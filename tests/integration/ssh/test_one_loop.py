@@ -57,7 +57,7 @@ def test_a_busy_host_holds_up_no_other(beds: tuple[Sshd, Sshd], direction: str) 
 
 
 def test_a_host_that_stands_still_holds_up_no_other(beds: tuple[Sshd, Sshd]) -> None:
-    """Its socket is full, and nobody reads at its end."""
+    """Its socket is full, and nothing reads at its end."""
     with forwarding(beds[0]) as (_, stuck), forwarding(beds[1]) as (_, other), serving(echo) as place:
         quick, full = other.listen(0, place), stuck.listen(0, place)
         with connect(full) as sock, ThreadPoolExecutor(1) as pool:

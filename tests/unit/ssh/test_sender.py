@@ -61,7 +61,7 @@ def test_a_caller_without_room_is_woken_even_if_another_thread_makes_it(ends: En
 
     ends.fill()
     ends.box.on_stuck = on_stuck
-    before = ends.box._tell
+    before = ends.box._notify
 
     def interrupted(stuck: bool) -> None:
         assert not ends.box.room  # what a forwarder sees just now: it waits for a call
@@ -69,7 +69,7 @@ def test_a_caller_without_room_is_woken_even_if_another_thread_makes_it(ends: En
         ends.box.flush()  # another thread's wait
         before(stuck)
 
-    ends.box._tell = interrupted  # type: ignore[method-assign]  # the moment cannot be had otherwise
+    ends.box._notify = interrupted  # type: ignore[method-assign]  # the moment cannot be had otherwise
     ends.box.send(b"\x02" + bytes(100), wait=False)
     assert called.is_set()
     assert seen == [True]
