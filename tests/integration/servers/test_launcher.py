@@ -39,7 +39,7 @@ class TestNohupLauncher(LauncherContract):
                 stderr=subprocess.DEVNULL,
             )
             try:
-                yield wait_until(lambda: launcher.find().servers)[0]
+                yield wait_until(lambda: launcher.find().servers, timeout=60)[0]
             finally:
                 process.kill()
                 process.wait()

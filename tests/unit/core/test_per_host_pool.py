@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -129,6 +130,7 @@ class SomeHosts:
 
     def __init__(self, *names: str) -> None:
         self.supervisors = {name: OneSupervisor(name) for name in names}
+        self.release = threading.Event()  # until then the host "hangs" does not answer
 
     def all(self) -> dict[str, OneSupervisor]:
         return self.supervisors
@@ -136,26 +138,27 @@ class SomeHosts:
     def known(self, name: str) -> OneSupervisor:
         return self.supervisors[name]
 
+    def launcher(self, name: str) -> Callable[[object], Any]:
+        """Return what makes a launcher that only verifies."""
+        return lambda link: SimpleNamespace(verify=lambda running: self.verify(name, running))
+
+    def verify(self, name: str, running: Running) -> Liveness:
+        if name == "hangs":
+            self.release.wait(20)
+        return Liveness("alive", f"{running.name} runs")
+
 
 def running(name: str) -> Running:
     server = Server(pid=1, port=8888, version=None, app="lab", env=None, root_dir=None, started=None)
     return Running(name=name, server=server, token="", directory="", base_url="/", boot_id="", start_ticks=1)
 
 
-def test_a_session_is_proven_while_another_host_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_is_proven_while_another_host_hangs(tmp_path: Path) -> None:
     names = ["hangs", *(f"host{number}" for number in range(20))]
     sessions = known.registry(tmp_path)
     for name in names:
         known.put(sessions, SessionSpec(name=name, host=name), running=running(name))
         sessions.link_up(name, name)
-    release = threading.Event()
-
-    def verify(link: str, one: Running) -> Liveness:
-        if link == "hangs":
-            release.wait(20)
-        return Liveness("alive", f"{one.name} runs")
-
-    monkeypatch.setattr("jupyman.host.servers.nohup.NohupLauncher.verify", verify)
     hosts: Any = SomeHosts(*names)
     restorer = SessionMonitor(hosts, sessions, lambda session, why: None, Scheduler())
     try:
@@ -163,10 +166,10 @@ def test_a_session_is_proven_while_another_host_hangs(tmp_path: Path, monkeypatc
             restorer.on_up(supervisor)
         wait_until(lambda: sum(one.proven for one in sessions.all()) == 20, what="the other sessions")
         assert not sessions.get("hangs").proven
-        release.set()
+        hosts.release.set()
         wait_until(lambda: sessions.get("hangs").proven, what="the last session")
     finally:
-        release.set()
+        hosts.release.set()
         restorer.close()
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -102,21 +103,27 @@ def test_what_one_link_proved_does_not_hold_for_the_next(
 
 
 def test_a_look_over_a_link_that_is_gone_opens_nothing(
-    monkeypatch: pytest.MonkeyPatch, host: Any, sessions: SessionRegistry, session: SessionRuntime
+    host: Any, sessions: SessionRegistry, session: SessionRuntime
 ) -> None:
-    class Hosts:
-        def known(self, name: str) -> Any:
-            return host
+    verified: list[Running] = []
 
-    def verify(link: object, running: Running) -> Liveness:
+    def verify(running: Running) -> Liveness:
+        verified.append(running)
         sessions.link_lost("server1")
         sessions.link_up("server1", object())
         return Liveness("alive", "it runs")
 
-    monkeypatch.setattr("jupyman.host.servers.nohup.NohupLauncher.verify", verify)
+    class Hosts:
+        def known(self, name: str) -> Any:
+            return host
+
+        def launcher(self, name: str) -> Callable[[object], Any]:
+            return lambda link: SimpleNamespace(verify=verify)
+
     hosts: Any = Hosts()
     monitor = SessionMonitor(hosts, sessions, lambda session, why: None, Scheduler())
     monitor._look_at("server1")
+    assert verified
     assert not session.passes()
 
 

@@ -188,6 +188,17 @@ def test_rooms_are_small() -> None:
     assert large == {}
 
 
+def test_only_the_room_of_servers_knows_a_launcher_by_name() -> None:
+    users = {
+        path.relative_to(ROOT).as_posix()
+        for path in FILES
+        for name, _ in imports(path)
+        if name.startswith("jupyman.host.servers.nohup")
+    }
+    assert {user for user in users if not user.startswith("host/servers/")} == set()
+    assert users
+
+
 def test_common_modules_import_only_each_other() -> None:
     assert sys.modules["jupyman"]  # installed from this tree
     for path in FILES:
