@@ -12,6 +12,7 @@ import msgspec
 from jupyman import api
 from jupyman.api import results
 from jupyman.api.requests import result_of
+from jupyman.model.event import AnyFeedEvent
 
 # Command -> what it prints with --json. A command that fails prints an `ErrorReport` instead.
 REQUESTS: Mapping[str, type[api.AnyRequest]] = {
@@ -56,7 +57,7 @@ def requests() -> bytes:
 
 def events() -> bytes:
     """Return the schema of a line that the daemon sends; results.json describes the `result` of `Done`."""
-    return _document("what the daemon sends", lines={"POST /v1/run": api.AnyEvent})
+    return _document("what the daemon sends", lines={"POST /v1/run": api.AnyEvent, "GET /v1/events": AnyFeedEvent})
 
 
 def outputs() -> bytes:

@@ -9,6 +9,7 @@ from typing import Any
 
 from jupyman import api
 from jupyman.api import ClientContext, Operation
+from jupyman.core.event_feed import EventFeed
 from jupyman.core.links.hosts import Hosts
 from jupyman.core.links.supervisor import Supervisor
 from jupyman.core.links.wakeups import TICK
@@ -75,7 +76,8 @@ class Manager:
             log.warning("%s", store.recovered)
         self.sessions = SessionRegistry(store)
         self._scheduler = Scheduler()
-        self.hosts = Hosts(paths.config_file, self._on_up, self._on_down)
+        self.hosts = Hosts(paths.config_file, self._on_up, self._on_down, self._on_change)
+        self.events = EventFeed(self.sessions, self.hosts, self._scheduler)
         self._scheduler.every(TICK, self.hosts.awake.tick)
         self._monitor = SessionMonitor(self.hosts, self.sessions, self._restart, self._scheduler)
         self._gpus = GpuMonitor(self.hosts, self.sessions, self._scheduler)
@@ -138,7 +140,7 @@ class Manager:
 
     def _ps(self, request: api.PsRequest, call: VerbCall) -> Any:
         self._gpus.soon()
-        return ps.ps(request, call, self._settled_by)
+        return ps.ps(request, call, self.events.snapshot, self._settled_by)
 
     def _restart(self, session: SessionRuntime, why: str) -> None:
         self._ups.restart(session, why, self._call(Background(self._client)))
@@ -149,6 +151,9 @@ class Manager:
 
     def _on_down(self, supervisor: Supervisor) -> None:
         self.sessions.link_lost(supervisor.name)
+
+    def _on_change(self, supervisor: Supervisor) -> None:
+        self.events.mark_host(supervisor.name)
 
 
 def _on_host(verb: HostVerb) -> Verb:

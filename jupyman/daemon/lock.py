@@ -1,4 +1,4 @@
-"""One daemon per user: an operating system's lock on a file, gone with the process however it ends."""
+"""One daemon per user: a lock of the operating system on a file, released however the process ends."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jupyman import errors
 
 
 class Lock:
-    """Held while the daemon lives.
+    """Held while the daemon runs.
 
     Args:
         path: the lock file, kept.
@@ -33,16 +33,16 @@ class Lock:
                 fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._handle)
-            raise errors.DaemonUnavailable("a daemon is running already", "jupyman daemon status") from error
+            raise errors.DaemonUnavailable("a daemon is already running", "jupyman daemon status") from error
 
     @property
     def lasts(self) -> bool:
-        """Whether the file that is held still has its name: else another daemon may hold its successor."""
+        """Whether the locked file still has its name; if not, another daemon may hold a lock on a new one."""
         try:
             return os.path.samestat(os.fstat(self._handle), self._path.stat())
         except OSError:
             return False
 
     def release(self) -> None:
-        """Let go."""
+        """Release it."""
         os.close(self._handle)

@@ -1,4 +1,4 @@
-"""The daemon's log: one file, small, readable by its user alone, and without secrets."""
+"""The daemon's log: a small file without secrets that only its user can read."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _SECRET = re.compile(r"((?:token|code)=|\bAuthorization:\s*(?:token|bearer)\s+)[
 
 
 class RedactingFormatter(logging.Formatter):
-    """Blots tokens out of whatever is logged, tracebacks too.
+    """Redacts tokens in whatever is logged, tracebacks included.
 
-    Nothing should carry one; this is for the day when something does.
+    No record should contain one; this is a second line of defence.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write the record without its secrets, and as text that a terminal can show: hosts speak in it, too."""
+        """Format the record without secrets or control characters: it may quote what hosts print."""
         text = _SECRET.sub(r"\1…", super().format(record))
         return "".join(c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class PrivateFile(logging.handlers.RotatingFileHandler):
-    """A log file, 0600 also after it was rotated."""
+    """A log file of mode 0600, also after it was rotated."""
 
     def _open(self) -> TextIOWrapper:
         handle = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -51,14 +51,14 @@ def set_up(path: Path, *, foreground: bool) -> list[logging.Handler]:
     root = logging.getLogger()
     root.handlers[:] = handlers
     root.setLevel(logging.INFO)
-    # Everything below warning of these is noise, and paramiko's may name keys.
+    # Below warnings these log noise, and paramiko may name keys.
     for name in ("paramiko", "asyncio", "uvicorn"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Nobody sees the stderr of a daemon.
+    # The stderr of a daemon leads nowhere.
     threading.excepthook = _thread_broke
     return handlers
 
 
 def _thread_broke(event: threading.ExceptHookArgs) -> None:
     name = event.thread.name if event.thread is not None else "?"
-    logging.getLogger(__name__).error("thread %s broke", name, exc_info=event.exc_value)
+    logging.getLogger(__name__).error("thread %s failed", name, exc_info=event.exc_value)

@@ -1,4 +1,4 @@
-"""The daemon's life, as a list: folders, lock, log, core, server, address, and back."""
+"""The daemon's life: folders, lock, log, core, server and address are set up in this order, and undone in reverse."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from jupyman.paths import Paths
 
 log = logging.getLogger(__name__)
 
-CLOSE_TIMEOUT = 5.0  # seconds for links and listeners; a host that hangs must not keep the daemon
-# Open files, enough for every connection that a person's programs make through us: each takes one. Many systems begin
-# with 1024, macOS with 256 and refuses more than OPEN_MAX (sys/syslimits.h) even where it says "no limit".
+CLOSE_TIMEOUT = 5.0  # seconds for links and listeners; a host that hangs must not delay the end of the daemon
+# Open files, enough for every connection that a user's programs make through us: each takes one. Many systems start
+# with 1024; macOS starts with 256, and refuses more than OPEN_MAX (sys/syslimits.h) even if its limit is "none".
 FILES = 65536
 OPEN_MAX = 10240
-KEEP = 2.0  # seconds between two looks at daemon.json; a client waits for 15
+KEEP = 2.0  # seconds between two checks of daemon.json; a client waits for 15
 
 
 def run(paths: Paths, *, foreground: bool = False) -> int:
-    """Serve until told to stop.
+    """Serve until stopped.
 
     Args:
         paths: where everything is kept.
@@ -60,13 +60,13 @@ def run(paths: Paths, *, foreground: bool = False) -> int:
             log.error("the daemon cannot start: %s (%s)", error.message, error.hint)
             raise
         except Exception:
-            log.exception("the daemon broke")
+            log.exception("the daemon failed")
             raise
     return 0
 
 
 def _serve(paths: Paths, lock: Lock, undo: ExitStack) -> None:
-    # Only the process that holds the lock pays for these.
+    # Imported only by the process that holds the lock.
     import psutil
 
     from jupyman.core.manager import Manager
@@ -84,9 +84,9 @@ def _serve(paths: Paths, lock: Lock, undo: ExitStack) -> None:
     def stop() -> None:
         server.should_exit = True
 
-    server = web_server.server(Service(manager, token, lambda: port, stop, paths.log_file).app)
+    server = web_server.server(Service(manager, token, lambda: port, stop, paths.log_file, manager.events).app)
     _handle_signals(stop)
-    # What the daemon was started with is how it logs in until a client brings something newer.
+    # How the daemon logs in until a client supplies something newer.
     client = ClientContext(
         ssh_auth_sock=os.environ.get("SSH_AUTH_SOCK"), ssh_config=os.environ.get("JUPYMAN_SSH_CONFIG")
     )
@@ -108,7 +108,7 @@ def _serve(paths: Paths, lock: Lock, undo: ExitStack) -> None:
 
 
 def _more_files() -> None:
-    """Allow ourselves more open files, within what the system allows us."""
+    """Raise our limit of open files as far as the system allows."""
     if sys.platform == "win32":
         return
     import resource
@@ -124,7 +124,7 @@ def _more_files() -> None:
 
 
 def _close(close: Callable[[], None]) -> None:
-    """Give the core its time to close."""
+    """Close the core, within `CLOSE_TIMEOUT`."""
     closing = threading.Thread(target=close, name="close", daemon=True)
     closing.start()
     closing.join(CLOSE_TIMEOUT)
@@ -136,19 +136,19 @@ def _close(close: Callable[[], None]) -> None:
 def _kept(
     paths: Paths, here: address.DaemonAddress, lock: Lock, every: Callable[[float, Callable[[], None]], None]
 ) -> Iterator[None]:
-    """Write daemon.json again where somebody removed or spoiled it: nobody would find this daemon any more."""
+    """Write daemon.json again if it was removed or overwritten: else no client finds this daemon."""
     mutex, ended = threading.Lock(), threading.Event()
 
     def keep() -> None:
         with mutex:
             if not ended.is_set() and address.read(paths.daemon_file) != here and lock.lasts:
-                log.warning("daemon.json was not ours any more")
+                log.warning("daemon.json was changed by another program: written again")
                 with suppress(OSError):
                     address.write(paths.daemon_file, here)
 
-    # A folder on a network may hang: that is for a thread of its own, which is there while there is something to do.
-    patrol = PerHostPool(lambda _: keep(), 1)
-    every(KEEP, lambda: patrol.ask("daemon.json", again=False))
+    # A folder on a network may hang, so this runs in a thread of its own.
+    pool = PerHostPool(lambda _: keep(), 1)
+    every(KEEP, lambda: pool.ask("daemon.json", again=False))
     try:
         yield
     finally:
@@ -157,13 +157,13 @@ def _kept(
 
 
 def _withdraw(paths: Paths, here: address.DaemonAddress) -> None:
-    """Remove daemon.json where it is still ours."""
+    """Remove daemon.json if it is still ours."""
     if address.read(paths.daemon_file) == here:
         paths.daemon_file.unlink(missing_ok=True)
 
 
 def _handle_signals(stop: Callable[[], None]) -> None:
-    """End by SIGTERM and Ctrl-C, in order; outlive the terminal."""
+    """End in order on SIGTERM and Ctrl-C; survive the end of the terminal."""
 
     def end(number: int, frame: FrameType | None) -> None:
         del number, frame
@@ -172,8 +172,8 @@ def _handle_signals(stop: Callable[[], None]) -> None:
     def stay(number: int, frame: FrameType | None) -> None:
         del number, frame  # the terminal that started us may close
 
-    # uvicorn has handlers of its own, but raises each signal again when it has ended: the default action of SIGTERM
-    # would then end the process before daemon.json is removed and the links are closed.
+    # uvicorn has its own handlers, but raises each signal again when it has ended: the default action of SIGTERM would
+    # then end the process before daemon.json is removed and the links are closed.
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
     hangup = getattr(signal, "SIGHUP", None)

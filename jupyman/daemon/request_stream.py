@@ -1,4 +1,4 @@
-"""One request under way: events out, answers in, and the client's leaving."""
+"""One request under way: its events, the answers to its questions, and its cancellation if the client leaves."""
 
 from __future__ import annotations
 
@@ -17,29 +17,30 @@ from jupyman.model import ErrorInfo
 
 log = logging.getLogger(__name__)
 
-# A client that has stopped reading (Ctrl-Z on `logs -f`) must not fill our memory: beyond this many events it is gone.
+# A client that has stopped reading (Ctrl-Z on `logs -f`) must not fill our memory: after so many events it counts as
+# gone.
 BACKLOG = 10_000
 
 
 class Questions:
-    """The prompts that wait for an answer, of all operations."""
+    """The questions of all operations that wait for an answer."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: dict[str, Waiting] = {}
 
     def put(self, waiting: Waiting) -> None:
-        """Note a question."""
+        """Add a question."""
         with self._lock:
             self._open[waiting.id] = waiting
 
     def drop(self, number: str) -> None:
-        """Forget a question."""
+        """Remove a question."""
         with self._lock:
             self._open.pop(number, None)
 
     def answer(self, answer: Answer) -> bool:
-        """Give an answer; False when nobody waits for it."""
+        """Pass an answer on; False if no operation waits for it."""
         with self._lock:
             waiting = self._open.pop(answer.id, None)
         if waiting is None:
@@ -70,7 +71,7 @@ class StreamOperation:
     def __init__(self, client: ClientContext, questions: Questions, loop: asyncio.AbstractEventLoop) -> None:
         self.client = client
         self.cancelled = threading.Event()
-        self.ended = False  # its result is on the way: a client that has it leaves, and cancels nothing
+        self.ended = False  # its result was sent: the client leaves then, which cancels nothing
         self.events: asyncio.Queue[bytes | None] = asyncio.Queue()  # lines; None: that was all
         self._questions = questions
         self._loop = loop
@@ -78,7 +79,7 @@ class StreamOperation:
         self._lock = threading.Lock()
 
     def start(self, backend: Backend, request: AnyRequest, log_file: Path) -> None:
-        """Run the request in a thread of its own; its end is a `Done` or `Failed` event."""
+        """Run the request in a thread of its own; the last event is `Done` or `Failed`."""
 
         def work() -> None:
             try:
@@ -87,7 +88,7 @@ class StreamOperation:
                 log.info("%s: %s: %s", type(request).__name__, error.code, error.message)
                 last = _line(Failed(error=_sendable(error)))
             except BaseException:
-                log.exception("%s broke", type(request).__name__)
+                log.exception("%s failed", type(request).__name__)
                 fault = errors.InternalError("jupyman has a bug", f"the traceback is in {log_file}")
                 last = _line(Failed(error=fault.info()))
             self.ended = True
@@ -97,7 +98,7 @@ class StreamOperation:
         threading.Thread(target=work, name=f"request {type(request).__name__}", daemon=True).start()
 
     def emit(self, event: AnyEvent) -> None:
-        """Send an event to the client; nothing happens where it is gone."""
+        """Send an event to the client; does nothing if it is gone."""
         if self.events.qsize() > BACKLOG:
             if not self.cancelled.is_set():
                 log.warning("a client does not read: its request is cancelled")
@@ -119,7 +120,7 @@ class StreamOperation:
     def ask(self, prompt: Prompt, timeout: float = 300.0) -> str:
         """Ask the client's terminal: see `api.Operation.ask`."""
         if not self.client.interactive:
-            raise errors.Interrupted("a question had to be asked, and no terminal is there to answer it")
+            raise errors.Interrupted("a question must be answered, and there is no terminal")
         waiting = Waiting()
         self._questions.put(waiting)
         self.on_cancel(waiting.done.set)
@@ -127,13 +128,13 @@ class StreamOperation:
         answered = waiting.done.wait(timeout)
         self._questions.drop(waiting.id)
         if not answered:
-            raise errors.Interrupted(f"nobody answered in {timeout:.0f} s")
+            raise errors.Interrupted(f"no answer in {timeout:.0f} s")
         if waiting.value is None:
             raise errors.Interrupted("interrupted")
         return waiting.value
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once when the client leaves; at once where it has."""
+        """Call `callback` once when the client leaves; at once if it has left."""
         with self._lock:
             if not self.cancelled.is_set():
                 self._callbacks.append(callback)
@@ -141,7 +142,7 @@ class StreamOperation:
         callback()
 
     def cancel(self) -> None:
-        """The client has left."""
+        """Cancel the request: the client has left."""
         with self._lock:
             if self.cancelled.is_set():
                 return
@@ -156,7 +157,7 @@ def _line(event: AnyEvent) -> bytes:
 
 
 def _sendable(error: errors.JupymanError) -> ErrorInfo:
-    """An error's facts as plain JSON; whatever cannot be said so is left out."""
+    """Return an error's facts as plain JSON; what JSON cannot express is left out."""
     info = error.info()
     try:
         plain = msgspec.structs.replace(info, details=msgspec.to_builtins(info.details))

@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from jupyman import __version__
 from jupyman.api import Answer, AnyRequest, Backend, Call, DaemonStatus, DaemonStop, Done
 from jupyman.api.results import DaemonInfo, DaemonStopped, Result
+from jupyman.daemon.event_stream import EventStream, Feed
 from jupyman.daemon.request_stream import Questions, StreamOperation
 from jupyman.local import daemon_file, hello
 
@@ -31,19 +32,19 @@ log = logging.getLogger(__name__)
 
 BODY_LIMIT = 1024 * 1024
 BODY_TIMEOUT = 10.0  # seconds for a request's body to come
-# An empty line this often shows a client that has vanished without closing.
-BREATH = 10.0
-# What needs no token: a browser has none, and a client shows it only to whoever has proven to be the daemon.
+# An empty line this often reveals a client that has vanished without closing.
+KEEPALIVE = 10.0
+# What needs no token: a browser has none, and a client sends it only after the daemon has proven its identity.
 _OPEN = frozenset({"/go", "/v1/prove"})
 _NONCE = re.compile(r"[0-9a-f]{32,64}")
 
 
 class Guard:
-    """Refuses what is not the user's own client, before any route is looked at.
+    """Refuses requests that are not of the user's own client, before they are routed.
 
-    A page in the browser can send requests to 127.0.0.1 too (DNS rebinding gives it any name): so Host must be ours,
-    a foreign Origin is refused, and every call but the one-time redirect and the daemon's own proof carries the token.
-    Connections of other users end before (http.py).
+    A page in the browser can send requests to 127.0.0.1, too (DNS rebinding gives it any name). So Host must be ours, a
+    foreign Origin is refused, and every request but the one-time redirect and the daemon's own proof carries the token.
+    Connections of other users are closed earlier (web_server.py).
     """
 
     def __init__(self, app: ASGIApp, token: str, port: Callable[[], int]) -> None:
@@ -52,11 +53,11 @@ class Guard:
         self._port = port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or refuse it; every answer names our version."""
+        """Serve one request, or refuse it; every response names our version."""
         if scope["type"] != "http":
             return
 
-        async def signed(message: Message) -> None:
+        async def versioned(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", []), (b"x-jupyman-version", __version__.encode())]
             await send(message)
@@ -64,15 +65,17 @@ class Guard:
         headers = {name.lower(): value for name, value in scope["headers"]}
         own = {f"127.0.0.1:{self._port()}".encode(), f"localhost:{self._port()}".encode()}
         if headers.get(b"host") not in own:
-            await _refuse(403, "this is jupyman's daemon, under another name", scope, receive, signed)
+            await _refuse(
+                403, "this is jupyman's daemon; the Host header names another server", scope, receive, versioned
+            )
         elif b"origin" in headers and headers[b"origin"] not in {b"http://" + name for name in own}:
-            await _refuse(403, "requests of other origins are refused", scope, receive, signed)
-        elif scope["path"] not in _OPEN and not self._let_in(headers.get(b"authorization", b"")):
-            await _refuse(401, "the token of daemon.json is missing or wrong", scope, receive, signed)
+            await _refuse(403, "requests from other origins are refused", scope, receive, versioned)
+        elif scope["path"] not in _OPEN and not self._is_authorized(headers.get(b"authorization", b"")):
+            await _refuse(401, "the token of daemon.json is missing or wrong", scope, receive, versioned)
         else:
-            await self._app(scope, receive, signed)
+            await self._app(scope, receive, versioned)
 
-    def _let_in(self, header: bytes) -> bool:
+    def _is_authorized(self, header: bytes) -> bool:
         scheme, _, given = header.partition(b" ")
         return scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), self._token)
 
@@ -86,14 +89,21 @@ class Service:
 
     Args:
         backend: does the work.
-        token: of the bearer.
-        port: tells the port once it is bound.
+        token: the bearer token.
+        port: returns the port once it is bound.
         stop: ends the daemon.
-        log_file: named where a bug shows.
+        log_file: named in the error that a bug causes.
+        feed: of the event stream; None: there is no such stream.
     """
 
     def __init__(
-        self, backend: Backend, token: str, port: Callable[[], int], stop: Callable[[], None], log_file: Path
+        self,
+        backend: Backend,
+        token: str,
+        port: Callable[[], int],
+        stop: Callable[[], None],
+        log_file: Path,
+        feed: Feed | None = None,
     ) -> None:
         self._backend = backend
         self._token = token
@@ -110,10 +120,12 @@ class Service:
             Route("/v1/answer", self._answer, methods=["POST"]),
             Route("/go", self._go, methods=["GET"]),
         ]
+        if feed is not None:
+            routes.append(Route("/v1/events", EventStream(feed)))
         self.app: ASGIApp = Guard(Starlette(routes=routes), token, port)
 
     async def _prove(self, request: Request) -> Response:
-        """Show that we are the daemon of daemon.json, before the client shows anything."""
+        """Prove that we are the daemon of daemon.json, before the client sends anything secret."""
         nonce = request.query_params.get("nonce", "")
         if not _NONCE.fullmatch(nonce) or request.client is None:
             return self._json({"error": "a nonce is missing: 32 to 64 hexadecimal digits"}, 400)
@@ -136,7 +148,7 @@ class Service:
         if isinstance(call.request, DaemonStatus):
             return self._one(self._status())
         if isinstance(call.request, DaemonStop):
-            # After this answer is on its way.
+            # After this response was sent.
             asyncio.get_running_loop().call_later(0.05, self._stop)
             return self._one(DaemonStopped(stopped=True, pid=os.getpid()))
         operation = StreamOperation(call.client, self._questions, asyncio.get_running_loop())
@@ -151,7 +163,7 @@ class Service:
         try:
             while not finished:
                 try:
-                    line = await asyncio.wait_for(operation.events.get(), BREATH)
+                    line = await asyncio.wait_for(operation.events.get(), KEEPALIVE)
                 except TimeoutError:
                     yield b"\n"
                     continue
@@ -162,7 +174,7 @@ class Service:
         finally:
             self._busy -= counts
             if not operation.ended:
-                # The client has left. Callbacks may wait; the event loop must not.
+                # The client has left. Callbacks may wait, which the event loop must not.
                 threading.Thread(target=operation.cancel, name="cancel", daemon=True).start()
 
     async def _answer(self, request: Request) -> Response:
@@ -179,11 +191,11 @@ class Service:
         headers = {"Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
         if request.method != "GET":  # a HEAD would use the code up
             return Response(status_code=405, headers=headers)
-        # The address stood on the browser's command line for everybody to read; http.py lets this user in, nobody else.
+        # Every user could read the address on the browser's command line; web_server.py accepts this user alone.
         loop = asyncio.get_running_loop()
         target = await loop.run_in_executor(None, self._backend.redeem, request.query_params.get("code", ""))
         if target is None:
-            page = "<title>jupyman</title><p>This address worked once and is used up. Run <code>jupyman open</code>."
+            page = "<title>jupyman</title><p>This address works only once. Run <code>jupyman open</code>."
             return HTMLResponse(page, 404, headers=headers)
         return RedirectResponse(target, 302, headers=headers)
 

@@ -1,4 +1,4 @@
-"""The HTTP server under the API: uvicorn, lean, for this user only, and not for who says nothing for long."""
+"""The HTTP server under the API: a small uvicorn, for this user only, that closes connections without a request."""
 
 from __future__ import annotations
 
@@ -10,48 +10,48 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from jupyman.local.peer_guard import PeerGuard
 
-# Seconds for a request's head to come: uvicorn itself waits for ever, and any local process can connect.
+# Seconds for a request's head to arrive: uvicorn itself waits for ever, and any local process can connect.
 HEAD_TIMEOUT = 10.0
 KEEP_ALIVE = 30  # seconds between two requests on one connection
 
 
 class Protocol(H11Protocol):
-    """Closes a connection of another user, and one whose request head does not come."""
+    """Closes a connection of another user, and one whose request head does not arrive."""
 
-    strangers = PeerGuard("the daemon's own port")  # there is one daemon in a process
+    peer_guard = PeerGuard("the daemon's own port")  # there is one daemon in a process
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
-        """Look whose it is, before anything is read from it; start to wait for the first request."""
+        """Check its owner before anything is read from it; start to wait for the first request."""
         super().connection_made(transport)
         far, near = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
-        if far and near and self.strangers.refuse(far[:2], near[:2]):
+        if far and near and self.peer_guard.refuse(far[:2], near[:2]):
             transport.abort()
         else:
-            self._watch()
+            self._wait_for_head()
 
     def data_received(self, data: bytes) -> None:
-        """Wait on for the rest of a head; a request under way has its own limits."""
+        """Continue to wait for the rest of a head; a request under way has its own limits."""
         super().data_received(data)
-        self._watch()
+        self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no more."""
-        self._rest()
+        """Stop waiting."""
+        self._stop_waiting()
         super().connection_lost(exc)
 
-    def _watch(self) -> None:
+    def _wait_for_head(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
-            self._rest()
-        elif self._timer is None:  # never set anew: a head that drips is late too
-            self._timer = self.loop.call_later(HEAD_TIMEOUT, self._give_up)
+            self._stop_waiting()
+        elif self._timer is None:  # never restarted: a head that arrives byte by byte is late, too
+            self._timer = self.loop.call_later(HEAD_TIMEOUT, self._close_idle)
 
-    def _rest(self) -> None:
+    def _stop_waiting(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _give_up(self) -> None:
+    def _close_idle(self) -> None:
         self._timer = None
         if self.cycle is None or self.cycle.response_complete:
             self.transport.close()

@@ -1,6 +1,6 @@
 """The nouns: frozen structs that every part of jupyman may use. The results of verbs are in api/results.py."""
 
-from jupyman.model.base import Noun
+from jupyman.model.base import ErrorInfo, Noun, Problem, Severity
 from jupyman.model.environment import App, Environment, EnvState
 from jupyman.model.gpu import (
     DeepCheck,
@@ -15,7 +15,6 @@ from jupyman.model.gpu import (
 )
 from jupyman.model.host import Disk, HostReport, PortHolder
 from jupyman.model.kernel import KernelSpec, Repair
-from jupyman.model.problem import ErrorInfo, Problem, Severity
 from jupyman.model.session import (
     Forward,
     ForwardState,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from jupyman.model.base import Noun
+from jupyman.model.base import Noun, Problem
 from jupyman.model.environment import Environment
 from jupyman.model.gpu import DeepCheck, Driver, Gpu, Toolkit, Verdict
-from jupyman.model.problem import Problem
 from jupyman.model.session import FoundServer
 
 

@@ -6,10 +6,10 @@ from typing import Literal
 
 import msgspec
 
-from jupyman.model.base import Noun
+from jupyman.model.base import Noun, Problem
+from jupyman.model.endpoint import Endpoint
 from jupyman.model.environment import App, Environment
 from jupyman.model.gpu import GpuUse
-from jupyman.model.problem import Problem
 
 OnConflict = Literal["next", "ask", "kill", "fail"]
 Restart = Literal["never", "always"]
@@ -82,11 +82,10 @@ class Running(Noun, frozen=True, kw_only=True):
     problems: list[Problem] = []
 
     @property
-    def endpoint(self) -> tuple[str, int] | str | None:
-        """Where forwards lead: the path of its socket, else its port on the host's loopback."""
-        if self.sock is not None:
-            return self.sock
-        return ("127.0.0.1", self.server.port) if self.server.port is not None else None
+    def endpoint(self) -> Endpoint | None:
+        """Where it listens: on its socket, else on its port; None when nothing that can be forwarded leads to it."""
+        address = self.sock if self.sock is not None else self.server.port
+        return Endpoint(self.server.node, address) if address is not None else None
 
 
 class LinkStatus(Noun, frozen=True, kw_only=True):

@@ -35,14 +35,20 @@ class Hosts:
         config_file: the user's config.toml; it may be absent.
         on_up: called whenever a host's link came up; must not wait.
         on_down: called whenever it went away; must not wait.
+        on_change: called whenever a link's status may have changed; must not wait.
     """
 
     def __init__(
-        self, config_file: Path, on_up: Callable[[Supervisor], None], on_down: Callable[[Supervisor], None]
+        self,
+        config_file: Path,
+        on_up: Callable[[Supervisor], None],
+        on_down: Callable[[Supervisor], None],
+        on_change: Callable[[Supervisor], None] | None = None,
     ) -> None:
         self._file = config_file
         self._on_up = on_up
         self._on_down = on_down
+        self._on_change = on_change
         self._keyring = Keyring()
         self._lock = threading.Lock()
         self._supervisors: dict[str, Supervisor] = {}
@@ -136,7 +142,16 @@ class Hosts:
         with self._lock:
             found = self._supervisors.get(host)
             if found is None:
-                found = Supervisor(host, destination, self._keyring, self._on_up, self._on_down, complete, engine)
+                found = Supervisor(
+                    host,
+                    destination,
+                    self._keyring,
+                    self._on_up,
+                    self._on_down,
+                    complete,
+                    engine,
+                    on_change=self._on_change,
+                )
                 self._supervisors[host] = found
                 self._engines[host] = engine
             self._clients[host] = client

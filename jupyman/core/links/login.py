@@ -1,4 +1,4 @@
-"""How a supervisor opens its link; whatever goes wrong in it is an error of ours."""
+"""How a supervisor opens its link; every failure is raised as one of our errors."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from jupyman.ssh.wire.compat import printable
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 10.0
-# A background attempt gives TCP less: the kernel asks again after 1, 3 and 7 s, and a network that returns in between
-# would be noticed late. Enough for a line over a satellite.
+# TCP gets less in a background attempt: the kernel retransmits after 1, 3 and 7 s, and a network that returns in
+# between would be noticed late. It is enough for a satellite link.
 REACH = 1.5
 
 Ask = Callable[[str, str], str]
@@ -27,14 +27,14 @@ LogIn = Callable[[str, ClientContext, Keyring, Ask | None, threading.Event | Non
 def log_in(
     destination: str, client: ClientContext, keyring: Keyring, ask: Ask | None, cancelled: threading.Event | None
 ) -> Link:
-    """Open a link as the user's SSH configuration says.
+    """Open a link according to the user's SSH configuration.
 
     Args:
         destination: what `ssh` would be given.
         client: how to log in.
         keyring: of the daemon.
-        ask: the user's terminal; None: nobody is there.
-        cancelled: ends the attempt; None: it is one in the background, for which nobody waits.
+        ask: the user's terminal; None: there is none.
+        cancelled: ends the attempt; None: it is one in the background, for which no user waits.
 
     Raises:
         JupymanError: as `Link.open`.
@@ -46,7 +46,7 @@ def log_in(
 
 
 def named(login: LogIn, name: str) -> LogIn:
-    """Return a login that raises errors of ours only: any other exception would end the attempts for ever.
+    """Return a login that raises our errors only: any other exception would end the attempts for ever.
 
     Args:
         login: opens a link.
@@ -63,13 +63,13 @@ def named(login: LogIn, name: str) -> LogIn:
         except errors.JupymanError:
             raise
         except Exception as error:
-            # Nothing is known of it: it may be the host's doing, this computer's, or a mistake of ours.
+            # Its cause is not known: the host, this computer, or a bug of ours.
             text = printable(f"{type(error).__name__}: {error}")
-            if text != last:  # once, not for every attempt of a long night
+            if text != last:  # once, not for each of many attempts
                 last = text
-                log.warning("%s: a login broke", name, exc_info=error)
+                log.warning("%s: a login failed unexpectedly", name, exc_info=error)
             raise errors.HostUnreachable(
-                f"{name}: the login broke: {text}", "try again; jupyman daemon logs shows where it broke"
+                f"{name}: the login failed unexpectedly: {text}", "try again; jupyman daemon logs shows the traceback"
             ) from error
 
     return attempt

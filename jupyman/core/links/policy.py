@@ -2,14 +2,14 @@
 
 Rules, and everything that affects them lives in this file:
 
-1. One link per host. `Begin` is a foreground login (a user waits, prompts are possible), `Due` a background one.
-2. A background login never prompts; where a prompt would be needed the state is `needs-auth` and nothing is tried
-   again until a `Begin`. A changed host key is `failed`, likewise.
-3. An unreachable host is retried for ever while something is wanted on it, never otherwise.
-4. Whoever reaches `up` attaches the forwards; whoever leaves it detaches them.
-5. A nudge begins the waiting anew: after sleep, or in another network, what failed before says nothing.
-6. While the state is `reconnecting`, a login is scheduled or under way, whatever comes in whatever order: each result
-   of a login has a row that schedules the next one or leaves the state.
+1. One link per host. `begin` is a foreground login (a user waits, prompts are possible), `due` a background one.
+2. A background login never prompts. If a prompt would be needed the state is `needs-auth`, and nothing is tried again
+   until a `begin`. A changed host key is `failed`, likewise.
+3. An unreachable host is retried for ever while something is wanted on it, and never otherwise.
+4. Every way into `up` attaches the forwards; every way out of it detaches them.
+5. A nudge restarts the waiting: after sleep, or in another network, earlier failures mean nothing.
+6. While the state is `reconnecting`, a login is scheduled or under way, in any order of events: each result of a login
+   has a row that schedules the next one or leaves the state.
 7. Silence is not an end. A host that does not answer makes the link `silent`: its connection and all streams on it
    stay, nothing new is asked of it, and no login is tried. It ends when the connection does, or when the supervisor
    gives it up (`lost`). `ps` shows `silent` as `reconnecting`.
@@ -81,7 +81,7 @@ class LinkSnapshot:
         wanted: a session or a forward wants this host.
         attempt: retries since the link was last up.
         reconnects: times it came back by itself.
-        lost: it was up and was lost since; else to come up is no return.
+        lost: it was up and was lost since; else coming up is not counted as a reconnect.
     """
 
     state: PolicyState = "idle"

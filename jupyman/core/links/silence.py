@@ -1,9 +1,9 @@
-"""PURE: whether a host that does not answer over a connection that stands is to be waited for, or given up.
+"""PURE: whether to wait for a host that does not answer over an open connection, or to give it up.
 
-A TCP connection that was cut off for some seconds delivers everything when the other end tries again, which it does
-ever more seldom: measured, 15 s without packets cost up to 12 s more, and 30 s up to 25 s. A new login is there sooner,
-and has lost what was under way. So silence alone ends a connection only after `PATIENCE`. If the connection is unlikely
-to live (the computer slept for long, or is in another network), it ends it after `DEADLINE`.
+A TCP connection that was cut off for some seconds delivers everything when the other end retransmits, at growing
+intervals: measured, 15 s without packets cost up to 12 s more, and 30 s up to 25 s. A new login is faster, and loses
+what was in flight. So silence alone ends a connection only after `PATIENCE`. If the connection is unlikely to have
+survived (the computer slept for long, or is in another network), it ends after `DEADLINE`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-# A host that falls silent is noticed after at most INTERVAL + DEADLINE = 5.5 s, and shall be in 6 on a busy computer.
+# Silence is noticed after at most INTERVAL + DEADLINE = 5.5 s; on a busy computer it must be within 6 s.
 INTERVAL = 2.5
 DEADLINE = 3.0
 PATIENCE = 30.0
@@ -25,8 +25,8 @@ class Silence:
 
     Attributes:
         heard: the last sign of life before it.
-        since: when the host was asked what it has not answered.
-        doubt: since when the connection is not expected to live; None: it is.
+        since: when the heartbeat was sent that was not answered.
+        doubt: since when the connection is not expected to have survived; None: it is.
     """
 
     heard: float
@@ -38,12 +38,12 @@ class Silence:
         return replace(self, doubt=instant)
 
     def judge(self, *, heard: float, acknowledged: float, instant: float) -> Verdict:
-        """Say what is to be done.
+        """Return what is to be done.
 
         Args:
             heard: the last sign of life now.
-            acknowledged: when the host's kernel last took what we sent: the way is there again, and what the host has
-                sent meanwhile comes when its kernel tries again.
+            acknowledged: when the host's kernel last acknowledged what we sent: the network is back, and what the host
+                has sent meanwhile arrives when its kernel retransmits.
             instant: now.
 
         Returns:

@@ -1,4 +1,4 @@
-"""What our connection is on the host: a process of sshd, which outlives a lost network by hours unless it is ended."""
+"""The sshd process that carries our connection on the host: it outlives a lost network by hours unless it is ended."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from jupyman.host.shell import script
 from jupyman.host.shell.script import Shell
 
-TIMEOUT = 30.0  # seconds; nobody waits for it
+TIMEOUT = 30.0  # seconds; no user waits for it
 
 
 @dataclass(frozen=True)
@@ -19,20 +19,20 @@ class ServerProcess:
     boot: str
 
 
-def arrive(shell: Shell, before: ServerProcess | None) -> ServerProcess | None:
-    """Note which process carries this connection, and end the one of the connection that was lost before.
+def take_over(shell: Shell, before: ServerProcess | None) -> ServerProcess | None:
+    """Find the process that carries this connection, and end the one of the connection that was lost before.
 
-    Some hosts count logins (pam_limits, maxlogins), and would soon let nobody in.
+    Some hosts count logins (pam_limits, maxlogins), and would soon refuse further ones.
 
     Args:
         shell: the link.
-        before: of the link that was lost, None where there was none.
+        before: the process of the link that was lost, None if there was none.
 
     Returns:
-        Ours; None where the host does not tell (it is no Linux).
+        Ours; None if the host does not show it (it is not Linux).
 
     Raises:
-        JupymanError: as `core.shell.run`.
+        JupymanError: as `script.run`.
     """
     old = {"PID": "", "TICKS": "", "BOOT": ""}
     if before is not None:

@@ -1,11 +1,12 @@
-"""One per host: owns the link, does what lifecycle.py asks, feeds back what happened.
+"""One per host: owns the link, does what policy.py asks, and reports to it what happened.
 
-Threads: the supervisor's own (`_run`) beats, listens to a silent host and makes background logins; a command's thread
-makes foreground logins (`acquire`); paramiko's thread, through one of its own, tells the end of a connection (`_lost`).
+Threads: the supervisor's own (`_run`) sends heartbeats, watches a silent host and makes background logins; a command's
+thread makes foreground logins (`acquire`); a thread of paramiko's reports the end of a connection (`_lost`).
 Locks: `_login` is held during a login, by one thread at a time; `_mutex` (also the condition `_wake`) guards all other
-fields, and nobody waits for the network while holding it. Order: `_login`, then `_mutex`.
-States: those of lifecycle.py, changed by `_feed` alone. `_link` is set in "up" and "silent" only, but for the moment
-between a connection's end and its notice; `_silence` is set exactly in "silent".
+fields, and no thread waits for the network while holding it. Order: `_login`, then `_mutex`, then those of the core.
+States: those of policy.py, changed by `_feed` alone. `_link` is set in "up" and "silent" only, except between the end
+of a connection and its notice; `_silence` is set exactly in "silent". `on_up` and `on_down` are called under `_mutex`,
+so that whoever keeps the link's state elsewhere sees every change in order.
 
 Over 300 lines because logins, heartbeats and waiting act on the same state under the same two locks.
 """
@@ -31,12 +32,12 @@ from jupyman.ssh.login.auth import Keyring
 
 log = logging.getLogger(__name__)
 
-LISTEN = 0.25  # seconds between looks for a sign of life of a silent host
-# A turn that broke, or that somebody else's login holds up, comes again after this, seconds.
+LISTEN = 0.25  # seconds between two checks for a sign of life of a silent host
+# A turn that failed, or that another login delays, comes again after this, seconds.
 AGAIN = 1.0
 # An idle link that nothing wants is kept for the next command for this long, seconds.
 LINGER = 300.0
-LOOKS = 5.0  # seconds; a command that runs for longer is somebody's, and no look of ours
+LOOKS = 5.0  # seconds; a command that runs for longer is a user's, and not a periodic look
 
 
 class Supervisor:
@@ -49,6 +50,7 @@ class Supervisor:
         on_up: called whenever the link came up, or its silent host has answered; must not wait. The link is not used
             by anybody before this returns.
         on_down: called whenever it went away; must not wait.
+        on_change: called whenever `status` may have changed; must not wait.
         client: how to log in (agent socket, ssh_config); replaced by each request.
         engine_name: what carries the forwards.
         login: opens a link.
@@ -66,30 +68,32 @@ class Supervisor:
         engine_name: engine.EngineName = "native",
         login: LogIn = log_in,
         clock: Clock | None = None,
+        on_change: Callable[[Supervisor], None] | None = None,
     ) -> None:
         self.name = name
         self.destination = destination
         self.client = client
-        self.sockets = engine_name == "native"  # UNIX sockets of the host can be reached, as far as is known
+        self.sockets = engine_name == "native"  # UNIX sockets of the host can be reached, as far as known
         self.forwarder = engine.make(name, engine_name)
         self._keyring = keyring
         self._log_in = named(login, name)
         self._clock = clock or Clock()
         self._on_up = on_up
         self._on_down = on_down
+        self._on_change = on_change
         self._policy = policy.LinkSnapshot()
         self._link: Link | None = None
         self._since = self._clock.stamp()
         self._error: str | None = None
         self._away_since: float | None = None  # monotonic
         self._began = 0.0  # when the last attempt did, monotonic
-        self._reached = True  # the host said something to it
+        self._reached = True  # the host answered it
         self._peer: str | None = None
-        self._visit: stale_connection.ServerProcess | None = None  # what the last link is, or was, on the host
-        self._visitor: Link | None = None  # the link that has asked
+        self._process: stale_connection.ServerProcess | None = None  # carries, or carried, the last link on the host
+        self._identified: Link | None = None  # the link whose process was looked up
         self._silence: Silence | None = None  # while the policy's state is "silent"
         self._silent_since: str | None = None  # likewise
-        self._doubted = False  # the link is not expected to live, and has not answered since
+        self._doubted = False  # the link is not expected to have survived, and has not answered since
         self._due: float | None = None
         self._due_at: str | None = None
         self._used = self._beat = self._clock.monotonic()
@@ -100,7 +104,7 @@ class Supervisor:
         self._thread = threading.Thread(target=self._run, name=f"host {name}", daemon=True)
         self._thread.start()
 
-    # --- what others ask ------------------------------------------------------------------------------------------
+    # --- what others call -----------------------------------------------------------------------------------------
 
     @property
     def status(self) -> LinkStatus:
@@ -124,12 +128,12 @@ class Supervisor:
 
     @property
     def silent(self) -> bool:
-        """Whether the link stands and its host gives no sign of life: nothing should be asked of it now."""
+        """Whether the link stands and its host gives no sign of life: it should not be used now."""
         with self._mutex:
             return self._policy.state == "silent"
 
     def want(self, wanted: bool) -> None:
-        """Say whether a session or a forward wants this host; a wanted link is kept and restored."""
+        """Set whether a session or a forward wants this host; a wanted link is kept and restored."""
         with self._mutex:
             if wanted != self._policy.wanted:
                 self._used = self._clock.monotonic()
@@ -140,9 +144,9 @@ class Supervisor:
         """Return the link, logging in first if it is not up; prompts go to the operation's client.
 
         Args:
-            operation: who asks; its cancellation ends the login.
-            renew: if the host is silent, log in anew; else wait until it answers or is given up. The silent connection
-                stays until the new one is logged in, and is kept instead of it if the host has answered by then.
+            operation: its cancellation ends the login.
+            renew: if the host is silent, log in again; else wait until it answers or is given up. The silent connection
+                stays until the new one is logged in, and is kept instead of that if the host has answered by then.
 
         Returns:
             A link that was alive a moment ago.
@@ -160,7 +164,7 @@ class Supervisor:
             with self._mutex:
                 self._used = self._clock.monotonic()
                 standing = self._link
-                if standing is not None and not standing.alive:  # it ended a moment ago; the notice is under way
+                if standing is not None and not standing.alive:  # it has just ended; the notice is under way
                     self._lost(standing, "the connection ended")
                     standing = None
                 if standing is not None and self._policy.state == "up":
@@ -178,14 +182,14 @@ class Supervisor:
             self._login.release()
 
     def _enter(self, operation: Operation, *, renew: bool) -> None:
-        """Take `_login`, without `renew` not before a silent host has answered or was given up.
+        """Take `_login`; without `renew`, wait first until a silent host has answered or was given up.
 
         Raises:
             Interrupted: the operation was cancelled.
         """
         while True:
             if self._closed:
-                raise errors.Interrupted("the daemon ends")
+                raise errors.Interrupted("the daemon is stopping")
             if not renew and self.silent:
                 self._wait_for_life(operation)
             if self._login.acquire(timeout=0.1):
@@ -205,7 +209,7 @@ class Supervisor:
                 self._wake.wait(LISTEN)
 
     def nudge(self, client: ClientContext) -> None:
-        """Try now instead of later: a client with fresh credentials is here."""
+        """Log in now instead of later: a client with fresh credentials has connected."""
         with self._mutex:
             self.client = client
             self._feed("nudge")
@@ -228,10 +232,10 @@ class Supervisor:
             return self._link.source if self._link is not None else None
 
     def disturbed(self, *, doubtful: bool) -> None:
-        """This computer slept, or its network changed: look at the link, or for it, now.
+        """Check the link, or log in, now: this computer slept, or its network changed.
 
         Args:
-            doubtful: a connection hardly lives through that. If it does not answer within `silence.DEADLINE`, it is
+            doubtful: a connection is unlikely to survive that. If it does not answer within `silence.DEADLINE`, it is
                 given up, and not only after `silence.PATIENCE`.
         """
         with self._mutex:
@@ -243,11 +247,11 @@ class Supervisor:
                 self._feed("nudge")
 
     def cut_off(self) -> None:
-        """This computer has had no way to the host for a while, and its link cannot live on: give it up."""
+        """Give the link up: this computer has had no route to the host for a while."""
         with self._mutex:
             link = self._link if self._policy.state in {"up", "silent"} else None
         if link is not None:
-            self._lost(link, "this computer has no network that leads there")
+            self._lost(link, "this computer has no route to it")
 
     def close(self) -> None:
         """End the link and the listeners; servers on the host run on."""
@@ -267,13 +271,13 @@ class Supervisor:
         Args:
             ask: the user's terminal, if there is one.
             cancelled: ends the attempt.
-            instead_of: a link whose host is silent. The policy hears of this login only once it has succeeded.
+            instead_of: a link whose host is silent. The policy gets this login's events only once it has succeeded.
         """
         if instead_of is not None:
             link = self._log_in(self.destination, self.client, self._keyring, ask, cancelled)
             with self._mutex:
                 if self._link is instead_of and instead_of.alive and self._policy.state == "up":
-                    kept: Link | None = instead_of  # it has answered meanwhile, and nothing of it is lost
+                    kept: Link | None = instead_of  # it has answered meanwhile, and has lost nothing
                 else:
                     kept = None
                     if self._link is instead_of:
@@ -296,8 +300,8 @@ class Supervisor:
             self._feed("abandoned")
             raise
         except errors.JupymanError as error:
-            # Also a name that nobody knows and a configuration that cannot be read: without a network no name resolves,
-            # and a file that is being edited is whole again soon.
+            # Also a name that does not resolve and a configuration that cannot be read: without a network no name
+            # resolves, and a file that is being edited is complete again soon.
             self._reached = not isinstance(error, errors.HostSilent | errors.UnknownHost)
             self._feed("unreachable", error.message)
             raise
@@ -320,7 +324,7 @@ class Supervisor:
                 self._link = None
         if unwanted:
             link.close()
-            raise errors.Interrupted("nobody wants the link any more")
+            raise errors.Interrupted("the link is not wanted any more")
         link.on_lost(lambda reason: self._lost(link, reason))
         return link
 
@@ -330,7 +334,7 @@ class Supervisor:
                 return
             self._link = None
             self._feed("lost", reason)
-        # Whoever else is on the way to it, jump hosts and a ProxyCommand, still is.
+        # Its jump hosts and ProxyCommand are still connected.
         threading.Thread(target=link.close, name=f"close {self.name}", daemon=True).start()
 
     def _feed(self, event: policy.EventName, reason: str | None = None) -> tuple[policy.Action, ...]:
@@ -360,6 +364,8 @@ class Supervisor:
             for action in actions:
                 self._do(action)
             self._wake.notify_all()
+            if self._on_change is not None:
+                self._on_change(self)
             return actions
 
     def _do(self, action: policy.Action) -> None:
@@ -370,7 +376,7 @@ class Supervisor:
         elif action == "detach":
             self._on_down(self)
             self.forwarder.detach()
-            self._visitor = None
+            self._identified = None
         elif action == "disconnect":
             link, self._link = self._link, None
             if link is not None:
@@ -392,7 +398,7 @@ class Supervisor:
         away = instant - (self._away_since if self._away_since is not None else instant)
         # Jitter, not secrecy.
         wait = backoff.delay(self._policy.attempt, random.random(), away=away, reached=self._reached)  # noqa: S311
-        # An attempt that nobody answered has waited already.
+        # An attempt that was not answered has waited already.
         return wait if self._reached else max(0.0, wait - (instant - self._began))
 
     def _run(self) -> None:
@@ -405,8 +411,9 @@ class Supervisor:
             try:
                 self._turn()
             except Exception:
-                # No thread could be started, or no file opened, perhaps; without this one the host would be forgotten.
-                log.exception("%s: a turn broke", self.name)
+                # Perhaps no thread could be started, or no file opened. If this thread ended, nothing would watch the
+                # link.
+                log.exception("%s: a turn failed", self.name)
                 with self._wake:
                     self._clock.wait(self._wake, AGAIN)
 
@@ -429,7 +436,7 @@ class Supervisor:
         elif self._due is not None:
             due = self._due
         else:
-            return AGAIN  # what is to come is being decided elsewhere
+            return AGAIN  # another thread is about to decide what comes next
         return max(0.0, due - self._clock.monotonic())
 
     def _heartbeat_if_due(self) -> None:
@@ -446,19 +453,19 @@ class Supervisor:
         except errors.JupymanError as error:
             self._lost(link, error.message)
             return
-        if link is not self._visitor:  # not as soon as it is up: others wait for their commands
-            self._visitor = link
-            threading.Thread(target=self._arrive, args=(link,), name=f"visit {self.name}", daemon=True).start()
+        if link is not self._identified:  # not as soon as it is up: users' commands go first
+            self._identified = link
+            threading.Thread(target=self._identify, args=(link,), name=f"identify {self.name}", daemon=True).start()
         with self._mutex:
             self._beat = self._clock.monotonic()
             self._doubted = False
 
     def _fell_silent(self, link: Link, heard: float, reason: str) -> None:
-        """The host has not answered in time: its connection stands, and may deliver everything later.
+        """Note that the host has not answered in time: its connection stands, and may deliver everything later.
 
         Args:
             link: to it.
-            heard: its last sign of life before it was asked; a later one, which may come now, ends the silence.
+            heard: its last sign of life before the heartbeat; a later one, which may come now, ends the silence.
             reason: for `ps`.
         """
         with self._mutex:
@@ -473,7 +480,7 @@ class Supervisor:
         self._lost(link, reason)
 
     def _listen(self) -> None:
-        """Look whether a silent host has given a sign of life, or is to be given up."""
+        """Check whether a silent host has given a sign of life, or is to be given up."""
         with self._mutex:
             link, quiet = self._link, self._silence
             if self._policy.state != "silent" or link is None or quiet is None:
@@ -486,13 +493,13 @@ class Supervisor:
         if verdict == "over":
             self._lost(link, f"{self.name}: no sign of life for {quiet.lasts(acknowledged, instant):.0f} s")
 
-    def _arrive(self, link: Link) -> None:
+    def _identify(self, link: Link) -> None:
         try:
-            self._visit = stale_connection.arrive(link, self._visit)
-            if self._visit is not None:
-                log.info("%s: process %d there carries the link", self.name, self._visit.pid)
+            self._process = stale_connection.take_over(link, self._process)
+            if self._process is not None:
+                log.info("%s: process %d there carries the link", self.name, self._process.pid)
         except errors.JupymanError as error:
-            log.debug("%s: what is left of the last link is not known: %s", self.name, error.message)
+            log.debug("%s: the process of the last link was not looked up: %s", self.name, error.message)
 
     def _login_if_due(self) -> None:
         with self._mutex:
@@ -510,13 +517,13 @@ class Supervisor:
             if "login" in actions:
                 self._open(None, None)
         except errors.JupymanError as error:
-            # Once, not for every attempt of a long night.
+            # Once, not for each of many attempts.
             log.log(logging.INFO if error.message != before else logging.DEBUG, "%s: %s", self.name, error.message)
         except Exception:
-            log.exception("%s: background login broke", self.name)
+            log.exception("%s: background login failed", self.name)
         finally:
             with self._mutex:
-                if self._policy.state == "reconnecting" and self._due is None:  # it ended without any result
+                if self._policy.state == "reconnecting" and self._due is None:  # it ended without a result
                     self._feed("abandoned")
             self._login.release()
 

@@ -2,6 +2,8 @@
 
 Threads: `start` runs in one of its own; `_tour` in the scheduler's; the looks in those of the pool, one for each host.
 A look reports what it saw as an event that says what it began with, so an `up` that began meanwhile is not disturbed.
+
+Over 300 lines because restoring and looking work on the same sessions, for the same client.
 """
 
 from __future__ import annotations
@@ -31,11 +33,11 @@ from jupyman.core.sessions.state import (
     Settled,
     overtaken,
 )
-from jupyman.host.servers import nohup
-from jupyman.host.servers.base import Liveness, Record, UnmanagedServer
+from jupyman.host.servers.base import Launcher, Liveness, Record, UnmanagedServer
 from jupyman.host.servers.listing import exposed_kernels
 from jupyman.host.servers.liveness import judge
 from jupyman.model import Problem, Running, TunnelSpec
+from jupyman.model.endpoint import Endpoint
 from jupyman.ssh.link import Link
 
 log = logging.getLogger(__name__)
@@ -154,7 +156,7 @@ class SessionMonitor:
         try:
             # The target is corrected when the server is found.
             listener = supervisor.forwarder.listen(
-                port, ("127.0.0.1", spec.port or port), strict=True, gate=session.passes
+                port, Endpoint(None, spec.port or port).target, strict=True, gate=session.passes
             )
         except errors.JupymanError as error:
             log.warning("session %s: %s", spec.name, error.message)
@@ -218,14 +220,15 @@ class SessionMonitor:
                 log.exception("session %s could not be looked at", session.name)
 
     def _look_at_session(self, supervisor: Supervisor, link: Link, session: SessionRuntime) -> None:
+        launcher = self._hosts.launcher(supervisor.name)(link)
         before = running = session.current.running
         if running is None:
-            found = _find(link, session.current)
+            found = _find(launcher, session.current)
             if isinstance(found, Liveness):
                 self._absent(supervisor, session, found, running=None, before=before)
                 return
             running = found
-        liveness = nohup.verify(link, running)
+        liveness = launcher.verify(running)
         if overtaken(session.current, before):
             return
         if not liveness.ok:
@@ -233,7 +236,7 @@ class SessionMonitor:
             return
         running = liveness.now(running)
         if session.current.token_exposed:
-            running = self._renew_token(link, session, running)
+            running = self._renew_token(launcher, session, running)
             before = session.current.running
             if before is not None and before.server.pid != running.server.pid:
                 return
@@ -242,10 +245,10 @@ class SessionMonitor:
         if "wake" in self._sessions.found(session, event).effects:
             supervisor.forwarder.wake()
 
-    def _renew_token(self, link: Link, session: SessionRuntime, running: Running) -> Running:
+    def _renew_token(self, launcher: Launcher, session: SessionRuntime, running: Running) -> Running:
         """Have the token changed, which another user may know; return the server with the one that it has now."""
         try:
-            running, secret = token_exposure.renew(link, self._sessions, session, running)
+            running, secret = token_exposure.renew(launcher, self._sessions, session, running)
         except errors.JupymanError as error:
             problem = token_exposure.unchanged(session.name, error)
             self._sessions.apply(session, PortProblems(problems=(problem,)))
@@ -304,10 +307,10 @@ def trouble(state: SessionState, seen: Liveness) -> Problem:
     return Problem(code=seen.code, severity="error", text=seen.text, fix=fix)
 
 
-def _find(link: Link, state: SessionState) -> Running | Liveness:
+def _find(launcher: Launcher, state: SessionState) -> Running | Liveness:
     """Find a session's server on its host: dead or alive, or what is known of its absence."""
     spec = state.spec
-    found = nohup.find(link)
+    found = launcher.find()
     alive = [one for one in found.records if one.alive]
     candidates: list[Record | UnmanagedServer] = [
         *(one for one in alive if one.name == spec.name),
@@ -316,7 +319,7 @@ def _find(link: Link, state: SessionState) -> Running | Liveness:
         *(one for one in found.records if one.name == spec.name),  # the record of a dead one shows how it ended
     ]
     if candidates:
-        return state.recognised(nohup.adopt(link, candidates[0], record=False))
+        return state.recognised(launcher.adopt(candidates[0], record=False))
     if (node := found.other_node(spec.name, spec.node)) is not None:
         return judge("elsewhere", pid=spec.pid or 0, log=[], nodes=(node, found.node))
     return Liveness("exited", "no server of this session runs on the host any more")

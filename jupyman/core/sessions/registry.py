@@ -27,7 +27,7 @@ import msgspec
 
 from jupyman import errors
 from jupyman.core.sessions import outage_page, state, views
-from jupyman.core.sessions.state import AnySessionEvent, Proven, SessionState, Transition
+from jupyman.core.sessions.state import Proven, SessionEvent, SessionState, Transition
 from jupyman.core.sessions.store import Store
 from jupyman.model import HostForward, LinkStatus, Problem, Session, SessionSpec, TunnelSpec
 from jupyman.ssh.forward.engine import BoundForward
@@ -74,6 +74,8 @@ class SessionRegistry:
         lock: see above.
         index: how many changes there were.
         unsaved: why the file could not be written, if it could not.
+        on_session: called with the name of a session that was changed, entered or removed; must not wait.
+        on_forward: called with the host and the local port of a forward, likewise.
     """
 
     def __init__(self, store: Store) -> None:
@@ -81,6 +83,8 @@ class SessionRegistry:
         self.lock = threading.RLock()
         self.index = 0
         self.unsaved: Problem | None = None
+        self.on_session: Callable[[str], None] | None = None
+        self.on_forward: Callable[[str, int], None] | None = None
         self._changed = threading.Condition(self.lock)
         self._saving = threading.Lock()
         self._links: dict[str, object] = {}  # those that are up, by host
@@ -134,7 +138,7 @@ class SessionRegistry:
             if found is not None:
                 return found, False
             made = self._sessions[spec.name] = SessionRuntime(state.entered(spec, self._links.get(spec.host)))
-            self._note_change()
+            self._note_session(spec.name)
             return made, True
 
     def only(self, name: str | None) -> SessionState:
@@ -171,7 +175,7 @@ class SessionRegistry:
 
     # --- changes --------------------------------------------------------------------------------------------------
 
-    def apply(self, session: SessionRuntime, event: AnySessionEvent) -> Transition:
+    def apply(self, session: SessionRuntime, event: SessionEvent) -> Transition:
         """Apply an event to a session; whoever waits is notified.
 
         Args:
@@ -186,7 +190,7 @@ class SessionRegistry:
             transition = state.step(before, event)
             if transition.state is not before:
                 session.current = transition.state
-                self._note_change()
+                self._note_session(session.name)
             return transition
 
     def wait(self, condition: Callable[[], bool], timeout: float) -> bool:
@@ -223,16 +227,24 @@ class SessionRegistry:
     def found(self, session: SessionRuntime, event: Proven) -> Transition:
         """Apply what a look has proven; the session's port leads to that server before its gate opens."""
         with self.lock:
-            target = event.running.endpoint
+            endpoint = event.running.endpoint
             current = session.current
             fresh = event.before is msgspec.UNSET or not state.overtaken(current, event.before)
-            if session.listener is not None and target is not None and fresh and not current.killed:
-                session.listener.retarget(target)
+            if session.listener is not None and endpoint is not None and fresh and not current.killed:
+                session.listener.retarget(endpoint.target)
             return self.apply(session, event)
 
-    def _note_change(self) -> None:
+    def _note_session(self, name: str) -> None:
         self.index += 1
         self._changed.notify_all()
+        if self.on_session is not None:
+            self.on_session(name)
+
+    def _note_forward(self, host: str, local_port: int) -> None:
+        self.index += 1
+        self._changed.notify_all()
+        if self.on_forward is not None:
+            self.on_forward(host, local_port)
 
     # --- local ports ----------------------------------------------------------------------------------------------
 
@@ -320,7 +332,7 @@ class SessionRegistry:
         """Note a forward; it replaces the one that has its local port."""
         with self.lock:
             self._tunnels[spec.host, spec.local_port] = (spec, listener)
-            self._note_change()
+            self._note_forward(spec.host, spec.local_port)
 
     def bind_forward(self, spec: TunnelSpec, listener: BoundForward) -> bool:
         """Give a forward its listener; False if it was closed, or got another listener, meanwhile."""
@@ -344,7 +356,7 @@ class SessionRegistry:
         """Forget a forward; return its listener, which is still open."""
         with self.lock:
             _, listener = self._tunnels.pop((host, local_port), (None, None))
-            self._note_change()
+            self._note_forward(host, local_port)
         return listener
 
     # --- what is shown and saved ----------------------------------------------------------------------------------

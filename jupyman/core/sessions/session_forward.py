@@ -13,7 +13,7 @@ from jupyman.core.sessions.registry import SessionRegistry, SessionRuntime
 from jupyman.core.sessions.state import LaunchUndone, Listening, PortExposed, Proven, Reopened
 from jupyman.host.servers import http_check
 from jupyman.model import Problem, Running
-from jupyman.model.endpoint import Target
+from jupyman.model.endpoint import Endpoint, Target
 from jupyman.ssh.forward.engine import BoundForward
 from jupyman.ssh.link import Link
 
@@ -69,11 +69,11 @@ class SessionForward:
         self._made: BoundForward | None = None
         self._before: BoundForward | None = None
 
-    def listening(self, target: Target) -> None:
+    def listening(self, endpoint: Endpoint) -> None:
         """Connect to a server while the launch still waits for its status; that it is the right one was seen.
 
         Args:
-            target: where it listens.
+            endpoint: where it listens.
 
         Raises:
             PortInUse: no local port is free.
@@ -81,7 +81,7 @@ class SessionForward:
         """
         if self._check is not None:  # a host may report it more than once
             return
-        self._bind(target)
+        self._bind(endpoint.target)
         self._sessions.apply(self._session, Listening(over=self._link))
         self._require_proof()
         if self._session.passes():
@@ -111,9 +111,10 @@ class SessionForward:
             PortInUse: no local port is free.
             Interrupted: the operation was cancelled, or the session was taken down or killed.
         """
-        target = running.endpoint
-        if target is None:
+        endpoint = running.endpoint
+        if endpoint is None:
             raise errors.InternalError("the server has neither port nor socket")
+        target = endpoint.target
         preferred = self._preferred(target)
         with step(operation, "forward", f"forwarding to 127.0.0.1:{preferred}") as progress:
             self._bind(target)

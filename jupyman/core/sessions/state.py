@@ -126,10 +126,6 @@ class SessionState(msgspec.Struct, frozen=True, kw_only=True):
         server = msgspec.structs.replace(running.server, adopted=self.spec.adopted)
         return msgspec.structs.replace(running, server=server)
 
-    def looks_like(self, other: SessionState) -> bool:
-        """Whether `ps` shows the same of both: what they differ in is not shown."""
-        return self == msgspec.structs.replace(other, seen=self.seen, refusals=self.refusals, settled=self.settled)
-
 
 # --- events -------------------------------------------------------------------------------------------------------
 
@@ -334,33 +330,7 @@ class Killed(SessionEvent, frozen=True):
     """It was removed from the registry."""
 
 
-AnySessionEvent = (
-    UpStarted
-    | Launching
-    | Listening
-    | Proven
-    | Answered
-    | LaunchUndone
-    | UpFailed
-    | Wanted
-    | LinkUp
-    | LinkLost
-    | Refused
-    | Doubted
-    | Absent
-    | NotUsable
-    | Down
-    | Reopened
-    | Bound
-    | PortExposed
-    | TokenRenewed
-    | PortProblems
-    | ProblemSeen
-    | GpusSeen
-    | Settled
-    | Killed
-)
-EVENTS: tuple[type[AnySessionEvent], ...] = get_args(AnySessionEvent)
+EVENTS: tuple[type[SessionEvent], ...] = tuple(SessionEvent.__subclasses__())
 STATES: tuple[ServerState, ...] = get_args(ServerState)
 
 
@@ -376,7 +346,7 @@ class Transition(NamedTuple):
 # (state, event) -> the next state; "before launch" is `SessionState.before_launch`. Every pair has a row: those that
 # are not written here leave the state as it is.
 _Next = ServerState | Literal["before launch"]
-TABLE: dict[tuple[ServerState, type[AnySessionEvent]], _Next] = {
+TABLE: dict[tuple[ServerState, type[SessionEvent]], _Next] = {
     **{(state, event): state for state in STATES for event in EVENTS},
     ("queued", Launching): "starting",
     ("running", Launching): "starting",
@@ -404,6 +374,10 @@ TABLE: dict[tuple[ServerState, type[AnySessionEvent]], _Next] = {
 # --- the other fields ---------------------------------------------------------------------------------------------
 
 _Fields = dict[str, Any]
+
+
+def _always(**fields: Any) -> Callable[[SessionState, Any], _Fields]:
+    return lambda state, event: fields.copy()  # noqa: ARG005 - whatever they are
 
 
 def _up_started(state: SessionState, event: UpStarted) -> _Fields:
@@ -439,11 +413,6 @@ def _proven(state: SessionState, event: Proven) -> _Fields:
     return fields
 
 
-def _launch_undone(state: SessionState, event: LaunchUndone) -> _Fields:
-    del state, event
-    return {"running": None, "proven_over": None}
-
-
 def _up_failed(state: SessionState, event: UpFailed) -> _Fields:
     fields: _Fields = {"reopening": "no", "down": state.down or state.reopening == "done"}
     if event.undone:
@@ -466,11 +435,6 @@ def _wanted(state: SessionState, event: Wanted) -> _Fields:
     }
 
 
-def _link_up(state: SessionState, event: LinkUp) -> _Fields:
-    del state
-    return {"link": event.link}
-
-
 def _link_lost(state: SessionState, event: LinkLost) -> _Fields:
     away = event.at if state.away_since is None else state.away_since
     return {"link": None, "proven_over": None, "away_since": away}
@@ -479,11 +443,6 @@ def _link_lost(state: SessionState, event: LinkLost) -> _Fields:
 def _refused(state: SessionState, event: Refused) -> _Fields:
     del event
     return {"proven_over": None, "refusals": state.refusals + 1}
-
-
-def _doubted(state: SessionState, event: Doubted) -> _Fields:
-    del state, event
-    return {"proven_over": None}
 
 
 def _absent(state: SessionState, event: Absent) -> _Fields:
@@ -521,11 +480,6 @@ def _reopened(state: SessionState, event: Reopened) -> _Fields:
     return {"down": False, "reopening": "done"} if state.reopening == "allowed" else {}
 
 
-def _bound(state: SessionState, event: Bound) -> _Fields:
-    del state
-    return {"bound_port": event.port}
-
-
 def _port_exposed(state: SessionState, event: PortExposed) -> _Fields:
     if state.exposed_port == event.port:
         return {}  # the token was changed since, and no tab has sent the new one there
@@ -542,24 +496,10 @@ def _token_renewed(state: SessionState, event: TokenRenewed) -> _Fields:
     return fields
 
 
-def _port_problems(state: SessionState, event: PortProblems) -> _Fields:
-    del state
-    return {"port_problems": event.problems}
-
-
-def _problem_seen(state: SessionState, event: ProblemSeen) -> _Fields:
-    return {"problems": (*state.problems, event.problem)}
-
-
 def _gpus_seen(state: SessionState, event: GpusSeen) -> _Fields:
     if state.running is None or state.running.server.pid != event.pid:
         return {}
     return {"gpu_use": event.use, "gpu_problems": event.problems}
-
-
-def _settled(state: SessionState, event: Settled) -> _Fields:
-    del state, event
-    return {"settled": True}
 
 
 def _killed(state: SessionState, event: Killed) -> _Fields:
@@ -568,35 +508,30 @@ def _killed(state: SessionState, event: Killed) -> _Fields:
     return {"killed": True, "spec": spec, "bound_port": None, "proven_over": None, "link": None, "settled": True}
 
 
-def _nothing(state: SessionState, event: Answered) -> _Fields:
-    del state, event
-    return {}
-
-
-_CHANGES: dict[type[AnySessionEvent], Callable[[SessionState, Any], _Fields]] = {
+_CHANGES: dict[type[SessionEvent], Callable[[SessionState, Any], _Fields]] = {
     UpStarted: _up_started,
     Launching: _launching,
     Listening: _listening,
     Proven: _proven,
-    Answered: _nothing,
-    LaunchUndone: _launch_undone,
+    Answered: _always(),
+    LaunchUndone: _always(running=None, proven_over=None),
     UpFailed: _up_failed,
     Wanted: _wanted,
-    LinkUp: _link_up,
+    LinkUp: lambda _, event: {"link": event.link},
     LinkLost: _link_lost,
     Refused: _refused,
-    Doubted: _doubted,
+    Doubted: _always(proven_over=None),
     Absent: _absent,
     NotUsable: _not_usable,
     Down: _down,
     Reopened: _reopened,
-    Bound: _bound,
+    Bound: lambda _, event: {"bound_port": event.port},
     PortExposed: _port_exposed,
     TokenRenewed: _token_renewed,
-    PortProblems: _port_problems,
-    ProblemSeen: _problem_seen,
+    PortProblems: lambda _, event: {"port_problems": event.problems},
+    ProblemSeen: lambda state, event: {"problems": (*state.problems, event.problem)},
     GpusSeen: _gpus_seen,
-    Settled: _settled,
+    Settled: _always(settled=True),
     Killed: _killed,
 }
 
@@ -619,7 +554,7 @@ def entered(spec: SessionSpec, link: object | None = None) -> SessionState:
     return SessionState(spec=spec, state="starting", link=link)
 
 
-def step(state: SessionState, event: AnySessionEvent) -> Transition:
+def step(state: SessionState, event: SessionEvent) -> Transition:
     """Apply one event.
 
     Args:
@@ -655,7 +590,7 @@ def may_restart(times: Sequence[float], instant: float) -> bool:
     return sum(instant - moment < RESTARTS_WITHIN for moment in times) < RESTARTS
 
 
-def _is_stale(state: SessionState, event: AnySessionEvent) -> bool:
+def _is_stale(state: SessionState, event: SessionEvent) -> bool:
     """Whether an event reports what is true no more: see rules 1 and 5."""
     if isinstance(event, Proven) and event.over is not state.link:
         return True

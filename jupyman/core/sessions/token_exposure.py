@@ -17,8 +17,7 @@ from jupyman.api import Operation
 from jupyman.core.runtime.progress import step
 from jupyman.core.sessions.registry import SessionRegistry, SessionRuntime
 from jupyman.core.sessions.state import TokenRenewed
-from jupyman.host.servers import token_renewal
-from jupyman.host.shell.script import Shell
+from jupyman.host.servers.base import Launcher
 from jupyman.local.peer import listener_uid
 from jupyman.model import Problem, Running
 from jupyman.paths import own_uid
@@ -104,11 +103,13 @@ def unchanged(name: str, error: errors.JupymanError) -> Problem:
     )
 
 
-def renew(shell: Shell, sessions: SessionRegistry, session: SessionRuntime, running: Running) -> tuple[Running, bool]:
+def renew(
+    launcher: Launcher, sessions: SessionRegistry, session: SessionRuntime, running: Running
+) -> tuple[Running, bool]:
     """Have the session's server take a new token, if another user may know the present one.
 
     Args:
-        shell: its host.
+        launcher: of the session.
         sessions: that are saved.
         session: its gate opens when this is done.
         running: its server.
@@ -119,7 +120,7 @@ def renew(shell: Shell, sessions: SessionRegistry, session: SessionRuntime, runn
 
     Raises:
         ServerExited: it is gone.
-        LinkLost, RemoteFailed, NotOurs: as `token_renewal.renew`; the gate stays shut.
+        LinkLost, RemoteFailed, NotOurs: as `Launcher.renew`; the gate stays shut.
     """
     with session.renewing:
         current = session.current
@@ -127,7 +128,7 @@ def renew(shell: Shell, sessions: SessionRegistry, session: SessionRuntime, runn
             now = current.running
             known = now is not None and now.server.pid == running.server.pid and now.start_ticks == running.start_ticks
             return (now if known and now is not None else running), not current.spec.heard
-        seen, token = token_renewal.renew(shell, running)
+        seen, token = launcher.renew(running)
         if not seen.ok:
             raise errors.ServerExited(f"the server is gone: {seen.text}")
         sessions.apply(session, TokenRenewed(running=running, token=token))
@@ -141,7 +142,7 @@ def renew(shell: Shell, sessions: SessionRegistry, session: SessionRuntime, runn
 
 
 def renew_in_up(
-    shell: Shell,
+    launcher: Launcher,
     sessions: SessionRegistry,
     session: SessionRuntime,
     running: Running,
@@ -153,7 +154,7 @@ def renew_in_up(
     """Do the same as a step of an `up`.
 
     Args:
-        shell: as for `renew`.
+        launcher: as for `renew`.
         sessions: as for `renew`.
         session: as for `renew`.
         running: as for `renew`.
@@ -168,7 +169,7 @@ def renew_in_up(
         As `renew`.
     """
     with step(operation, "token", "changing the token, which another user may know") as progress:
-        running, secret = renew(shell, sessions, session, running)
+        running, secret = renew(launcher, sessions, session, running)
         if secret:
             problem = changed(port if user is not None else None, user)
             progress.warn("the token was changed: another user of this computer may know the one before")

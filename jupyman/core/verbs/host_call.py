@@ -153,7 +153,4 @@ class HostCall(VerbCall):
     def remember_environments(self, report: HostReport) -> None:
         """Keep the names of the host's environments for shell completion."""
         names = sorted({environment.name for environment in report.environments if environment.name})
-        with self.sessions.lock:
-            if self.sessions.store.state.environments.get(self.host) != names:
-                self.sessions.store.state.environments[self.host] = names
-                self.sessions.save()
+        self.sessions.remember_environments(self.host, names)

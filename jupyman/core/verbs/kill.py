@@ -1,4 +1,4 @@
-"""`kill`: stop servers, or the listener of a port; never anything of somebody else, never the wrong process."""
+"""`kill`: stop servers, or the listener of a port; never a process of another user, and never the wrong one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jupyman.core.verbs import kill_orphans
 from jupyman.core.verbs.host_call import HostCall
 from jupyman.host.kernels import notebooks
 from jupyman.host.report import ports
-from jupyman.host.servers import nohup
+from jupyman.host.servers.base import Record, UnmanagedServer
 from jupyman.model import Running
 from jupyman.ssh.link import Link
 
@@ -31,17 +31,17 @@ def kill(request: Kill, hosts: Hosts, sessions: SessionRegistry, operation: Oper
     Args:
         request: the verb's arguments.
         hosts: to reach them.
-        sessions: whose records are removed.
-        operation: whom to ask.
+        sessions: whose entries are removed.
+        operation: asks the questions.
 
     Returns:
         What was stopped, and the first failure.
 
     Raises:
-        UsageFault: no such target, or which one is not clear; or a question must be answered, and there is no terminal.
+        UsageFault: no such target, or it is ambiguous; or a question must be answered, and there is no terminal.
         NotOurs: the process belongs to another user.
         Interrupted: the question was answered with no.
-        All of these only where nothing was stopped.
+        All of these only if nothing was stopped.
     """
     if request.orphans is not None:
         return _orphans(request, request.orphans, hosts, sessions, operation)
@@ -53,7 +53,7 @@ def kill(request: Kill, hosts: Hosts, sessions: SessionRegistry, operation: Oper
             killed.append(_one(target, request, hosts, sessions, operation))
         except errors.JupymanError as error:
             if isinstance(error, errors.Interrupted) and not isinstance(error, errors.Declined):
-                raise  # Ctrl-C ends all, a "no" only what was asked about
+                raise  # Ctrl-C ends all, a "no" only the target in question
             if len(targets) > 1:
                 with step(operation, f"kill {target}", target) as progress:
                     progress.warn(f"{target}: {error.message}")
@@ -83,7 +83,7 @@ def _only(sessions: SessionRegistry) -> str:
 def _one(target: str, request: Kill, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> Killed:
     if (state := sessions.find(target)) is not None:
         session = sessions.runtime(target)
-        # A session that the user named is not asked about; the bare `kill` is.
+        # A session that was named needs no question; the only one does.
         if not request.targets:
             _confirm(request, operation, f"Stop session {target} with its kernels on {state.spec.host}?")
         return _session(session, request, hosts, sessions, operation, asked=not request.targets)
@@ -112,9 +112,9 @@ def _session(
         session: it.
         request: the verb's arguments.
         hosts: to reach its host.
-        sessions: whose record is removed.
-        operation: whom to ask.
-        asked: the user said yes to its end already.
+        sessions: whose entry is removed.
+        operation: asks the questions.
+        asked: the user has agreed to its end already.
     """
     state = session.current
     name, host = state.name, state.spec.host
@@ -127,26 +127,27 @@ def _session(
             # A machine that is gone for good must not stay in the list for ever.
             progress.warn(f"{name}: forgotten; whether its server on {host} still runs is not known ({error.message})")
             return _forget(session, hosts, sessions)
+        launcher = hosts.launcher(host)(link)
         running = session.current.running
         if running is None:
-            found = nohup.find(link)
+            found = launcher.find()
             if (node := found.other_node(name, state.spec.node)) is not None:
                 raise errors.RemoteFailed(
                     f"the server of {name} runs on {node}, and this login reached {found.node}",
                     f"name {node} itself in ~/.ssh/config, then jupyman kill it there",
                 )
             record = next((one for one in found.records if one.name == name), None)
-            running = nohup.adopt(link, record) if record is not None else None
-        seen = nohup.verify(link, running) if running is not None else None
+            running = launcher.adopt(record) if record is not None else None
+        seen = launcher.verify(running) if running is not None else None
         lives = seen is not None and not seen.dead
         if running is not None and seen is not None and seen.ok:
             running = seen.now(running)  # another computer may have changed the token
         if running is not None and seen is not None and lives and not asked:
-            _mind_kernels(name, link, running, request, operation, proven=seen.ok)
+            _protect_busy_kernels(name, link, running, request, operation, proven=seen.ok)
         progress.text = f"{name}: no server runs on {host} any more"
         if running is not None:
-            # Also where it is dead: its kernels and files may be there still.
-            ended = nohup.stop(link, running, force=request.force)
+            # Also if it is dead: its kernels and files may still be there.
+            ended = launcher.stop(running, force=request.force)
             if not ended:
                 question = f"the server of {name} (pid {running.server.pid}) does not end. Kill it (SIGKILL)?"
                 if not operation.client.interactive:
@@ -154,7 +155,7 @@ def _session(
                         f"the server of {name} (pid {running.server.pid}) does not end", f"jupyman kill --force {name}"
                     )
                 _confirm(request, operation, question)
-                nohup.stop(link, running, force=True)
+                launcher.stop(running, force=True)
             if lives:
                 progress.text = f"{name}: server stopped (pid {running.server.pid})"
     _forget(session, hosts, sessions)
@@ -163,21 +164,21 @@ def _session(
     return Killed(target=name, session=name, host=host, pid=pid, port=port)
 
 
-def _mind_kernels(
+def _protect_busy_kernels(
     name: str, link: Link, running: Running, request: Kill, operation: Operation, *, proven: bool
 ) -> None:
-    """Ask before kernels that are at work are ended.
+    """Ask before busy kernels are ended.
 
     Args:
         name: of the session.
         link: to its host.
         running: its server, which runs.
         request: the verb's arguments.
-        operation: whom to ask.
-        proven: the server was seen a moment ago to be the session's: its token may go there.
+        operation: asks the question.
+        proven: the server was proven a moment ago to be the session's: its token may be sent there.
 
     Raises:
-        UsageFault: there are some, and nobody can be asked.
+        UsageFault: there are some, and there is no terminal.
         Interrupted: the answer was no.
     """
     if request.yes or request.force:
@@ -185,19 +186,19 @@ def _mind_kernels(
     busy = notebooks.busy(link, running) if proven else None
     if busy is None:
         with step(operation, f"kernels {name}", f"asking the server of {name} for its kernels") as asking:
-            asking.warn(f"{name}: its server does not say whether kernels are at work")
+            asking.warn(f"{name}: its server does not report whether kernels are busy")
     if not busy:
         return
-    told = ", ".join(one.text for one in busy[:NAMED])
+    listed = ", ".join(one.text for one in busy[:NAMED])
     if len(busy) > NAMED:
-        told += f" and {len(busy) - NAMED} more"
+        listed += f" and {len(busy) - NAMED} more"
     if not operation.client.interactive:
         raise errors.UsageFault(
-            f"kernels of session {name} are at work: {told}; it was not stopped",
-            "say -y to stop it all the same",
+            f"kernels of session {name} are busy: {listed}; it was not stopped",
+            "-y stops it anyway",
             busy=msgspec.to_builtins(busy),
         )
-    _confirm(request, operation, f"Kernels of session {name} are at work: {told}. Stop it all the same?")
+    _confirm(request, operation, f"Kernels of session {name} are busy: {listed}. Stop it anyway?")
 
 
 def _forget(session: SessionRuntime, hosts: Hosts, sessions: SessionRegistry) -> Killed:
@@ -221,7 +222,7 @@ def _port(
         what = ports.describe(holder)
         progress.text = f"port {port} of {host} is held by {what}"
     if not holder.ours:
-        raise errors.NotOurs(f"port {port} of {host} is held by {what}: not yours, so it was left alone")
+        raise errors.NotOurs(f"port {port} of {host} is held by {what}: not yours, so it was not stopped")
     for session in sessions.runtimes(host):
         running = session.current.running
         if running is not None and running.server.pid == holder.pid:
@@ -229,11 +230,12 @@ def _port(
             return _session(session, request, hosts, sessions, operation, asked=True)
     _confirm(request, operation, f"End {what} on {host}?")
     with step(operation, f"end {target}", f"ending pid {holder.pid}") as progress:
-        found = nohup.find(link)
-        servers: list[nohup.Record | nohup.UnmanagedServer] = [*found.records, *found.servers]
+        launcher = hosts.launcher(host)(link)
+        found = launcher.find()
+        servers: list[Record | UnmanagedServer] = [*found.records, *found.servers]
         server = next((one for one in servers if one.pid == holder.pid), None)
         if server is not None:
-            ended = nohup.stop(link, nohup.adopt(link, server, record=False), force=request.force)
+            ended = launcher.stop(launcher.adopt(server, record=False), force=request.force)
         else:
             ended = ports.stop_process(link, holder, force=request.force)
         if not ended:
@@ -246,6 +248,6 @@ def _confirm(request: Kill, operation: Operation, question: str) -> None:
     if request.yes:
         return
     if not operation.client.interactive:
-        raise errors.UsageFault("a question must be answered, and stdin is no terminal", "say -y to answer yes")
+        raise errors.UsageFault("a question must be answered, and stdin is no terminal", "-y answers yes")
     if operation.ask(Prompt(id="", kind="confirm", text=question, default="n")).lower() not in {"y", "yes"}:
         raise errors.Declined("nothing was stopped")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
@@ -15,18 +16,20 @@ from jupyman.core.verbs import request_host
 from jupyman.core.verbs.host_call import VerbCall
 from jupyman.host.servers import listing
 from jupyman.model import FoundServer
+from jupyman.model.event import Snapshot
 
 log = logging.getLogger(__name__)
 
 HOSTS_AT_ONCE = 8
 
 
-def ps(request: api.PsRequest, call: VerbCall, settled_by: float) -> Ps:
+def ps(request: api.PsRequest, call: VerbCall, snapshot: Callable[[], Snapshot], settled_by: float) -> Ps:
     """List what there is, of all hosts or of those that are named.
 
     Args:
         request: the verb's arguments.
         call: the request under way.
+        snapshot: returns what is shown, as the event stream sends it.
         settled_by: until then (monotonic) it waits for wanted sessions to be looked up after the daemon's start.
 
     Raises:
@@ -34,11 +37,10 @@ def ps(request: api.PsRequest, call: VerbCall, settled_by: float) -> Ps:
         UsageFault: with `all`, no host is named and none is known.
         Interrupted: the client left.
     """
-    # The answer comes from memory: only a daemon that was just started waits, and not for long if a host is away.
-    # A session that is down waits for its port only.
+    # The answer comes from memory: only a daemon that was just started waits, and not for long if a host is away. A
+    # session that is down waits for its port only.
     call.sessions.wait(call.sessions.settled, settled_by - time.monotonic())
-    sessions = call.sessions.all()
-    in_use = {session.spec.host for session in sessions}
+    in_use = {session.spec.host for session in call.sessions.all()}
     missing: list[Unreachable] = []
     for host in [] if request.all else request.hosts:  # with --all each host is asked, and need not be known
         if host not in in_use and call.hosts.known(host) is None and not request_host.configured(host, call):
@@ -46,17 +48,14 @@ def ps(request: api.PsRequest, call: VerbCall, settled_by: float) -> Ps:
             if len(request.hosts) == 1:
                 raise unknown
             missing.append(Unreachable(host=host, error=unknown.info()))
-    shown = [session for session in sessions if not request.hosts or session.spec.host in request.hosts]
-    forwards = [
-        view for view in call.sessions.tunnel_views(call.hosts) if not request.hosts or view.host in request.hosts
-    ]
     servers: list[FoundServer] = []
     if request.all:
-        hosts = request.hosts or sorted({*in_use, *(forward.host for forward in forwards)})
+        hosts = request.hosts or sorted(set(call.sessions.hosts()))
         servers, missing = _unowned(hosts or [request_host.only(None, call)], call)
+    seen = snapshot()
     return Ps(
-        sessions=[call.view(session) for session in shown],
-        forwards=forwards,
+        sessions=[one for one in seen.sessions if not request.hosts or one.host in request.hosts],
+        forwards=[one for one in seen.forwards if not request.hosts or one.host in request.hosts],
         servers=servers,
         unreachable=missing or msgspec.UNSET,
         error=missing[0].error if missing else msgspec.UNSET,

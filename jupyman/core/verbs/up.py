@@ -35,10 +35,11 @@ from jupyman.core.sessions.state import (
 )
 from jupyman.core.verbs.up_prepare import Preparation
 from jupyman.host.report import probe
-from jupyman.host.servers import nohup
+from jupyman.host.servers.base import Found
 from jupyman.host.servers.listing import exposed_kernels
 from jupyman.host.shell.script import CancellableShell, Shell
 from jupyman.model import HostReport, LaunchSpec, Problem, Running, Session, SessionSpec
+from jupyman.model.endpoint import Endpoint
 from jupyman.ssh.link import Link
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,8 @@ class UpFlow:
         self._request = request
         self._spec = spec
         self._suspect = suspect
-        self._fresh = False  # a new session may take over a server; a known one gets its own back, or a new one
+        self._launcher = hosts.launcher(spec.host)  # makes the session's launcher for a shell
+        self._fresh = False  # a new session may adopt a server; a known one gets its own back, or a new one
         self._explicit_name = request.name is not None
         self._problems: list[Problem] = []
         self._port_problems: list[Problem] = []
@@ -138,7 +140,7 @@ class UpFlow:
             forward.forward(running, operation)
             if exposed or session.current.token_exposed or forward.other_user is not None:
                 running, self._port_problems = token_exposure.renew_in_up(
-                    link, self._sessions, session, running, operation, port=had, user=forward.other_user
+                    self._launcher(link), self._sessions, session, running, operation, port=had, user=forward.other_user
                 )
                 self._launched = running if self._launched is not None else None
             if not self._prove(link, forward, running, operation):
@@ -170,7 +172,7 @@ class UpFlow:
         if running is None:
             return None
         with step(operation, "verify", "looking for the session's server") as progress:
-            liveness = nohup.verify(link, running)
+            liveness = self._launcher(link).verify(running)
             progress.text = f"session {state.name}: its server runs (pid {running.server.pid})"
             if self._request.port not in {None, running.server.port}:
                 there = f"port {running.server.port}" if running.server.port else "a private socket"
@@ -191,11 +193,11 @@ class UpFlow:
         return None
 
     def _unchanged(self, running: Running, stored: SessionSpec | None) -> None:
-        """Refuse options that the running server does not have.
+        """Refuse options that differ from the running server's.
 
         Args:
             running: the server.
-            stored: what this computer asked for when it was made; None: another one made it.
+            stored: what this computer asked for when it was made; None: another computer made it.
         """
         server, asked = running.server, self._request
         works_in = server.kernel_env or server.env
@@ -211,11 +213,11 @@ class UpFlow:
         if differs:
             name = self._spec.name
             raise errors.UsageFault(
-                f"session {name} already runs otherwise: {'; '.join(differs)}",
+                f"session {name} is already running with other settings: {'; '.join(differs)}",
                 f"leave the option out, use another --name, or jupyman kill {name} first",
             )
 
-    def _same_node(self, state: SessionState, found: nohup.Found) -> None:
+    def _same_node(self, state: SessionState, found: Found) -> None:
         if (node := found.other_node(state.name, state.spec.node)) is not None:
             raise self._other_machine(f"it runs on {node}, and this login reached {found.node}")
 
@@ -226,16 +228,16 @@ class UpFlow:
             "name that machine itself in ~/.ssh/config, or start another server with --name",
         )
 
-    def _look(self, link: Link, operation: Operation) -> tuple[HostReport, nohup.Found]:
+    def _look(self, link: Link, operation: Operation) -> tuple[HostReport, Found]:
         spec = self._spec
         shell = CancellableShell(link, operation.cancelled)
         with step(operation, "probe", "looking at the host") as progress:
             named = [spec.env] if spec.env is not None and spec.env.startswith(("/", "~/")) else []
-            # All at once: each is a round trip, two of them some 100 ms of shell.
+            # At the same time: each is a round trip, two of them some 100 ms of shell.
             with ThreadPoolExecutor(3) as pool:
-                # Before anything is started: does sshd let us forward at all?
-                allowed = pool.submit(link.may_forward, ("127.0.0.1", spec.port or DEFAULT_PORT))
-                finding = pool.submit(nohup.find, shell)
+                # Before anything is started: does sshd allow forwarding at all?
+                allowed = pool.submit(link.may_forward, Endpoint(None, spec.port or DEFAULT_PORT).target)
+                finding = pool.submit(self._launcher(shell).find)
                 probing = pool.submit(probe.probe, shell, spec.host, depth="launch", directory=spec.dir, extra=named)
                 allowed.result()
                 report, found = probing.result(), finding.result()
@@ -245,13 +247,15 @@ class UpFlow:
             progress.text = f"{report.os or 'unknown system'}, {report.user}, {environments}"
         with step(operation, "cuda", "CUDA") as progress:
             progress.text = _cuda_text(report)
-        # What other environments' torch lacks is for `check`; that of the chosen one is told when it is chosen.
-        told = (problem for problem in report.problems if problem.severity != "info" and problem.code != "torch-driver")
-        self._problems += told
+        # Problems of torch in other environments are for `check`; the chosen one's are reported when it is chosen.
+        reported = (
+            problem for problem in report.problems if problem.severity != "info" and problem.code != "torch-driver"
+        )
+        self._problems += reported
         return report, found
 
-    def _adopt(self, link: Link, state: SessionState, found: nohup.Found, operation: Operation) -> Running | None:
-        """Take over a server that already runs: this session's from another computer, or one that is asked for."""
+    def _adopt(self, link: Link, state: SessionState, found: Found, operation: Operation) -> Running | None:
+        """Adopt a server that already runs: this session's from another computer, or one that is asked for."""
         spec = self._spec
         taken = {
             other.running.server.pid
@@ -264,7 +268,7 @@ class UpFlow:
             chosen = records[0]
         if chosen is not None:
             with step(operation, "adopt", "adopting the running server") as progress:
-                running = state.recognised(nohup.adopt(link, chosen))
+                running = state.recognised(self._launcher(link).adopt(chosen))
                 progress.text = f"adopted the server that runs on {spec.host} (pid {running.server.pid})"
             self._unchanged(running, state.spec if running.server.pid == state.spec.pid else None)
             return running
@@ -278,14 +282,14 @@ class UpFlow:
             wanted = foreign
         if len(wanted) == 1:
             with step(operation, "adopt", "adopting your running server") as progress:
-                running = nohup.adopt(link, wanted[0], name=spec.name)
+                running = self._launcher(link).adopt(wanted[0], name=spec.name)
                 progress.text = f"adopted your server on port {running.server.port} (pid {running.server.pid})"
             return running
         ports = sorted(server.port for server in wanted if server.port is not None)
         if len(ports) > 1:
             with step(operation, "adopt", "looking for your running server") as progress:
                 there = ", ".join(map(str, ports))
-                progress.warn(f"{len(ports)} servers of yours run there: --port takes one of them over ({there})")
+                progress.warn(f"{len(ports)} servers of yours run there: --port adopts one of them ({there})")
         return None
 
     def _launch(
@@ -295,12 +299,14 @@ class UpFlow:
         supervisor: Supervisor,
         forward: SessionForward,
         report: HostReport,
-        found: nohup.Found,
+        found: Found,
         operation: Operation,
     ) -> Running:
         entry, defaults = self._hosts.entry(self._spec.host), self._hosts.config.defaults
         default = entry.env or defaults.env
-        preparation = Preparation(link, self._spec, self._request, report, found, operation, sockets=supervisor.sockets)
+        preparation = Preparation(
+            link, self._launcher(link), self._spec, self._request, report, found, operation, sockets=supervisor.sockets
+        )
         ready = preparation.run(default)
         self._problems += preparation.problems
         for other in self._sessions.runtimes(self._spec.host):
@@ -315,21 +321,21 @@ class UpFlow:
         return self._start(shell, forward, operation)
 
     def _start(self, shell: Shell, forward: SessionForward, operation: Operation) -> Running:
-        """Launch what is ready; the second time on a port, because no connection came through to its socket."""
+        """Launch what is ready; the second time on a port, because no connection reached its socket."""
         ready = self._ready
         assert ready is not None  # noqa: S101 - set by `_launch`
         self._ready = msgspec.structs.replace(ready, sock=False)
-        with step(operation, "launch", "starting Jupyter under nohup") as progress:
-            running = nohup.launch(
-                shell, ready, progress=progress.now, listening=forward.listening, cancelled=operation.cancelled
+        with step(operation, "launch", "starting Jupyter") as progress:
+            running = self._launcher(shell).launch(
+                ready, progress=progress.now, listening=forward.listening, cancelled=operation.cancelled
             )
-            # What another launch had started is looked at as any server that was found.
+            # A server that another launch had started is verified as any server that was found.
             self._proven = not running.server.adopted
             self._launched = running if self._proven else None
             where = f"port {running.server.port}" if running.sock is None else "a private socket"
             progress.text = f"Jupyter runs on {self._spec.host}, {where} (pid {running.server.pid})"
             if not ready.sock and not running.server.adopted and running.server.port != ready.ports[0]:
-                # Nobody was seen to listen there: an outgoing connection may have it.
+                # No listener was seen there: an outgoing connection may have it.
                 progress.warn(f"port {ready.ports[0]} could not be had: {progress.text}")
         return running
 
@@ -342,7 +348,7 @@ class UpFlow:
         with step(operation, "verify", "checking the server's identity") as progress:
             # The socket's owner is proven on the host before our token travels there.
             if not self._proven:
-                liveness = nohup.verify(link, running)
+                liveness = self._launcher(link).verify(running)
                 if not liveness.ok:
                     raise errors.ServerExited(f"the server is gone: {liveness.text}", log=liveness.log)
                 running = liveness.now(running)
@@ -357,7 +363,7 @@ class UpFlow:
                 status = without_token if seen == 200 else seen
                 raise errors.LinkLost(f"the server did not answer through the forward (HTTP status {status})")
             if running.token and without_token not in {401, 403}:
-                text = "the server lets requests without a token in"
+                text = "the server accepts requests without a token"
                 fix = "look for token or password settings in ~/.jupyter on the host"
                 if self._launched is not None:
                     raise errors.ServerExited(f"{text}, so it was stopped", fix)
@@ -373,13 +379,13 @@ class UpFlow:
 
     def _undo(self, link: Link, running: Running) -> None:
         try:
-            nohup.stop(link, running, force=True)
+            self._launcher(link).stop(running, force=True)
         except errors.JupymanError:
             log.exception("a server that was started could not be stopped again")
 
 
 def _same_env(asked: str, prefix: str | None) -> bool:
-    """Whether an environment's name or prefix means the one of that prefix."""
+    """Tell whether an environment's name or prefix means the one of that prefix."""
     if prefix is None:
         return False
     if asked == "base":
@@ -388,7 +394,7 @@ def _same_env(asked: str, prefix: str | None) -> bool:
 
 
 def _same_dir(asked: str, running: Running) -> bool:
-    """Whether a directory, as the user writes it, is the one in which the server runs."""
+    """Tell whether a directory, as the user writes it, is the one in which the server runs."""
     home = running.directory.partition("/.local/state/jupyman/")[0]
     below = asked[2:] if asked.startswith("~/") else "" if asked == "~" else asked
     return posixpath.normpath(posixpath.join(home, below)) == posixpath.normpath(running.server.root_dir or "/")

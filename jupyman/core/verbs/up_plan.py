@@ -1,8 +1,8 @@
-"""PURE: what `up` makes of the words on the command line, the stored session, and config.toml.
+"""PURE: what `up` makes of the command line, the stored session, and config.toml.
 
-What was said now comes first; then what was said when the session was made; then ``[hosts.NAME]``, then
-``[defaults]`` as they are now. A server that may still run has its environment, directory, app, GPUs and port already:
-for it the stored values stay, wherever they came from, and a changed config.toml counts for the next server.
+The options of this command come first; then those with which the session was made; then ``[hosts.NAME]`` and
+``[defaults]`` as they are now. A server that may still run already has its environment, directory, app, GPUs and port:
+for it the stored values stay, wherever they came from, and a changed config.toml takes effect with the next server.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def merge(
     """Return what is wanted.
 
     Args:
-        request: what was said now; None fields were not.
+        request: the options of this command; None fields were not given.
         name: of the session.
         host: its host.
-        old: the stored session, None where it is a new one.
+        old: the stored session, None for a new one.
         entry: ``[hosts.NAME]`` of the host.
         defaults: ``[defaults]``.
         ended: the session's server is known to have ended.
@@ -43,7 +43,7 @@ def merge(
     """
     said = {key for key in (*_OF_THE_SERVER, "restart") if getattr(request, key) is not None}
     if old is not None:
-        # A state file of 0.1.0 does not tell what was said: then all was, as far as it is no default.
+        # A state file of 0.1.0 does not record what was given: then everything counts as given that is no default.
         said |= set(old.said) if old.said is not None else {*_OF_THE_SERVER, *_always(old)}
 
     def value(key: str) -> Any:
@@ -73,7 +73,7 @@ def merge(
 
 
 def refuse_slurm(host: str, entry: HostEntry) -> None:
-    """Refuse to start anything where config.toml asks for a Slurm job: it would run on the login node instead.
+    """Refuse to start anything if config.toml asks for a Slurm job: it would run on the login node instead.
 
     Args:
         host: its name.

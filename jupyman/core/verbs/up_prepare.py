@@ -1,4 +1,4 @@
-"""What must be settled before a server is launched: its environment, GPUs, port, and the kernel to work in."""
+"""What is decided before a server is launched: its environment, GPUs, port, and the default kernel."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from jupyman.core.sessions.session_forward import DEFAULT_PORT
 from jupyman.host.confirm import Confirm
 from jupyman.host.kernels import specs
 from jupyman.host.report import ports
-from jupyman.host.servers import nohup
-from jupyman.host.servers.base import Record, UnmanagedServer
+from jupyman.host.servers.base import Found, Launcher, Record, UnmanagedServer
 from jupyman.host.shell.script import CancellableShell
 from jupyman.model import Environment, HostReport, LaunchSpec, OnConflict, PortHolder, Problem, Running, SessionSpec
 from jupyman.ssh.link import Link
@@ -26,61 +25,64 @@ CANDIDATES = 50
 
 
 class Preparation:
-    """Settles it, step by step.
+    """Decides it, step by step.
 
     Args:
         link: to the host.
-        spec: the wish.
-        request: what the user said.
+        launcher: of the session, on that link.
+        spec: what is wanted.
+        request: the options of this command.
         report: of the host.
         found: the servers there.
-        operation: whom to show the steps and to ask.
+        operation: shows the steps and asks the questions.
         sockets: sshd is not known to refuse UNIX sockets.
 
     Attributes:
         problems: what did not stop the work.
-        ended: the pid of the server that had the port and had to go.
+        ended: the pid of the server that had the port and was ended for it.
     """
 
     def __init__(
         self,
         link: Link,
+        launcher: Launcher,
         spec: SessionSpec,
         request: Up,
         report: HostReport,
-        found: nohup.Found,
+        found: Found,
         operation: Operation,
         *,
         sockets: bool,
     ) -> None:
         self._link = link
+        self._launcher = launcher
         self._spec = spec
         self._request = request
         self._report = report
         self._found = found
         self._operation = operation
-        # Who names a port, or what to do when it is taken, wants a port. ("ask" is what a terminal says by itself.)
-        said = request.on_conflict not in {None, "ask"}
-        said |= spec.on_conflict in {"kill", "fail"}  # also by config.toml
-        self._socket = sockets and spec.port is None and not said
-        # A person with a Jupyter of their own where ours would have been is asked whether to take that over.
-        met = any(server.port == DEFAULT_PORT for server in found.servers)
-        if met and spec.on_conflict == "ask" and operation.client.interactive:
+        # An explicit --port or --on-conflict selects a TCP port. ("ask" is a terminal's default.)
+        explicit = request.on_conflict not in {None, "ask"}
+        explicit |= spec.on_conflict in {"kill", "fail"}  # also by config.toml
+        self._socket = sockets and spec.port is None and not explicit
+        # A user who already runs a Jupyter on the default port is asked whether to adopt that.
+        occupied = any(server.port == DEFAULT_PORT for server in found.servers)
+        if occupied and spec.on_conflict == "ask" and operation.client.interactive:
             self._socket = False
         self.problems: list[Problem] = []
         self.ended: int | None = None
 
     def run(self, default_env: str | None) -> LaunchSpec | Running:
-        """Settle everything.
+        """Decide everything.
 
         Args:
             default_env: of config.toml.
 
         Returns:
-            What to launch; or a server of the user's own that they chose to take over instead.
+            What to launch; or a server of the user's own that they chose to adopt instead.
 
         Raises:
-            JupymanError: what cannot be settled.
+            JupymanError: what cannot be decided.
         """
         server_env, kernel_env = self._environments(default_env)
         gpus, visible = self._gpus()
@@ -140,7 +142,7 @@ class Preparation:
         return list(range(DEFAULT_PORT, DEFAULT_PORT + CANDIDATES))
 
     def _ports(self) -> list[int] | Running:
-        """Choose the candidate ports; a conflict is settled as the user said."""
+        """Choose the candidate ports; a conflict is resolved as the user said."""
         preferred = self._spec.port or DEFAULT_PORT
         policy = self._spec.on_conflict
         where = f"port {preferred} on {self._spec.host}"
@@ -160,7 +162,7 @@ class Preparation:
                 answer = self._ask(f"{where} is held by {what}", holder, foreign)
                 if answer == "adopt" and foreign is not None:
                     progress.text = f"{where} is your own Jupyter: taking it over"
-                    return nohup.adopt(self._link, foreign, name=self._spec.name)
+                    return self._launcher.adopt(foreign, name=self._spec.name)
                 policy = _POLICIES[answer]
             if policy == "fail":
                 raise errors.PortInUse(f"{where} is taken: {what}", holder=msgspec.to_builtins(holder))
@@ -186,10 +188,10 @@ class Preparation:
         return self._operation.ask(Prompt(id="", kind="choice", text=text, choices=choices, default=choices[0]))
 
     def _end(self, where: str, what: str, holder: PortHolder, server: Record | UnmanagedServer | None) -> None:
-        """End what holds the port: a Jupyter with its kernels, anything else by itself."""
+        """End what holds the port: a Jupyter with its kernels, any other process alone."""
         if server is not None:
             self.ended = server.pid
-            ended = nohup.stop(self._link, nohup.adopt(self._link, server, record=False), force=True)
+            ended = self._launcher.stop(self._launcher.adopt(server, record=False), force=True)
         else:
             ended = ports.stop_process(self._link, holder, force=True)
         if not ended:

@@ -107,7 +107,7 @@ class UpQueue:
                 text = f"{why}; it could not be started again: {error.message}"
                 problem = new_problem("restart-failed", text, error.hint)
             else:
-                count = len(before.restarts)
+                count = len(session.current.restarts)
                 times = "once" if count == 1 else f"{count} times"
                 text = f"restarted {times}, the last time because {why}"
                 problem = new_problem("server-restarted", text, f"jupyman logs {name}")

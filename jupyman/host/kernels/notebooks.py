@@ -101,10 +101,11 @@ def busy(link: ChannelOpener, running: Running, timeout: float = TIMEOUT) -> lis
 
 def _get(link: ChannelOpener, running: Running, path: str, timeout: float) -> Any:
     """GET a path of a server's API; None when the answer is not JSON."""
-    if running.endpoint is None:
+    endpoint = running.endpoint
+    if endpoint is None:
         return None
     try:
-        channel = link.open_channel(running.endpoint, timeout)
+        channel = link.open_channel(endpoint.target, timeout)
     except errors.JupymanError:
         return None
     channel.settimeout(timeout)

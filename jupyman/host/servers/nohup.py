@@ -6,7 +6,6 @@ import dataclasses
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 
@@ -14,27 +13,11 @@ from jupyman import errors
 from jupyman.host.servers import launch as launching
 from jupyman.host.servers import listing, liveness, records, token_renewal
 from jupyman.host.servers.base import GRACE, Found, Liveness, Record, UnmanagedServer
-from jupyman.host.servers.listing import rows
 from jupyman.host.shell import script
 from jupyman.host.shell.script import Shell
 from jupyman.model import LaunchSpec, Running, Server
-from jupyman.model.endpoint import Endpoint, Target
+from jupyman.model.endpoint import Endpoint
 from jupyman.tools.jupyter import server as jupyter
-
-__all__ = [
-    "Found",
-    "Liveness",
-    "NohupLauncher",
-    "Record",
-    "UnmanagedServer",
-    "adopt",
-    "find",
-    "launch",
-    "logs",
-    "rows",
-    "stop",
-    "verify",
-]
 
 _FOLLOW_TIMEOUT = 30 * 24 * 3600.0  # seconds
 
@@ -174,8 +157,7 @@ class NohupLauncher:
 
     def where(self, running: Running) -> Endpoint | None:
         """Return where a server listens: see `Launcher.where`."""
-        address = running.sock if running.sock is not None else running.server.port
-        return Endpoint(running.server.node, address) if address is not None else None
+        return running.endpoint
 
     def shell(self, running: Running) -> Shell:  # noqa: ARG002 - every server runs where the login is
         """Return the shell of the login."""
@@ -245,37 +227,3 @@ def _record(found: UnmanagedServer, running: Running, client: str) -> str:
             "client": client,
         }
     )
-
-
-# --- the same as functions, until every caller has a launcher -------------------------------------------------------
-
-
-def launch(shell: Shell, spec: LaunchSpec, *, listening: Callable[[Target], None] | None = None, **how: Any) -> Running:
-    """See `NohupLauncher.launch`."""
-    told = None if listening is None else lambda endpoint: listening(endpoint.target)
-    return NohupLauncher(shell).launch(spec, listening=told, **how)
-
-
-def find(shell: Shell) -> Found:
-    """See `NohupLauncher.find`."""
-    return NohupLauncher(shell).find()
-
-
-def adopt(shell: Shell, found: Record | UnmanagedServer, *, name: str | None = None, record: bool = True) -> Running:
-    """See `NohupLauncher.adopt`."""
-    return NohupLauncher(shell).adopt(found, name=name, record=record)
-
-
-def verify(shell: Shell, running: Running) -> Liveness:
-    """See `NohupLauncher.verify`."""
-    return NohupLauncher(shell).verify(running)
-
-
-def stop(shell: Shell, running: Running, *, force: bool = False, grace: int = GRACE) -> bool:
-    """See `NohupLauncher.stop`."""
-    return NohupLauncher(shell).stop(running, force=force, grace=grace)
-
-
-def logs(shell: Shell, name: str, directory: str | None, **how: Any) -> None:
-    """See `NohupLauncher.logs`."""
-    NohupLauncher(shell).logs(name, directory, **how)

@@ -16,7 +16,7 @@ WAIT = 60  # seconds to wait for a launch of the session that is under way
 PROOF = 60.0  # seconds for the server to answer with the new token and with the old one (renew.sh)
 
 
-def renew(shell: Shell, running: Running, address: str | None = None) -> tuple[Liveness, str | None]:
+def renew(shell: Shell, running: Running, address: str) -> tuple[Liveness, str | None]:
     """Give a server another token: see `Launcher.renew`.
 
     Args:
@@ -24,10 +24,6 @@ def renew(shell: Shell, running: Running, address: str | None = None) -> tuple[L
         running: the server, which has a record.
         address: its port or the path of its socket.
     """
-    if address is None:
-        from jupyman.host.servers.nohup import NohupLauncher  # until every caller has a launcher
-
-        return NohupLauncher(shell).renew(running)
     facts = script.run(
         shell,
         "servers/renew",

@@ -204,7 +204,7 @@ def test_events_come_while_the_work_goes_on(daemon: fakes.Served) -> None:
 
 
 def test_a_silent_operation_is_kept_alive(daemon: fakes.Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jupyman.daemon.server, "BREATH", 0.05)
+    monkeypatch.setattr(jupyman.daemon.server, "KEEPALIVE", 0.05)
     go_on = threading.Event()
     daemon.backend.scripts[api.Up] = lambda _, operation: (go_on.wait(WAIT), operation.cancelled.is_set())[1]
     with stream(daemon, call("up")) as response:

@@ -116,7 +116,7 @@ def test_a_second_daemon_is_refused(home: Path) -> None:
     first = start(home)
     second = subprocess.run([*COMMAND, "daemon", "run"], env=environ(home), capture_output=True, text=True, check=False)
     assert second.returncode == 40
-    assert "error: a daemon is running already" in second.stderr
+    assert "error: a daemon is already running" in second.stderr
     assert here(home) == first
     assert fakes.run(home, "ps").status == 0
 
@@ -340,6 +340,6 @@ def test_log_is_private_small_and_without_secrets(tmp_path: Path, monkeypatch: p
     text = "".join(file.read_text() for file in files)
     assert "s3cret" not in text
     assert "token=…&x=1" in text
-    assert "thread broken broke" in text
+    assert "thread broken failed" in text
     assert "ZeroDivisionError" in text
     assert all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in files)

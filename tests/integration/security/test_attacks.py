@@ -23,7 +23,8 @@ from jupyman.client import Client
 from jupyman.core.runtime.progress import step
 from jupyman.core.runtime.shared_operation import SharedOperation
 from jupyman.host.report import probe
-from jupyman.host.servers import http_check, nohup
+from jupyman.host.servers import http_check
+from jupyman.host.servers.nohup import NohupLauncher
 from jupyman.model import Environment
 from jupyman.ssh.config.ssh_g import HostConfig
 from jupyman.ssh.exec import command
@@ -44,7 +45,7 @@ NOWHERE = Environment(
 
 def test_what_a_neighbour_does_about_the_socket(account: Account, neighbour: Neighbour) -> None:
     with public_folder() as folder:
-        running = nohup.launch(account, launch_spec(build_environment(folder / "stack"), sock=True))
+        running = NohupLauncher(account).launch(launch_spec(build_environment(folder / "stack"), sock=True))
     assert running.sock is not None
     path = Path(running.sock)
     # Names of sockets may hold line breaks, and /proc/net/unix prints them. He knows the inodes that are seen there.
@@ -65,7 +66,7 @@ def test_what_a_neighbour_does_about_the_socket(account: Account, neighbour: Nei
                 "print('ready', flush=True); s.accept()"
             )
             assert f" {number} {path}" in Path("/proc/net/unix").read_text()
-            assert nohup.verify(account, running).state == "alive"
+            assert NohupLauncher(account).verify(running).state == "alive"
         other.kill()
     # A cleaner of /tmp removes the directory; he makes it again, and binds by a path that is not the socket's own.
     shutil.rmtree(path.parent)
@@ -74,8 +75,8 @@ def test_what_a_neighbour_does_about_the_socket(account: Account, neighbour: Nei
         "s = socket.socket(socket.AF_UNIX); s.bind('server'); s.listen(); print('ready', flush=True); s.accept()"
     )
     try:
-        assert nohup.verify(account, running).state == "taken"
-        assert nohup.stop(account, running)
+        assert NohupLauncher(account).verify(running).state == "taken"
+        assert NohupLauncher(account).stop(running)
         assert path.exists(), "his files are his"
         assert processes(account.uid) == []
     finally:
@@ -112,7 +113,7 @@ def test_state_in_a_directory_of_a_neighbour_is_refused(account: Account, neighb
     state.chmod(0o777)
     neighbour.owns(state)
     with pytest.raises(errors.NotOurs, match="another user can change"):
-        nohup.launch(account, launch_spec(NOWHERE))
+        NohupLauncher(account).launch(launch_spec(NOWHERE))
     assert list(state.iterdir()) == []
 
 
@@ -127,7 +128,7 @@ def test_a_file_system_that_keeps_no_modes_is_refused(account: Account) -> None:
     for path in (folder, *list(folder.parents)[:4]):
         os.chown(path, account.uid, -1)
     with pytest.raises(errors.NotOurs, match="stays open"):
-        nohup.launch(account, launch_spec(NOWHERE))
+        NohupLauncher(account).launch(launch_spec(NOWHERE))
 
 
 def test_only_what_mktemp_made_is_a_runtime_directory(account: Account) -> None:
@@ -156,7 +157,7 @@ def test_a_lock_is_never_computed_with(account: Account, shell: str) -> None:
         for path in (lock, *list(lock.parents)[:5], lock / "owner"):
             os.chown(path, account.uid, -1)
         with pytest.raises(errors.EnvironmentMissing):
-            nohup.launch(account, launch_spec(NOWHERE))
+            NohupLauncher(account).launch(launch_spec(NOWHERE))
         living.kill()
     assert not pwned.exists()
 
@@ -167,7 +168,7 @@ def test_a_record_does_not_say_its_own_state(account: Account) -> None:
     (folder / "record").write_text("version 1\nname s1\npid 1\nstart_ticks 1\nboot_id x\nstate alive\n")
     for path in (folder, folder / "record"):
         os.chown(path, account.uid, -1)
-    assert [record.state for record in nohup.find(account).records] == ["rebooted"]
+    assert [record.state for record in NohupLauncher(account).find().records] == ["rebooted"]
 
 
 def test_an_environment_that_a_neighbour_left_in_a_shared_folder_is_not_chosen(

@@ -80,7 +80,7 @@ def test_without_a_terminal_yes_is_required(cli: Cli, bed: Bed) -> None:
     with bed.user().hold_port() as held:
         ran = cli("kill", f"server1:{held.port}", input="y\n")
         assert ran.rc == 2, ran
-        assert "hint: say -y" in ran.stderr
+        assert "hint: -y answers yes" in ran.stderr
         assert alive(held.pid)
         ran = cli("kill", "-y", f"server1:{held.port}", "--json")
         assert ran.rc == 0, ran

@@ -71,11 +71,11 @@ def test_without_a_terminal_kernels_at_work_need_a_yes(cli: Cli, session: dict[s
         assert ran.rc == 2, ran
         *_, error, hint = ran.stderr.splitlines()
         assert re.fullmatch(
-            re.escape(f"error: kernels of session server1 are at work: {NOTEBOOK}")
+            re.escape(f"error: kernels of session server1 are busy: {NOTEBOOK}")
             + r" \(since \d\d:\d\d:\d\d or before\); it was not stopped",
             error,
         )
-        assert hint == "hint: say -y to stop it all the same"
+        assert hint == "hint: -y stops it anyway"
         told = cli("kill", "server1", "--json")
         assert told.rc == 2, told
         [named] = told.json["error"]["details"]["busy"]
@@ -90,12 +90,12 @@ def test_without_a_terminal_kernels_at_work_need_a_yes(cli: Cli, session: dict[s
 def test_on_a_terminal_it_is_asked(cli: Cli, session: dict[str, Any]) -> None:
     pid = session["server"]["pid"]
     kernel = Kernel(session)
-    question = "Kernels of session server1 are at work: "
+    question = "Kernels of session server1 are busy: "
     with at_work(session, kernel.id):
         for keys in ("n\n", "\n", "\x03"):
             with Terminal(cli, "kill", "server1") as terminal:
                 terminal.expect(f"{question}kernel {kernel.id[:8]} (since ")
-                terminal.expect("Stop it all the same? [y/N]")
+                terminal.expect("Stop it anyway? [y/N]")
                 terminal.type(keys)
                 ran = terminal.end()
             assert ran.rc == 130, ran
@@ -107,7 +107,7 @@ def test_on_a_terminal_it_is_asked(cli: Cli, session: dict[str, Any]) -> None:
             assert terminal.end().rc == 130
             assert question not in terminal.seen
         with Terminal(cli, "kill", "server1") as terminal:
-            terminal.expect("Stop it all the same? [y/N]")
+            terminal.expect("Stop it anyway? [y/N]")
             terminal.type("y\n")
             ran = terminal.end()
         assert ran.rc == 0, ran
@@ -118,7 +118,7 @@ def test_force_and_idle_kernels_are_not_asked_about(cli: Cli, session: dict[str,
     assert Kernel(session).run(session, "print(1)") == "1\n"
     ran = cli("kill", "server1")
     assert ran.rc == 0, ran
-    assert "at work" not in ran.stderr
+    assert "are busy" not in ran.stderr
     again = quietly(cli, "server1", "--app", "server")
     with at_work(again, notebook(again)):
         ran = cli("kill", "--force", "server1")
@@ -131,7 +131,7 @@ def test_a_server_that_does_not_answer_is_reported_and_stopped(cli: Cli, session
     os.kill(pid, signal.SIGSTOP)
     ran = cli("kill", "server1")
     assert ran.rc == 27, ran  # as before there was the question: it takes no SIGTERM
-    assert "server1: its server does not say whether kernels are at work" in ran.stderr
+    assert "server1: its server does not report whether kernels are busy" in ran.stderr
     assert cli("kill", "--force", "server1").rc == 0
     assert not alive(pid)
 
@@ -151,10 +151,10 @@ def test_of_several_only_the_one_at_work_stays(cli: Cli, session: dict[str, Any]
         ran = cli("kill", "server1", "other", "--json")
         assert ran.rc == 2, ran
         assert [one["session"] for one in ran.json["killed"]] == ["other"]
-        assert ran.json["error"]["hint"] == "say -y to stop it all the same"
+        assert ran.json["error"]["hint"] == "-y stops it anyway"
         assert [alive(one["server"]["pid"]) for one in (session, other)] == [True, False]
         with Terminal(cli, "kill", "server1", "third") as terminal:
-            terminal.expect("Stop it all the same? [y/N]")
+            terminal.expect("Stop it anyway? [y/N]")
             terminal.type("n\n")
             ran = terminal.end()
         assert ran.rc == 130, ran

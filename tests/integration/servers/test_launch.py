@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from jupyman import errors
-from jupyman.host.servers import nohup
+from jupyman.host.servers import listing
+from jupyman.host.servers.nohup import NohupLauncher
 from jupyman.model import Environment, Running
 from tests.bed import wait_until
 from tests.bed.http import get
@@ -28,7 +29,7 @@ def lab(environment: Environment) -> Iterator[tuple[Account, Running, list[str]]
         account.environ = {"JUPYTER_TOKEN": "evil", "JUPYTER_PORT": "1", "XDG_RUNTIME_DIR": "/nowhere"}
         account.environ["LC_ALL"] = "C.UTF-8"
         spec = launch_spec(environment, app="lab", cuda_visible_devices="1,2", gpus=[1, 2])
-        yield account, nohup.launch(account, spec, progress=steps.append), steps
+        yield account, NohupLauncher(account).launch(spec, progress=steps.append), steps
 
 
 def test_it_answers_only_with_the_token(lab: tuple[Account, Running, list[str]]) -> None:
@@ -47,13 +48,13 @@ def test_it_answers_only_with_the_token(lab: tuple[Account, Running, list[str]])
 
 def test_find_and_verify_see_it(lab: tuple[Account, Running, list[str]]) -> None:
     account, running, _ = lab
-    found = nohup.find(account)
+    found = NohupLauncher(account).find()
     assert [record.state for record in found.records] == ["alive"]
     record = found.records[0]
     assert record.running == running
     assert found.servers == []
-    assert nohup.verify(account, running).ok
-    row = nohup.rows("h", found)[0]
+    assert NohupLauncher(account).verify(running).ok
+    row = listing.rows("h", found)[0]
     assert (row.pid, row.port, row.session) == (running.server.pid, running.server.port, "s1")
     assert running.token not in repr(row)
 
@@ -116,7 +117,7 @@ def test_the_log_comes_without_tokens(lab: tuple[Account, Running, list[str]]) -
     with Path(running.directory, "log").open("a") as file:
         file.write(f"http://127.0.0.1:1/?token=abc%20def&x=1 and {running.token}\n")
     lines: list[str] = []
-    nohup.logs(account, "s1", running.directory, lines=2, follow=False, on_line=lines.append)
+    NohupLauncher(account).logs("s1", running.directory, lines=2, follow=False, on_line=lines.append)
     assert len(lines) == 2
     assert lines[-1] == "http://127.0.0.1:1/?token=***&x=1 and ***"
 
@@ -142,7 +143,7 @@ def test_a_followed_log_ends_with_its_channel(lab: tuple[Account, Running, list[
     writer.start()
     before = set(processes(account.uid))
     with pytest.raises(errors.Interrupted):
-        nohup.logs(account, "s1", None, lines=1, follow=True, on_line=line, cancelled=cancelled)
+        NohupLauncher(account).logs("s1", None, lines=1, follow=True, on_line=line, cancelled=cancelled)
     writer.join()
     assert seen[-1] == "the last line"
     wait_until(lambda: set(processes(account.uid)) <= before)
@@ -152,7 +153,7 @@ def test_a_second_launch_returns_the_running_server(
     lab: tuple[Account, Running, list[str]], environment: Environment
 ) -> None:
     account, running, _ = lab
-    again = nohup.launch(account, launch_spec(environment))
+    again = NohupLauncher(account).launch(launch_spec(environment))
     assert again.server.pid == running.server.pid
     assert again.token == running.token
     assert again.server.adopted
@@ -163,13 +164,13 @@ def test_a_wrong_start_time_is_another_process(lab: tuple[Account, Running, list
 
     account, running, _ = lab
     reused = msgspec.structs.replace(running, start_ticks=running.start_ticks + 1, directory="")
-    assert nohup.verify(account, reused).state == "exited"
-    assert nohup.stop(account, reused, force=True)
-    assert nohup.verify(account, running).ok
+    assert NohupLauncher(account).verify(reused).state == "exited"
+    assert NohupLauncher(account).stop(reused, force=True)
+    assert NohupLauncher(account).verify(running).ok
     rebooted = msgspec.structs.replace(running, boot_id="another", directory="")
-    assert nohup.verify(account, rebooted).state == "rebooted"
-    assert nohup.stop(account, rebooted, force=True)
-    assert nohup.verify(account, running).ok
+    assert NohupLauncher(account).verify(rebooted).state == "rebooted"
+    assert NohupLauncher(account).stop(rebooted, force=True)
+    assert NohupLauncher(account).verify(running).ok
 
 
 def test_another_process_on_the_port_is_seen(lab: tuple[Account, Running, list[str]]) -> None:
@@ -179,7 +180,7 @@ def test_another_process_on_the_port_is_seen(lab: tuple[Account, Running, list[s
 
     def on(port: int) -> str:
         server = msgspec.structs.replace(running.server, port=port)
-        return nohup.verify(account, msgspec.structs.replace(running, server=server)).state
+        return NohupLauncher(account).verify(msgspec.structs.replace(running, server=server)).state
 
     with socket.create_server(("127.0.0.1", 0)) as strange:
         assert on(strange.getsockname()[1]) == "taken"

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from jupyman import errors
-from jupyman.host.servers import nohup
+from jupyman.host.servers.nohup import NohupLauncher
 from jupyman.model import App, Environment, Running
 from tests.bed import wait_until
 from tests.bed.http import get
@@ -62,12 +62,12 @@ def hostile(account: Account) -> None:
 @pytest.mark.parametrize("app", ["server", "lab"])
 def test_our_configuration_wins(account: Account, environment: Environment, app: App) -> None:
     hostile(account)
-    running = nohup.launch(account, launch_spec(environment, app=app))
+    running = NohupLauncher(account).launch(launch_spec(environment, app=app))
     port = running.server.port
     assert port is not None
     assert get(port, "/api/status")[0] == 403
     assert get(port, "/api/status", running.token)[0] == 200
-    assert nohup.find(account).records[0].state == "alive"
+    assert NohupLauncher(account).find().records[0].state == "alive"
     # What does not contradict ours holds as the user set it.
     connection = http.client.HTTPConnection("127.0.0.1", port)
     connection.request("GET", "/api")
@@ -75,7 +75,7 @@ def test_our_configuration_wins(account: Account, environment: Environment, app:
     connection.close()
     name = execute(running, "import ipykernel.kernelapp as k; print(k.IPKernelApp.instance().transport)")
     assert name.strip() == "ipc"
-    assert nohup.stop(account, running)
+    assert NohupLauncher(account).stop(running)
 
 
 def test_a_server_without_a_token_is_stopped(account: Account, environment: Environment) -> None:
@@ -88,7 +88,7 @@ def test_a_server_without_a_token_is_stopped(account: Account, environment: Envi
         "i.PasswordIdentityProvider._get_user = anybody\ni.PasswordIdentityProvider.get_user = anybody\n"
     )
     with pytest.raises(errors.ServerExited, match="without a token"):
-        nohup.launch(account, launch_spec(environment))
+        NohupLauncher(account).launch(launch_spec(environment))
     assert processes(account.uid) == []
 
 
@@ -107,7 +107,9 @@ def test_odd_names_arrive_unchanged(account: Account, environment: Environment, 
     (shims / "uname").write_text(f"#!/bin/sh\necho {node}\n")
     (shims / "uname").chmod(0o755)
     account.environ = {"PATH": f"{shims}:/usr/bin:/bin"}
-    running = nohup.launch(account, launch_spec(environment, dir=f"~/{odd}", name="n" * 40, cuda_visible_devices=""))
+    running = NohupLauncher(account).launch(
+        launch_spec(environment, dir=f"~/{odd}", name="n" * 40, cuda_visible_devices="")
+    )
     assert running.server.root_dir == f"{account.home}/{odd}"
     assert running.server.node == node
     assert running.server.port is not None
@@ -116,12 +118,12 @@ def test_odd_names_arrive_unchanged(account: Account, environment: Environment, 
     assert [entry["name"] for entry in listing["content"]] == ["seen.txt"]
     assert execute(running, "import os; print(repr(os.environ['CUDA_VISIBLE_DEVICES']))").strip() == "''"
     assert not list(account.home.rglob("pwned"))
-    assert nohup.stop(account, running)
+    assert NohupLauncher(account).stop(running)
 
 
 def test_a_missing_directory_is_named(account: Account, environment: Environment) -> None:
     with pytest.raises(errors.RemoteFailed, match=r"there is no directory .*/nowhere"):
-        nohup.launch(account, launch_spec(environment, dir="nowhere"))
+        NohupLauncher(account).launch(launch_spec(environment, dir="nowhere"))
     assert not session_dir(account).exists()
 
 
@@ -129,10 +131,10 @@ def test_a_taken_port_is_passed_over(account: Account, environment: Environment)
     with socket.create_server(("127.0.0.1", 0)) as held:
         taken = held.getsockname()[1]
         spare = free_ports(1)[0]
-        running = nohup.launch(account, launch_spec(environment, ports=[taken, spare]))
+        running = NohupLauncher(account).launch(launch_spec(environment, ports=[taken, spare]))
         assert running.server.port == spare
         with pytest.raises(errors.PortInUse):
-            nohup.launch(account, launch_spec(environment, name="s2", ports=[taken]))
+            NohupLauncher(account).launch(launch_spec(environment, name="s2", ports=[taken]))
         assert not session_dir(account, "s2").exists()
 
 
@@ -144,7 +146,7 @@ def test_a_port_lost_during_the_start_is_passed_over(account: Account, environme
             if step.endswith(f"on port {first}"):
                 stack.enter_context(socket.create_server(("127.0.0.1", first)))
 
-        running = nohup.launch(account, launch_spec(environment, ports=[first, second]), progress=grab)
+        running = NohupLauncher(account).launch(launch_spec(environment, ports=[first, second]), progress=grab)
         assert running.server.port == second
 
 
@@ -161,7 +163,7 @@ def assert_nothing_left(account: Account) -> None:
 
 def test_a_server_that_ends_at_once_is_reported_with_the_reason(account: Account, environment: Environment) -> None:
     with pytest.raises(errors.ServerExited, match=r"No module named .*notebook") as caught:
-        nohup.launch(account, launch_spec(environment, app="notebook"))
+        NohupLauncher(account).launch(launch_spec(environment, app="notebook"))
     assert any("No module named" in line for line in caught.value.details["log"])
     assert_nothing_left(account)
 
@@ -174,7 +176,7 @@ def test_a_server_that_never_answers_is_stopped(account: Account) -> None:
             "subprocess.Popen(['sleep', '1000'])\nsignal.pause()\n"
         )
         with pytest.raises(errors.LaunchTimedOut) as caught:
-            nohup.launch(account, launch_spec(env, timeout=2))
+            NohupLauncher(account).launch(launch_spec(env, timeout=2))
     assert caught.value.details["log"] == ["here I hang ?token=***"]
     assert_nothing_left(account)
 
@@ -187,7 +189,7 @@ def test_cancelling_leaves_nothing(account: Account, environment: Environment) -
             cancelled.set()
 
     with pytest.raises(errors.Interrupted):
-        nohup.launch(account, launch_spec(environment), progress=progress, cancelled=cancelled)
+        NohupLauncher(account).launch(launch_spec(environment), progress=progress, cancelled=cancelled)
     assert_nothing_left(account)
 
 
@@ -197,14 +199,14 @@ def test_a_link_lost_during_the_launch_leaves_nothing(account: Account, environm
     account.cut_at = "step waiting"
     with pytest.raises(errors.LinkLost):
         # The Python side cannot reach the host either: the script must notice by itself.
-        nohup.launch(account, launch_spec(environment))
+        NohupLauncher(account).launch(launch_spec(environment))
     assert_nothing_left(account)
 
 
 def test_two_launches_at_once_make_one_server(account: Account, environment: Environment) -> None:
     results: list[Running] = []
     spec = launch_spec(environment)
-    threads = [threading.Thread(target=lambda: results.append(nohup.launch(account, spec))) for _ in range(2)]
+    threads = [threading.Thread(target=lambda: results.append(NohupLauncher(account).launch(spec))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -221,7 +223,7 @@ def test_a_stale_lock_is_taken_away(account: Account, environment: Environment) 
     (lock / "owner").write_text(f"{int(time.time())} 60 {os.getpid()} 1 {boot} someone\n")
     for path in (lock, *list(lock.parents)[:5], lock / "owner"):
         os.chown(path, account.uid, -1)
-    assert nohup.launch(account, launch_spec(environment)).server.pid
+    assert NohupLauncher(account).launch(launch_spec(environment)).server.pid
     assert not lock.exists()
 
 
@@ -230,7 +232,7 @@ def test_a_read_only_home_is_named(account: Account, environment: Environment) -
         pytest.skip("root writes everywhere")
     account.home.chmod(0o555)
     with pytest.raises(errors.RemoteFailed, match=str(account.home)):
-        nohup.launch(account, launch_spec(environment))
+        NohupLauncher(account).launch(launch_spec(environment))
     assert list(account.home.iterdir()) == []
 
 
@@ -245,7 +247,7 @@ def test_a_full_disk_is_named(account: Account, environment: Environment) -> Non
         # Filled to the last block: nothing more can be written.
         subprocess.run(["dd", "if=/dev/zero", f"of={account.home}/fill", "bs=4096"], check=False, capture_output=True)
         with pytest.raises(errors.RemoteFailed, match="No space left"):
-            nohup.launch(account, launch_spec(environment))
+            NohupLauncher(account).launch(launch_spec(environment))
         assert_nothing_left(account)
     finally:
         subprocess.run(["umount", "-l", str(account.home)], check=True)
@@ -263,7 +265,7 @@ def test_a_planted_symlink_is_refused(account: Account, environment: Environment
     for path in (target, *list(folder.parents)[:4]):
         os.chown(path, account.uid, -1)
     with pytest.raises(errors.NotOurs, match="symbolic link"):
-        nohup.launch(account, launch_spec(environment))
+        NohupLauncher(account).launch(launch_spec(environment))
     assert list(target.iterdir()) == []
     folder.unlink()
     folder.mkdir(mode=0o700)
@@ -273,12 +275,12 @@ def test_a_planted_symlink_is_refused(account: Account, environment: Environment
     for name in ("token", "log", "jupyter_config.py"):
         (folder / name).symlink_to(victim)
         with pytest.raises(errors.NotOurs, match="symbolic link"):
-            nohup.launch(account, launch_spec(environment))
+            NohupLauncher(account).launch(launch_spec(environment))
         (folder / name).unlink()
         (folder / name).hardlink_to(victim)
         os.chown(victim, account.uid, -1)
         with pytest.raises(errors.NotOurs, match="hard link"):
-            nohup.launch(account, launch_spec(environment))
+            NohupLauncher(account).launch(launch_spec(environment))
         (folder / name).unlink()
     assert victim.read_text() == "precious"
 
@@ -291,13 +293,13 @@ def test_directories_that_others_could_write_are_mended_and_those_of_others_refu
     for path in (folder, *list(folder.parents)[:4]):
         os.chown(path, account.uid, -1)
         path.chmod(0o777)
-    running = nohup.launch(account, launch_spec(environment))
+    running = NohupLauncher(account).launch(launch_spec(environment))
     for path in (folder, folder.parent, folder.parent.parent):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
     assert not (account.home / ".local").stat().st_mode & 0o002
-    assert nohup.stop(account, running)
+    assert NohupLauncher(account).stop(running)
     if os.getuid() == 0:
         os.chown(folder, 0, 0)
         folder.chmod(0o777)
         with pytest.raises(errors.NotOurs, match="belongs to uid 0"):
-            nohup.launch(account, launch_spec(environment))
+            NohupLauncher(account).launch(launch_spec(environment))

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from jupyman.host.servers import nohup
+from jupyman.host.servers.nohup import NohupLauncher
 from jupyman.model import Environment, LaunchSpec, Running
 from tests.bed import wait_until
 from tests.bed.launches import launch_spec
@@ -44,7 +44,7 @@ def status(path: str, token: str | None = None) -> int:
 @pytest.fixture(scope="module")
 def lab(environment: Environment) -> Iterator[tuple[Account, Running]]:
     with new_account() as account:
-        yield account, nohup.launch(account, launch_spec(environment, app="lab", sock=True))
+        yield account, NohupLauncher(account).launch(launch_spec(environment, app="lab", sock=True))
 
 
 def test_it_answers_on_the_socket_with_the_token_only(lab: tuple[Account, Running]) -> None:
@@ -54,15 +54,16 @@ def test_it_answers_on_the_socket_with_the_token_only(lab: tuple[Account, Runnin
     assert len(running.sock) < 40
     assert status(running.sock) == 403
     assert status(running.sock, running.token) == 200
-    assert running.endpoint == running.sock
+    assert running.endpoint is not None
+    assert running.endpoint.target == running.sock
 
 
 def test_find_and_verify_know_it_again(lab: tuple[Account, Running]) -> None:
     account, running = lab
-    [record] = nohup.find(account).records
+    [record] = NohupLauncher(account).find().records
     assert record.running == running
-    assert nohup.verify(account, running).ok
-    assert nohup.launch(account, wish_again(running)).server.adopted
+    assert NohupLauncher(account).verify(running).ok
+    assert NohupLauncher(account).launch(wish_again(running)).server.adopted
 
 
 def wish_again(running: Running) -> LaunchSpec:
@@ -96,11 +97,11 @@ def test_no_other_account_reaches_it(lab: tuple[Account, Running]) -> None:
 
 def test_another_process_on_the_path_is_not_the_server(environment: Environment) -> None:
     with new_account() as account:
-        running = nohup.launch(account, launch_spec(environment, app="lab", sock=True))
+        running = NohupLauncher(account).launch(launch_spec(environment, app="lab", sock=True))
         assert running.sock is not None
         path = Path(running.sock)
         path.rename(path.with_name("moved"))
-        assert nohup.verify(account, running).state == "not-listening"
+        assert NohupLauncher(account).verify(running).state == "not-listening"
         code = f"import socket; s = socket.socket(socket.AF_UNIX); s.bind({str(path)!r}); s.listen(); "
         code += "print('ready', flush=True); input()"
         other = subprocess.Popen(
@@ -112,9 +113,9 @@ def test_another_process_on_the_path_is_not_the_server(environment: Environment)
         with other:
             assert other.stdout is not None
             assert other.stdout.readline() == b"ready\n"
-            assert nohup.verify(account, running).state == "taken"
+            assert NohupLauncher(account).verify(running).state == "taken"
             other.kill()
-        assert nohup.stop(account, running)
+        assert NohupLauncher(account).stop(running)
         assert not path.parent.exists()
 
 
@@ -126,10 +127,10 @@ def test_a_server_that_is_too_old_gets_a_port(environment: Environment) -> None:
     try:
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: jupyter_server\nVersion: 1.24.0\n")
         with new_account() as account:
-            running = nohup.launch(account, launch_spec(environment, app="lab", sock=True))
+            running = NohupLauncher(account).launch(launch_spec(environment, app="lab", sock=True))
             assert running.sock is None
             assert running.server.port is not None
-            assert nohup.verify(account, running).ok
+            assert NohupLauncher(account).verify(running).ok
     finally:
         (info / "METADATA").write_text(kept)
 
@@ -160,7 +161,7 @@ def memory_group() -> Iterator[Path]:
 
 def test_the_oom_killer_is_named(environment: Environment, memory_group: Path) -> None:
     with new_account() as account:
-        running = nohup.launch(account, launch_spec(environment, app="lab", sock=True))
+        running = NohupLauncher(account).launch(launch_spec(environment, app="lab", sock=True))
         pid = running.server.pid
         record = Path(running.directory, "record")
         name = "memory.oom_control" if (memory_group / "memory.oom_control").exists() else "memory.events"
@@ -178,8 +179,8 @@ def test_the_oom_killer_is_named(environment: Environment, memory_group: Path) -
             eater.stdin.close()
             assert eater.wait(30) == -9
         subprocess.run(["kill", "-9", str(pid)], check=True)
-        wait_until(lambda: nohup.verify(account, running).state == "exited")
-        seen = nohup.verify(account, running)
+        wait_until(lambda: NohupLauncher(account).verify(running).state == "exited")
+        seen = NohupLauncher(account).verify(running)
         assert seen.code == "server-killed"
         assert "out of memory" in seen.text
 
@@ -187,4 +188,4 @@ def test_the_oom_killer_is_named(environment: Environment, memory_group: Path) -
 def test_an_older_record_with_a_port_is_still_understood(lab: tuple[Account, Running]) -> None:
     account, running = lab
     old = msgspec.structs.replace(running, sock=None, server=msgspec.structs.replace(running.server, port=1))
-    assert nohup.verify(account, old).state == "not-listening"
+    assert NohupLauncher(account).verify(old).state == "not-listening"

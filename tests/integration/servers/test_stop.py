@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jupyman.host.servers import nohup
+from jupyman.host.servers import listing
+from jupyman.host.servers.nohup import NohupLauncher
 from jupyman.model import Environment
 from tests.bed import wait_until
 from tests.bed.launches import execute, launch_spec, runtime_dir
@@ -21,7 +22,7 @@ from tests.bed.ports import free_ports
 
 
 def test_stop_takes_kernels_and_their_children_along(account: Account, environment: Environment) -> None:
-    running = nohup.launch(account, launch_spec(environment))
+    running = NohupLauncher(account).launch(launch_spec(environment))
     code = """
 import subprocess
 child = subprocess.Popen(["sleep", "1000"])
@@ -31,36 +32,36 @@ subprocess.Popen(["sh", "-c", "trap '' TERM HUP; sleep 1000 & wait; wait"])
     child = int(execute(running, code))
     runtime = runtime_dir(running)
     assert alive(child)
-    assert nohup.NohupLauncher(account, "tester@here").stop(running)
+    assert NohupLauncher(account, "tester@here").stop(running)
     assert not alive(running.server.pid)
     assert processes(account.uid) == []
     assert not runtime.exists()
     left = {path.name for path in Path(running.directory).iterdir()}
     assert left == {"log", "record"}
-    liveness = nohup.verify(account, running)
+    liveness = NohupLauncher(account).verify(running)
     assert liveness.state == "exited"
     assert liveness.stopped_by is not None
     assert liveness.stopped_by.endswith("tester@here")
-    record = nohup.find(account).records[0]
+    record = NohupLauncher(account).find().records[0]
     assert not record.alive
     assert record.stopped_by == liveness.stopped_by
-    assert nohup.stop(account, running)
+    assert NohupLauncher(account).stop(running)
 
 
 def test_a_killed_server_is_seen_and_its_successor_has_the_same_token(
     account: Account, environment: Environment
 ) -> None:
-    running = nohup.launch(account, launch_spec(environment))
+    running = NohupLauncher(account).launch(launch_spec(environment))
     child = int(execute(running, "import subprocess; print(subprocess.Popen(['sleep', '1000']).pid)"))
     runtime = runtime_dir(running)
     os.kill(running.server.pid, signal.SIGKILL)
     wait_until(lambda: not alive(running.server.pid))
-    liveness = nohup.verify(account, running)
+    liveness = NohupLauncher(account).verify(running)
     assert liveness.state == "exited"
     assert liveness.stopped_by is None
     assert liveness.log
     assert running.token not in "".join(liveness.log)
-    after = nohup.launch(account, launch_spec(environment))
+    after = NohupLauncher(account).launch(launch_spec(environment))
     assert after.server.pid != running.server.pid
     assert after.token == running.token
     # What the dead server's kernels left is gone, with its runtime directory.
@@ -73,11 +74,11 @@ def test_a_server_that_ignores_sigterm_needs_force(account: Account, environment
     (account.home / ".jupyter/jupyter_server_config.py").write_text(
         "import signal, jupyter_server.serverapp as s\ns.ServerApp._signal_stop = lambda self, *a: None\n"
     )
-    running = nohup.launch(account, launch_spec(environment))
-    assert not nohup.stop(account, running, grace=1)
-    assert nohup.verify(account, running).ok
-    assert nohup.find(account).records[0].stopped_by is None
-    assert nohup.stop(account, running, grace=1, force=True)
+    running = NohupLauncher(account).launch(launch_spec(environment))
+    assert not NohupLauncher(account).stop(running, grace=1)
+    assert NohupLauncher(account).verify(running).ok
+    assert NohupLauncher(account).find().records[0].stopped_by is None
+    assert NohupLauncher(account).stop(running, grace=1, force=True)
     assert processes(account.uid) == []
 
 
@@ -107,22 +108,22 @@ def test_a_server_started_by_hand_is_found_adopted_and_stopped(account: Account,
     port = free_ports(1)[0]
     options = (f"--ServerApp.port={port}", "--IdentityProvider.token=mine", "--ServerApp.base_url=/x", "--allow-root")
     with by_hand(account, environment, *options) as pid:
-        found = wait_until(lambda: nohup.find(account).servers)[0]
+        found = wait_until(lambda: NohupLauncher(account).find().servers)[0]
         assert (found.pid, found.port, found.token, found.base_url) == (pid, port, "mine", "/x/")
         assert found.app == "server"
         assert not found.exposed
-        loose = nohup.adopt(account, found, record=False)
+        loose = NohupLauncher(account).adopt(found, record=False)
         assert loose.directory == ""
-        assert nohup.verify(account, loose).ok
-        running = nohup.adopt(account, found, name="taken")
-        assert nohup.verify(account, running).ok
+        assert NohupLauncher(account).verify(loose).ok
+        running = NohupLauncher(account).adopt(found, name="taken")
+        assert NohupLauncher(account).verify(running).ok
         # Another computer sees the session, and the token where Jupyter keeps it.
-        seen = nohup.find(account)
+        seen = NohupLauncher(account).find()
         assert seen.servers == []
         assert [(record.name, record.running.token) for record in seen.records] == [("taken", "mine")]
-        assert nohup.adopt(account, seen.records[0]).server.adopted
+        assert NohupLauncher(account).adopt(seen.records[0]).server.adopted
         assert "mine" not in Path(running.directory, "record").read_text().split()
-        assert nohup.stop(account, running)
+        assert NohupLauncher(account).stop(running)
         assert processes(account.uid) == []
 
 
@@ -134,9 +135,9 @@ def test_an_open_server_and_stale_files_are_named(account: Account, environment:
         stale = {"pid": pid, "port": 1, "token": "t", "base_url": "/", "root_dir": "/"}
         (runtime / "jpserver-999999.json").write_text(json.dumps(stale, indent=1))
         (runtime / "nbserver-1.json").write_text(json.dumps({**stale, "pid": 1}))
-        found = wait_until(lambda: nohup.find(account).servers)
+        found = wait_until(lambda: NohupLauncher(account).find().servers)
         assert [server.pid for server in found] == [pid]
-        row = nohup.rows("h", nohup.find(account))[0]
+        row = listing.rows("h", NohupLauncher(account).find())[0]
         assert {problem.code for problem in row.problems} == {"server-exposed", "server-open"}
         assert (runtime / "jpserver-999999.json").exists()
 
@@ -146,6 +147,6 @@ def test_records_of_another_node_are_only_named(account: Account) -> None:
     other.mkdir(parents=True)
     (other / "record").write_text("version 1\nname s9\npid 1\nstart_ticks 1\n")
     os.chown(other / "record", account.uid, -1)
-    found = nohup.find(account)
+    found = NohupLauncher(account).find()
     assert found.records == []
     assert found.elsewhere == [("node-b", "s9")]

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from jupyman import errors
-from jupyman.host.servers import nohup, token_renewal
+from jupyman.host.servers.nohup import NohupLauncher
 from jupyman.model import Environment, Running
 from tests.bed import wait_until
 from tests.bed.http import get
@@ -27,7 +27,7 @@ from tests.bed.local_account import Account, new_account
 @pytest.fixture(scope="module")
 def made(environment: Environment) -> Iterator[tuple[Account, Running]]:
     with new_account() as account:
-        yield account, nohup.launch(account, launch_spec(environment, app="lab"))
+        yield account, NohupLauncher(account).launch(launch_spec(environment, app="lab"))
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def account(made: tuple[Account, Running]) -> Account:
 @pytest.fixture
 def running(made: tuple[Account, Running]) -> Running:
     """The server, with the token that it has by now."""
-    return nohup.verify(*made).now(made[1])
+    return NohupLauncher(made[0]).verify(made[1]).now(made[1])
 
 
 def folder(running: Running) -> Path:
@@ -77,7 +77,7 @@ def tidy(running: Running) -> bool:
 
 
 def renewed(account: Account, running: Running) -> Running:
-    seen, token = token_renewal.renew(account, running)
+    seen, token = NohupLauncher(account).renew(running)
     assert seen.ok
     assert token is not None
     return msgspec.structs.replace(running, token=token)
@@ -122,8 +122,8 @@ def test_the_old_token_and_its_cookie_open_nothing_and_kernels_go_on(account: Ac
         assert (stat.S_IMODE(status.st_mode), status.st_uid) == (0o600, account.uid)
     assert tidy(running)
     # Whoever looks next finds it: by the record, by a look at the server, and by Jupyter's own file.
-    assert nohup.find(account).records[0].running.token == after.token
-    assert nohup.verify(account, running).token == after.token
+    assert NohupLauncher(account).find().records[0].running.token == after.token
+    assert NohupLauncher(account).verify(running).token == after.token
     [told] = runtime_dir(running).glob(f"jpserver-{running.server.pid}.json")
     assert json.loads(told.read_text())["token"] == after.token
     assert stat.S_IMODE(told.stat().st_mode) == 0o600
@@ -136,7 +136,7 @@ def test_the_old_token_and_its_cookie_open_nothing_and_kernels_go_on(account: Ac
 def test_two_at_once_leave_one_token_that_works(account: Account, running: Running) -> None:
     found: list[str | None] = []
     threads = [
-        threading.Thread(target=lambda: found.append(token_renewal.renew(account, running)[1])) for _ in range(3)
+        threading.Thread(target=lambda: found.append(NohupLauncher(account).renew(running)[1])) for _ in range(3)
     ]
     for thread in threads:
         thread.start()
@@ -144,7 +144,7 @@ def test_two_at_once_leave_one_token_that_works(account: Account, running: Runni
         thread.join()
     assert len(set(found)) == 3
     [now] = [token for token in found if token is not None and enters(running, token) == 200]
-    assert nohup.verify(account, running).token == now
+    assert NohupLauncher(account).verify(running).token == now
     assert enters(running, running.token) == 403
     assert tidy(running)
 
@@ -159,7 +159,7 @@ def test_nothing_is_changed_for_another_server(account: Account, running: Runnin
         "record": lambda: running,
     }[what]()
     with record(running, "start_ticks", "1") if what == "record" else contextlib.nullcontext():
-        seen, token = token_renewal.renew(account, other)
+        seen, token = NohupLauncher(account).renew(other)
     assert not seen.ok
     assert token is None
     assert enters(running, running.token) == 200
@@ -168,11 +168,11 @@ def test_nothing_is_changed_for_another_server(account: Account, running: Runnin
 
 def test_a_server_that_reads_its_token_once_is_recognised(account: Account, running: Running) -> None:
     with record(running, "rereads", None):
-        seen, token = token_renewal.renew(account, running)
+        seen, token = NohupLauncher(account).renew(running)
     assert (seen.ok, token) == (True, None)
     # Nor is its word believed: the host asks it, and the old token comes back. (Asked here by a stand-in.)
     with record(running, "python", program(account, "echo 403 200")):
-        seen, token = token_renewal.renew(account, running)
+        seen, token = NohupLauncher(account).renew(running)
     assert (seen.ok, token) == (True, None)
     assert enters(running, running.token) == 200
     assert tidy(running)
@@ -184,9 +184,9 @@ def test_if_the_change_is_not_proven_the_old_token_is_restored(account: Account,
         record(running, "python", program(account, f"echo {answer}")),
         pytest.raises(errors.RemoteFailed, match="did not accept another token"),
     ):
-        token_renewal.renew(account, running)
+        NohupLauncher(account).renew(running)
     assert enters(running, running.token) == 200
-    assert nohup.verify(account, running).token == running.token
+    assert NohupLauncher(account).verify(running).token == running.token
     assert tidy(running)
 
 
@@ -197,7 +197,7 @@ def test_a_link_that_is_lost_in_the_middle_leaves_a_token_that_works(account: Ac
 
     def change() -> None:
         with contextlib.suppress(errors.JupymanError):
-            token_renewal.renew(account, running)
+            NohupLauncher(account).renew(running)
         ended.set()
 
     with record(running, "python", stuck):
@@ -211,7 +211,7 @@ def test_a_link_that_is_lost_in_the_middle_leaves_a_token_that_works(account: Ac
         os.killpg(script, signal.SIGHUP)
         assert ended.wait(60)  # it hears of it when the program that it waits for has ended
     wait_until(lambda: tidy(running))
-    now = nohup.verify(account, running).token
+    now = NohupLauncher(account).verify(running).token
     assert now is not None
     assert now != running.token
     assert (enters(running, now), enters(running, running.token)) == (200, 403)
@@ -240,7 +240,7 @@ def test_a_planted_link_is_refused(account: Account, running: Running, name: str
     path.symlink_to(victim)
     try:
         with pytest.raises(errors.NotOurs, match="symbolic link"):
-            token_renewal.renew(account, running)
+            NohupLauncher(account).renew(running)
         # Nor does the server read it.
         assert enters(running, running.token) == 200
         assert victim.read_text() == "precious"
@@ -290,7 +290,7 @@ def test_the_users_own_configuration_keeps_no_cookie_alive(environment: Environm
         for name in ("jupyter_server_config", "jupyter_lab_config"):
             (own / f"{name}.py").write_text(CONFIG)
         spec = launch_spec(environment, app="lab")
-        running = nohup.launch(account, spec)
+        running = NohupLauncher(account).launch(spec)
         crumb = cookie(running)
         assert enters_by_cookie(running, crumb) == 200
         after = renewed(account, running)
@@ -298,8 +298,8 @@ def test_the_users_own_configuration_keeps_no_cookie_alive(environment: Environm
         young = cookie(after)
         # A server that is started again knows the browser's cookie, and not the one of before.
         os.kill(running.server.pid, signal.SIGKILL)
-        wait_until(lambda: nohup.verify(account, running).dead)
-        again = nohup.launch(account, msgspec.structs.replace(spec, ports=[port(running)]))
+        wait_until(lambda: NohupLauncher(account).verify(running).dead)
+        again = NohupLauncher(account).launch(msgspec.structs.replace(spec, ports=[port(running)]))
         assert again.token == after.token
         assert (enters_by_cookie(again, young), enters_by_cookie(again, crumb)) == (200, 403)
-        assert nohup.stop(account, again, force=True)
+        assert NohupLauncher(account).stop(again, force=True)

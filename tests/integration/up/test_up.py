@@ -159,7 +159,7 @@ def test_other_settings_than_those_of_the_running_session_are_refused(
     said = cli("up", "server1", option, asked)
     assert (said.rc, said.stdout) == (2, ""), said
     error, hint = said.stderr.splitlines()[-2:]
-    assert error.startswith("error: session server1 already runs otherwise: ")
+    assert error.startswith("error: session server1 is already running with other settings: ")
     assert f"{option} {asked} (it runs " in error
     assert runs in error.partition("(it runs ")[2]
     assert "jupyman kill server1" in hint

@@ -63,7 +63,6 @@ OURS = {
     "jupyman.model.gpu",
     "jupyman.model.host",
     "jupyman.model.kernel",
-    "jupyman.model.problem",
     "jupyman.model.session",
     "jupyman.paths",
     "jupyman.rules",

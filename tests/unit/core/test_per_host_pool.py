@@ -155,7 +155,7 @@ def test_a_session_is_proven_while_another_host_hangs(tmp_path: Path, monkeypatc
             release.wait(20)
         return Liveness("alive", f"{one.name} runs")
 
-    monkeypatch.setattr("jupyman.host.servers.nohup.verify", verify)
+    monkeypatch.setattr("jupyman.host.servers.nohup.NohupLauncher.verify", verify)
     hosts: Any = SomeHosts(*names)
     restorer = SessionMonitor(hosts, sessions, lambda session, why: None, Scheduler())
     try:

@@ -18,7 +18,7 @@ from jupyman import api, errors
 from jupyman.core.links.hosts import Hosts
 from jupyman.core.manager import Manager
 from jupyman.core.sessions.registry import SessionRuntime
-from jupyman.core.sessions.state import AnySessionEvent, Settled, Transition
+from jupyman.core.sessions.state import SessionEvent, Settled, Transition
 from jupyman.core.sessions.store import State, Store
 from jupyman.model import SessionSpec, TunnelSpec
 from jupyman.paths import Paths
@@ -89,7 +89,7 @@ def test_a_session_that_comes_while_the_others_are_restored(
     manager = managing()
     apply = manager.sessions.apply
 
-    def and_add(session: SessionRuntime, event: AnySessionEvent) -> Transition:
+    def and_add(session: SessionRuntime, event: SessionEvent) -> Transition:
         if session.name == "old0" and isinstance(event, Settled):
             with suppress(errors.HostUnreachable):
                 manager.handle(api.Up(host="h", name="new"), Quiet())

@@ -23,6 +23,7 @@ from jupyman.core.sessions.state import Doubted, UpFailed, UpStarted
 from jupyman.host.servers.base import Liveness
 from jupyman.host.servers.http_check import Asking
 from jupyman.model import Running, SessionSpec
+from jupyman.model.endpoint import Endpoint
 from jupyman.ssh.forward.forwarder import Forwarder
 from tests.bed.wait import wait_until
 from tests.unit.core import known
@@ -96,7 +97,7 @@ def test_what_one_link_proved_does_not_hold_for_the_next(
     assert not session.passes()
     sessions.link_up("server1", object())
     with pytest.raises(errors.LinkLost):
-        made.listening(("127.0.0.1", 8888))
+        made.listening(Endpoint(None, 8888))
     assert not session.passes()
 
 
@@ -112,7 +113,7 @@ def test_a_look_over_a_link_that_is_gone_opens_nothing(
         sessions.link_up("server1", object())
         return Liveness("alive", "it runs")
 
-    monkeypatch.setattr("jupyman.host.servers.nohup.verify", verify)
+    monkeypatch.setattr("jupyman.host.servers.nohup.NohupLauncher.verify", verify)
     hosts: Any = Hosts()
     monitor = SessionMonitor(hosts, sessions, lambda session, why: None, Scheduler())
     monitor._look_at("server1")
@@ -123,9 +124,9 @@ def test_a_listener_that_was_bound_anew_is_asked_anew(
     host: Host, sessions: SessionRegistry, session: SessionRuntime, forwarding: Forwarding
 ) -> None:
     made = forwarding()
-    made.listening(("127.0.0.1", 8888))
+    made.listening(Endpoint(None, 8888))
     first = made._check
-    made.listening(("127.0.0.1", 8889))
+    made.listening(Endpoint(None, 8889))
     assert made._check is first, "a host reports it once"
     listener = session.listener
     assert listener is not None
@@ -145,12 +146,12 @@ def test_a_listener_that_was_bound_anew_is_asked_anew(
 
 # --- the local port -------------------------------------------------------------------------------------------------
 
-TARGET = ("127.0.0.1", 8888)
+TARGET = Endpoint(None, 8888)
 
 
 def bound(host: Host, sessions: SessionRegistry, session: SessionRuntime) -> int:
     """Give the session a listener, as it has it from before; return its port."""
-    listener = host.forwarder.listen(0, TARGET, gate=session.passes)
+    listener = host.forwarder.listen(0, TARGET.target, gate=session.passes)
     assert sessions.bind(session, listener, instead_of=None, status=lambda: UP, suspect=lambda: None)
     return listener.local_port
 

@@ -1,4 +1,7 @@
-"""A session's state: as a table, and under any order of events."""
+"""A session's state: as a table, and under any order of events.
+
+Over 400 lines because each rule of the machine has its example beside the invariants.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,6 @@ from jupyman.core.sessions.state import (
     TABLE,
     Absent,
     Answered,
-    AnySessionEvent,
     Bound,
     Doubted,
     Down,
@@ -37,6 +39,7 @@ from jupyman.core.sessions.state import (
     Proven,
     Refused,
     Reopened,
+    SessionEvent,
     SessionState,
     Settled,
     TokenRenewed,
@@ -58,7 +61,7 @@ SERVER, OTHER_SERVER = server(1), server(2)
 MUTE = Problem(code="server-mute", severity="error", text="it does not listen", fix="f")
 
 
-def after(*events: AnySessionEvent, start: SessionState | None = None) -> SessionState:
+def after(*events: SessionEvent, start: SessionState | None = None) -> SessionState:
     """Return the state after some events; a session read from disk is at their beginning."""
     reached = restored(SPEC) if start is None else start
     for event in events:
@@ -238,7 +241,7 @@ def test_three_restarts_in_ten_minutes_and_no_more() -> None:
         (NotUsable(problem=MUTE), SPEC),
     ],
 )
-def test_what_is_not_restarted(event: AnySessionEvent, spec: SessionSpec) -> None:
+def test_what_is_not_restarted(event: SessionEvent, spec: SessionSpec) -> None:
     assert step(after(Wanted(spec=spec), start=OPEN), event).effects == ("release",)
     assert step(after(Down(), start=OPEN), gone()).effects == ("release",)
 
@@ -255,7 +258,7 @@ def test_the_limit_of_restarts() -> None:
 LINKS = st.sampled_from([LINK, OTHER_LINK])
 SERVERS = st.sampled_from([SERVER, OTHER_SERVER])
 SEEN = st.sampled_from([SERVER, OTHER_SERVER, None, msgspec.UNSET])
-ANY: dict[type[AnySessionEvent], st.SearchStrategy[Any]] = {
+ANY: dict[type[SessionEvent], st.SearchStrategy[Any]] = {
     **{
         kind: st.builds(kind)
         for kind in (UpStarted, Launching, Answered, LaunchUndone, Refused, Doubted, Reopened, Settled)
@@ -296,7 +299,7 @@ def test_any_order_draws_from_every_event() -> None:
 @given(STARTS, ORDERS)
 @example(restored(SPEC), [LinkUp(link=LINK), proven(), LinkLost(at=1.0), LinkUp(link=OTHER_LINK)])
 @example(restored(SPEC), [UpStarted(), PortExposed(port=8888), TokenRenewed(running=SERVER, token="new"), UpStarted()])
-def test_any_order_of_events_keeps_the_invariants(state: SessionState, events: list[AnySessionEvent]) -> None:
+def test_any_order_of_events_keeps_the_invariants(state: SessionState, events: list[SessionEvent]) -> None:
     link = state.link  # the one that is up, and the one over which there is a proof: by what the events say alone
     proof: object | None = None
     for event in events:

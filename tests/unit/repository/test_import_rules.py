@@ -56,7 +56,7 @@ PURE = {"core/links/policy.py", "core/links/backoff.py"}
 PURE_FORBIDDEN = {"socket", "subprocess", "threading", "time"}
 UNIX_ONLY = {"fcntl", "grp", "pty", "pwd", "resource", "termios", "tty"}
 # Folders with one module for each verb, and those whose files travel to hosts.
-LARGE_ROOMS = {"cli", "core/verbs", "model"}
+LARGE_ROOMS = {"cli", "core/verbs"}
 ROOM_SIZE = 9
 
 
