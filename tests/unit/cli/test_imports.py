@@ -59,6 +59,7 @@ OURS = {
     "jupyman.local.peer",
     "jupyman.model",
     "jupyman.model.base",
+    "jupyman.model.endpoint",
     "jupyman.model.environment",
     "jupyman.model.gpu",
     "jupyman.model.host",
