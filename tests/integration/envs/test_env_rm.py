@@ -19,7 +19,7 @@ def test_it_asks_and_names_what_it_removes(cli: Cli, user: User, fresh_bed: Bed)
     says(cli("env", "rm", "~/work/env", "server1"), 2)
     with Terminal(cli, "env", "rm", "~/work/env", "server1") as terminal:
         terminal.expect(f"Remove {prefix} from server1 (")
-        terminal.expect("MiB) and kernel one, two? [y/N]")
+        terminal.expect(") and kernel one, two? [y/N]")
         terminal.type("\n")
         assert terminal.end().rc == 130
     assert prefix.exists()
@@ -41,13 +41,13 @@ def test_what_is_not_removed(cli: Cli, user: User) -> None:
     user.put("pyvenv.cfg", "home = /usr/bin\n")
     for words, status, said in (
         ("lab", 26, "belongs to uid"),
-        ("base", 2, "no environment that jupyman removes"),
-        ("system", 2, "no environment that jupyman removes"),
+        ("base", 2, "is not an environment that jupyman removes"),
+        ("system", 2, "is not an environment that jupyman removes"),
         ("~/link", 26, "is a symbolic link"),
         ("~/plain", 21, "no environment"),
-        ("~/root", 2, "no environment that jupyman removes"),
+        ("~/root", 2, "is not an environment that jupyman removes"),
         (str(user.home), 2, "holds your home"),
-        ("/usr", 2, "no environment that jupyman removes"),
+        ("/usr", 2, "is not an environment that jupyman removes"),
         ("nosuch", 21, "no environment"),
         ("../x", 21, "no environment"),
     ):

@@ -208,9 +208,9 @@ def test_kernels_that_do_not_start(cli: Cli, user: User, fresh_bed: Bed) -> None
     assert "jupyman kernel rm gone" in texts
     assert "kernel-gone: kernel odd: kernel.json cannot be read" in texts
     assert "kernel-broken: kernel deaf: it does not start: RuntimeError: Kernel died" in texts
-    assert "kernel-elsewhere: kernel elsewhere is shown as 'Python (tf)', and runs in pytorch, not in tf" in texts
+    assert "kernel-elsewhere: kernel elsewhere is shown as 'Python (tf)' and runs in pytorch, not in tf" in texts
     assert "jupyman kernel add tf --name elsewhere --replace" in texts
-    assert f"kernel-elsewhere: kernel moved is of {user.home}/work/env, and runs in {fresh_bed.conda.lab}" in texts
+    assert f"kernel-elsewhere: kernel moved belongs to {user.home}/work/env and runs in {fresh_bed.conda.lab}" in texts
     assert "kernel-unfinished: kernel half was not started: environment half is not finished" in texts
     assert "kernel-hidden: Jupyter in lab shows one of 2 kernels called python3" in texts
     assert programs(user) == {}

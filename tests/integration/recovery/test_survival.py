@@ -141,7 +141,7 @@ def test_ps_counts_a_blip_and_keeps_silent_about_it(made: tuple[Cli, Session, Ke
     assert seen["forwards"][0]["bytes_out"] > before["forwards"][0]["bytes_out"]
     heads, row = cli("ps").stdout.splitlines()
     count = seen["link"]["reconnects"]
-    assert f"up ({count} time{'' if count == 1 else 's'} back)" in row
+    assert f"up (reconnected {'once' if count == 1 else f'{count} times'})" in row
     assert "LINK" in heads
 
 
