@@ -1,6 +1,6 @@
 """The error tree: what can go wrong, the exit status, and what the user can do.
 
-docs/errors.md lists all of them.
+docs/errors.md lists all of them. Over 300 lines because the tree is one table.
 
 An error crosses the API as `ErrorInfo` and is rebuilt on the other side by `from_info`. Code that handles an error
 looks at its class and attributes, never at its details: a subclass without a code of its own exists for that, and

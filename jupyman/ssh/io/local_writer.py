@@ -66,7 +66,7 @@ class LocalWriter:
         taken = 0
         try:
             if len(views) > 1 and hasattr(self._sock, "sendmsg"):
-                return self._sock.sendmsg(views)
+                taken, views = self._sock.sendmsg(views), []
             for view in views:
                 count = self._sock.send(view)
                 taken += count
