@@ -88,7 +88,7 @@ class Manager:
         self._verbs: dict[type[api.AnyRequest], Verb] = {
             api.Up: self._ups.up,
             api.Down: down.down,
-            api.Kill: lambda request, call: kill.kill(request, call.hosts, call.sessions, call.operation),
+            api.Kill: kill.kill,
             api.PsRequest: self._ps,
             api.Url: opening.url,
             api.OpenCode: lambda request, call: opening.open_(request, call, self._codes),

@@ -7,13 +7,11 @@ import re
 import msgspec
 
 from jupyman import errors, rules
-from jupyman.api import Kill, Operation, Prompt
+from jupyman.api import Kill
 from jupyman.api.results import Killed, Kills
-from jupyman.core.links.hosts import Hosts
-from jupyman.core.runtime.progress import step
 from jupyman.core.sessions.registry import SessionRegistry, SessionRuntime
-from jupyman.core.verbs import kill_orphans
-from jupyman.core.verbs.host_call import HostCall
+from jupyman.core.verbs import kill_orphans, request_host
+from jupyman.core.verbs.host_call import HostCall, VerbCall
 from jupyman.host.kernels import notebooks
 from jupyman.host.report import ports
 from jupyman.host.servers.base import Record, UnmanagedServer
@@ -25,14 +23,8 @@ NAMED = 5  # busy kernels that a question names
 _PORT = re.compile(r"^(?:(?P<host>.+):)?(?P<port>[0-9]+)$")
 
 
-def kill(request: Kill, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> Kills:
+def kill(request: Kill, call: VerbCall) -> Kills:
     """Stop each target; all are tried.
-
-    Args:
-        request: the verb's arguments.
-        hosts: to reach them.
-        sessions: whose entries are removed.
-        operation: asks the questions.
 
     Returns:
         What was stopped, and the first failure.
@@ -44,33 +36,32 @@ def kill(request: Kill, hosts: Hosts, sessions: SessionRegistry, operation: Oper
         All of these only if nothing was stopped.
     """
     if request.orphans is not None:
-        return _orphans(request, request.orphans, hosts, sessions, operation)
-    targets = request.targets or [_only(sessions)]
+        return _orphans(request, call.on(request.orphans))
+    targets = request.targets or [_only(call.sessions)]
     killed: list[Killed] = []
     first: errors.JupymanError | None = None
     for target in targets:
         try:
-            killed.append(_one(target, request, hosts, sessions, operation))
+            killed.append(_one(target, request, call))
         except errors.JupymanError as error:
             if isinstance(error, errors.Interrupted) and not isinstance(error, errors.Declined):
                 raise  # Ctrl-C ends all, a "no" only the target in question
             if len(targets) > 1:
-                with step(operation, f"kill {target}", target) as progress:
-                    progress.warn(f"{target}: {error.message}")
+                call.report(f"kill {target}", f"{target}: {error.message}", "warn")
             first = first or error
     if first is not None and not killed:
         raise first
     return Kills(killed=killed, error=first.info() if first is not None else msgspec.UNSET)
 
 
-def _orphans(request: Kill, host: str, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> Kills:
+def _orphans(request: Kill, call: HostCall) -> Kills:
     if request.targets:
         raise errors.UsageFault("--orphans ends kernels, not sessions or ports", "leave out one of them")
-    killed: list[Killed] = [
-        Killed(target=host, host=host, pid=one.pid, kernel=one.kernel, memory=one.memory)
-        for one in kill_orphans.kill(request, HostCall(host, operation, hosts, sessions))
-    ]
-    return Kills(killed=killed)
+    ended = kill_orphans.kill(request, call)
+    host = call.host
+    return Kills(
+        killed=[Killed(target=host, host=host, pid=one.pid, kernel=one.kernel, memory=one.memory) for one in ended]
+    )
 
 
 def _only(sessions: SessionRegistry) -> str:
@@ -80,54 +71,43 @@ def _only(sessions: SessionRegistry) -> str:
     raise errors.UsageFault("kill what?", f"name a session or a port; sessions here: {', '.join(names) or 'none'}")
 
 
-def _one(target: str, request: Kill, hosts: Hosts, sessions: SessionRegistry, operation: Operation) -> Killed:
-    if (state := sessions.find(target)) is not None:
-        session = sessions.runtime(target)
+def _one(target: str, request: Kill, call: VerbCall) -> Killed:
+    if (state := call.sessions.find(target)) is not None:
+        session = call.sessions.runtime(target)
         # A session that was named needs no question; the only one does.
         if not request.targets:
-            _confirm(request, operation, f"Stop session {target} with its kernels on {state.spec.host}?")
-        return _session(session, request, hosts, sessions, operation, asked=not request.targets)
+            _confirm(request, call, f"Stop session {target} with its kernels on {state.spec.host}?")
+        return _session(session, request, call.on(state.spec.host), asked=not request.targets)
     match = _PORT.match(target)
     if match is None:
-        sessions.get(target)  # raises, naming the sessions
+        call.sessions.get(target)  # raises, naming the sessions
         raise AssertionError(target)
     port = int(match["port"])
     rules.check_port(port, "name a session or a port; see jupyman ps")
-    host = hosts.resolve(match["host"] or request.host, sessions.busy(), sessions.hosts())
-    return _port(target, port, host, request, hosts, sessions, operation)
+    return _port(target, port, request, call.on(request_host.only(match["host"] or request.host, call)))
 
 
-def _session(
-    session: SessionRuntime,
-    request: Kill,
-    hosts: Hosts,
-    sessions: SessionRegistry,
-    operation: Operation,
-    *,
-    asked: bool,
-) -> Killed:
+def _session(session: SessionRuntime, request: Kill, call: HostCall, *, asked: bool) -> Killed:
     """Stop a session's server and forget the session.
 
     Args:
         session: it.
         request: the verb's arguments.
-        hosts: to reach its host.
-        sessions: whose entry is removed.
-        operation: asks the questions.
+        call: on its host.
         asked: the user has agreed to its end already.
     """
     state = session.current
     name, host = state.name, state.spec.host
-    with step(operation, f"kill {name}", f"stopping {name} on {host}") as progress:
+    with call.step(f"kill {name}", f"stopping {name} on {host}") as progress:
         try:
-            link = hosts.supervisor(host, operation.client).acquire(operation)
+            link = call.link
         except (errors.HostUnreachable, errors.UsageFault) as error:
             if not request.force:
                 raise
             # A machine that is gone for good must not stay in the list for ever.
             progress.warn(f"{name}: forgotten; whether its server on {host} still runs is not known ({error.message})")
-            return _forget(session, hosts, sessions)
-        launcher = hosts.launcher(host)(link)
+            return _forget(session, call)
+        launcher = call.launcher
         running = session.current.running
         if running is None:
             found = launcher.find()
@@ -143,29 +123,29 @@ def _session(
         if running is not None and seen is not None and seen.ok:
             running = seen.now(running)  # another computer may have changed the token
         if running is not None and seen is not None and lives and not asked:
-            _protect_busy_kernels(name, link, running, request, operation, proven=seen.ok)
+            _protect_busy_kernels(name, link, running, request, call, proven=seen.ok)
         progress.text = f"{name}: no server runs on {host} any more"
         if running is not None:
             # Also if it is dead: its kernels and files may still be there.
             ended = launcher.stop(running, force=request.force)
             if not ended:
                 question = f"the server of {name} (pid {running.server.pid}) does not end. Kill it (SIGKILL)?"
-                if not operation.client.interactive:
+                if not call.interactive:
                     raise errors.RemoteFailed(
                         f"the server of {name} (pid {running.server.pid}) does not end", f"jupyman kill --force {name}"
                     )
-                _confirm(request, operation, question)
+                _confirm(request, call, question)
                 launcher.stop(running, force=True)
             if lives:
                 progress.text = f"{name}: server stopped (pid {running.server.pid})"
-    _forget(session, hosts, sessions)
+    _forget(session, call)
     pid = running.server.pid if running is not None and lives else None
     port = running.server.port if running is not None and lives else None
     return Killed(target=name, session=name, host=host, pid=pid, port=port)
 
 
 def _protect_busy_kernels(
-    name: str, link: Link, running: Running, request: Kill, operation: Operation, *, proven: bool
+    name: str, link: Link, running: Running, request: Kill, call: VerbCall, *, proven: bool
 ) -> None:
     """Ask before busy kernels are ended.
 
@@ -174,7 +154,7 @@ def _protect_busy_kernels(
         link: to its host.
         running: its server, which runs.
         request: the verb's arguments.
-        operation: asks the question.
+        call: asks the question.
         proven: the server was proven a moment ago to be the session's: its token may be sent there.
 
     Raises:
@@ -185,37 +165,33 @@ def _protect_busy_kernels(
         return
     busy = notebooks.busy(link, running) if proven else None
     if busy is None:
-        with step(operation, f"kernels {name}", f"asking the server of {name} for its kernels") as asking:
+        with call.step(f"kernels {name}", f"asking the server of {name} for its kernels") as asking:
             asking.warn(f"{name}: its server does not report whether kernels are busy")
     if not busy:
         return
     listed = ", ".join(one.text for one in busy[:NAMED])
     if len(busy) > NAMED:
         listed += f" and {len(busy) - NAMED} more"
-    if not operation.client.interactive:
+    if not call.interactive:
         raise errors.UsageFault(
             f"kernels of session {name} are busy: {listed}; it was not stopped",
             "-y stops it anyway",
             busy=msgspec.to_builtins(busy),
         )
-    _confirm(request, operation, f"Kernels of session {name} are busy: {listed}. Stop it anyway?")
+    _confirm(request, call, f"Kernels of session {name} are busy: {listed}. Stop it anyway?")
 
 
-def _forget(session: SessionRuntime, hosts: Hosts, sessions: SessionRegistry) -> Killed:
+def _forget(session: SessionRuntime, call: VerbCall) -> Killed:
     """Remove a session from the registry; its host is not contacted."""
     name, host = session.name, session.current.spec.host
-    sessions.remove(session)
-    supervisor = hosts.known(host)
-    if supervisor is not None:
-        supervisor.want(wanted=sessions.wanted(host))
+    call.sessions.remove(session)
+    call.release_link(host)
     return Killed(target=name, session=name, host=host)
 
 
-def _port(
-    target: str, port: int, host: str, request: Kill, hosts: Hosts, sessions: SessionRegistry, operation: Operation
-) -> Killed:
-    link = hosts.supervisor(host, operation.client).acquire(operation)
-    with step(operation, f"kill {target}", f"looking who listens on port {port} of {host}") as progress:
+def _port(target: str, port: int, request: Kill, call: HostCall) -> Killed:
+    host, link = call.host, call.link
+    with call.step(f"kill {target}", f"looking who listens on port {port} of {host}") as progress:
         holder = next(iter(ports.who(link, [port])), None)
         if holder is None:
             raise errors.UsageFault(f"nothing listens on port {port} of {host}", f"see jupyman check {host}")
@@ -223,14 +199,14 @@ def _port(
         progress.text = f"port {port} of {host} is held by {what}"
     if not holder.ours:
         raise errors.NotOurs(f"port {port} of {host} is held by {what}: not yours, so it was not stopped")
-    for session in sessions.runtimes(host):
+    for session in call.sessions.runtimes(host):
         running = session.current.running
         if running is not None and running.server.pid == holder.pid:
-            _confirm(request, operation, f"Port {port} is the server of session {session.name}. Stop it?")
-            return _session(session, request, hosts, sessions, operation, asked=True)
-    _confirm(request, operation, f"End {what} on {host}?")
-    with step(operation, f"end {target}", f"ending pid {holder.pid}") as progress:
-        launcher = hosts.launcher(host)(link)
+            _confirm(request, call, f"Port {port} is the server of session {session.name}. Stop it?")
+            return _session(session, request, call, asked=True)
+    _confirm(request, call, f"End {what} on {host}?")
+    with call.step(f"end {target}", f"ending pid {holder.pid}") as progress:
+        launcher = call.launcher
         found = launcher.find()
         servers: list[Record | UnmanagedServer] = [*found.records, *found.servers]
         server = next((one for one in servers if one.pid == holder.pid), None)
@@ -244,10 +220,6 @@ def _port(
     return Killed(target=target, host=host, pid=holder.pid, port=port)
 
 
-def _confirm(request: Kill, operation: Operation, question: str) -> None:
-    if request.yes:
-        return
-    if not operation.client.interactive:
-        raise errors.UsageFault("a question must be answered, and stdin is no terminal", "-y answers yes")
-    if operation.ask(Prompt(id="", kind="confirm", text=question, default="n")).lower() not in {"y", "yes"}:
+def _confirm(request: Kill, call: VerbCall, question: str) -> None:
+    if not request.yes and not call.confirm(question):
         raise errors.Declined("nothing was stopped")
