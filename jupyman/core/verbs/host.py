@@ -52,7 +52,7 @@ def trust(request: api.HostTrust, call: HostCall) -> HostTrusted:
         question = f"{request.host} has the key {key.get_name()} {fingerprint}. Do you trust it?"
         unattended = errors.HostKeyFault(
             f"the key of {request.host} is unknown: {fingerprint}",
-            "compare it with the fingerprint that the host's admin gives you, then say -y",
+            "compare it with the fingerprint that the host's admin gives you, then pass -y",
         )
         if not call.confirm(question, unattended=unattended):
             raise errors.Interrupted("the key was not written")

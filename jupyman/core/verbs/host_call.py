@@ -93,7 +93,7 @@ class VerbCall:
         """
         if not self.interactive:
             raise unattended or errors.UsageFault(
-                "a question must be answered, and stdin is no terminal", "say -y to answer yes"
+                "a question must be answered, and stdin is no terminal", "-y answers yes"
             )
         prompt = Prompt(id="", kind="confirm", text=question, default=default)
         return self.operation.ask(prompt).lower() in {"y", "yes"}

@@ -106,7 +106,7 @@ def kill(request: Kill, call: HostCall) -> list[Orphan]:
     if not request.yes:
         shown = "; ".join(_line(orphan) for orphan in found)
         unattended = errors.UsageFault(
-            f"a question must be answered, and stdin is no terminal: {shown}", "say -y to end them"
+            f"a question must be answered, and stdin is no terminal: {shown}", "-y ends them"
         )
         if not call.confirm(f"Orphaned kernels on {host}: {shown}. End them?", unattended=unattended):
             raise errors.Interrupted("nothing was stopped")
