@@ -273,8 +273,9 @@ class Packetizer:
         if self._dump:
             self._log("sent", payload[0], len(payload))
         self._last_sent = time.monotonic()
-        # Transport's thread has to go on if the loop sends what the socket does not take; all others wait.
-        self.sender.send(payload, wait=self._thread != threading.get_ident() or self.sender.on_stuck is None)
+        # If the loop sends what the socket does not take, Transport's thread and the loop's go on; all others wait.
+        busy = self._thread == threading.get_ident() or (self.loop is not None and self.loop.inside)
+        self.sender.send(payload, wait=not busy or self.sender.on_stuck is None)
 
     def write_all(self, out: bytes) -> None:
         """Send bytes that are no packet.
