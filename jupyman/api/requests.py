@@ -236,7 +236,12 @@ class DaemonStatus(Request[results.DaemonInfo], tag="daemon-status", frozen=True
 
 
 class DaemonStop(Request[results.DaemonStopped], tag="daemon-stop", frozen=True, kw_only=True):
-    """Stop the daemon. Servers keep running."""
+    """Stop the daemon. Servers keep running.
+
+    With `if_idle` it is not stopped while commands wait for it; one of 0.1.0 does not know this field.
+    """
+
+    if_idle: bool = False
 
 
 AnyRequest = (

@@ -64,8 +64,13 @@ class SharedOperation:
                 operation.emit(event)
             self._waiters.append(operation)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="shared operation", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="shared operation", daemon=True)
+                try:
+                    thread.start()
+                except BaseException:  # no thread is left: the next client makes another operation
+                    self._ended.set()
+                    raise
+                self._thread = thread
             self._changed.notify_all()
         left = threading.Event()
         self._wait_for_end_or_leave(operation, left)
