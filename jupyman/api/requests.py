@@ -30,7 +30,7 @@ class Request(msgspec.Struct, Generic[R_co], frozen=True, kw_only=True, tag_fiel
 
 
 class Up(Request[Session], tag="up", frozen=True, kw_only=True):
-    """Make the session exist. A field is None if the command line does not have the option."""
+    """Start, adopt or find a session's server. A field is None if the command line does not have the option."""
 
     host: str | None = None
     name: str | None = None
