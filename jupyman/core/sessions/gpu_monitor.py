@@ -91,14 +91,16 @@ class GpuMonitor:
         trouble = nvidia_smi.problem(facts.number("gpu.status"), facts.all("gpu.row"))
         if trouble is not None and trouble.code == "nvidia-smi-hangs":
             self._next[host] = self._last[host] + GIVEN_UP
-        states = [(session, session.current, session.current.running) for session in sessions]
-        servers = {running.server.pid: state.name for _, state, running in states if running is not None}
+        states = [(session, session.current.running) for session in sessions]
+        servers = {running.server.pid: session.name for session, running in states if running is not None}
         seen = gpu_facts.attribute(gpu_facts.read(facts), gpu_facts.tree(facts), servers)
-        for session, state, running in states:
+        for session, running in states:
             if running is None:
                 continue
             notebooks = {}
-            if state.proven and holds_kernels(seen, running.server.pid):
+            current = session.current  # as of now: the token goes there
+            same = current.proven_over is link and current.running == running
+            if same and holds_kernels(seen, running.server.pid):
                 notebooks = paths(link, running)
             self._sessions.apply(session, observed(running, seen, notebooks, trouble))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from functools import partial
 
@@ -22,7 +22,7 @@ from jupyman.core.links.supervisor import Supervisor
 from jupyman.core.runtime.per_host_pool import PerHostPool
 from jupyman.core.runtime.scheduler import Scheduler
 from jupyman.core.sessions import outage_page, token_exposure
-from jupyman.core.sessions.registry import SessionRegistry, SessionRuntime
+from jupyman.core.sessions.registry import SessionRegistry, SessionRuntime, shut
 from jupyman.core.sessions.state import (
     Absent,
     NotUsable,
@@ -33,10 +33,10 @@ from jupyman.core.sessions.state import (
     Settled,
     overtaken,
 )
-from jupyman.host.servers.base import Launcher, Liveness, Record, UnmanagedServer
+from jupyman.host.servers.base import Found, Launcher, Liveness, Record, UnmanagedServer
 from jupyman.host.servers.listing import exposed_kernels
 from jupyman.host.servers.liveness import judge
-from jupyman.model import Problem, Running, TunnelSpec
+from jupyman.model import Problem, Running, SessionSpec, TunnelSpec
 from jupyman.model.endpoint import Endpoint
 from jupyman.ssh.link import Link
 
@@ -156,7 +156,7 @@ class SessionMonitor:
         try:
             # The target is corrected when the server is found.
             listener = supervisor.forwarder.listen(
-                port, Endpoint(None, spec.port or port).target, strict=True, gate=session.passes
+                port, Endpoint(None, spec.port or port).target, strict=True, gate=shut
             )
         except errors.JupymanError as error:
             log.warning("session %s: %s", spec.name, error.message)
@@ -307,10 +307,14 @@ def trouble(state: SessionState, seen: Liveness) -> Problem:
     return Problem(code=seen.code, severity="error", text=seen.text, fix=fix)
 
 
-def _find(launcher: Launcher, state: SessionState) -> Running | Liveness:
-    """Find a session's server on its host: dead or alive, or what is known of its absence."""
-    spec = state.spec
-    found = launcher.find()
+def own_server(found: Found, spec: SessionSpec, taken: Collection[int] = ()) -> Record | UnmanagedServer | None:
+    """Return a session's server, dead or alive: the one of its name, or the one that it had adopted.
+
+    Args:
+        found: on its host.
+        spec: of the session.
+        taken: the pids of servers that other sessions have.
+    """
     alive = [one for one in found.records if one.alive]
     candidates: list[Record | UnmanagedServer] = [
         *(one for one in alive if one.name == spec.name),
@@ -318,8 +322,15 @@ def _find(launcher: Launcher, state: SessionState) -> Running | Liveness:
         *(one for one in found.servers if one.pid == spec.pid),
         *(one for one in found.records if one.name == spec.name),  # the record of a dead one shows how it ended
     ]
-    if candidates:
-        return state.recognised(launcher.adopt(candidates[0], record=False))
+    return next((one for one in candidates if one.pid not in taken), None)
+
+
+def _find(launcher: Launcher, state: SessionState) -> Running | Liveness:
+    """Find a session's server on its host: dead or alive, or what is known of its absence."""
+    spec = state.spec
+    found = launcher.find()
+    if (server := own_server(found, spec)) is not None:
+        return state.recognised(launcher.adopt(server, record=False))
     if (node := found.other_node(spec.name, spec.node)) is not None:
         return judge("elsewhere", pid=spec.pid or 0, log=[], nodes=(node, found.node))
     return Liveness("exited", "no server of this session runs on the host any more")

@@ -4,8 +4,8 @@ A session's state is immutable (state.py). `apply` is the one way to another sta
 other. Whoever reads a state has a whole one, as of that moment.
 
 Threads: requests, the monitor, the looks at hosts, supervisors and the forwarders' loop call this at any moment.
-Locks: `lock` guards the states, the listeners, the dictionaries and `index`; nobody waits for the network, the disk or
-a supervisor while holding it. `_saving` is held while the file is written, and taken before `lock`. Of a session,
+Locks: `lock` guards the states, the listeners and the dictionaries; nobody waits for the network, the disk or a
+supervisor while holding it. `_saving` is held while the file is written, and taken before `lock`. Of a session,
 `binding` is held while its local port is bound and `renewing` while its token is changed; both are taken before `lock`,
 and nobody takes one while holding the other. A supervisor's lock may be held when `lock` is taken, never the other way
 round.
@@ -30,12 +30,22 @@ from jupyman.core.sessions import outage_page, state, views
 from jupyman.core.sessions.state import Proven, SessionEvent, SessionState, Transition
 from jupyman.core.sessions.store import Store
 from jupyman.model import HostForward, LinkStatus, Problem, Session, SessionSpec, TunnelSpec
+from jupyman.model.endpoint import Target
 from jupyman.ssh.forward.engine import BoundForward
 
 if TYPE_CHECKING:
     from jupyman.core.links.hosts import Hosts
 
 log = logging.getLogger(__name__)
+
+
+def shut() -> bool:
+    """Be the gate of a listener that is not the session's yet."""
+    return False
+
+
+def _pid(one: SessionState) -> int | None:
+    return one.running.server.pid if one.running is not None else None
 
 
 class SessionRuntime:
@@ -72,7 +82,6 @@ class SessionRegistry:
 
     Attributes:
         lock: see above.
-        index: how many changes there were.
         unsaved: why the file could not be written, if it could not.
         on_session: called with the name of a session that was changed, entered or removed; must not wait.
         on_forward: called with the host and the local port of a forward, likewise.
@@ -81,7 +90,6 @@ class SessionRegistry:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.lock = threading.RLock()
-        self.index = 0
         self.unsaved: Problem | None = None
         self.on_session: Callable[[str], None] | None = None
         self.on_forward: Callable[[str, int], None] | None = None
@@ -234,14 +242,25 @@ class SessionRegistry:
                 session.listener.retarget(endpoint.target)
             return self.apply(session, event)
 
+    def doubt(self, host: str, pid: int) -> bool:
+        """Close the gate of the session whose server is about to be ended by us; tell whether there is one."""
+        with self.lock:
+            theirs = [one for one in self.runtimes(host) if _pid(one.current) == pid]
+            for session in theirs:
+                self.apply(session, state.Doubted())
+        return bool(theirs)
+
+    def taken(self, one: SessionState) -> set[int]:
+        """Return the pids of the servers that the other sessions of a session's host have."""
+        pids = (_pid(other) for other in self.on(one.spec.host) if other.name != one.name)
+        return {pid for pid in pids if pid is not None}
+
     def _note_session(self, name: str) -> None:
-        self.index += 1
         self._changed.notify_all()
         if self.on_session is not None:
             self.on_session(name)
 
     def _note_forward(self, host: str, local_port: int) -> None:
-        self.index += 1
         self._changed.notify_all()
         if self.on_forward is not None:
             self.on_forward(host, local_port)
@@ -261,7 +280,7 @@ class SessionRegistry:
 
         Args:
             session: whose port it becomes.
-            listener: bound, with `session.passes` as its gate.
+            listener: bound, with `shut` as its gate.
             instead_of: the listener that it replaces, which stays open.
             status: of the host's link.
             suspect: called if the host refuses a connection, so that the server is looked at; must not wait.
@@ -274,6 +293,10 @@ class SessionRegistry:
             self.apply(session, state.Refused())
             suspect()
 
+        def passes() -> bool:
+            return session.listener is listener and session.passes()
+
+        listener.gate = passes
         listener.respond = outage_page.for_session(lambda: session.current, status)
         listener.on_refused = refused
         return self.replace_listener(session, instead_of, listener)
@@ -283,15 +306,31 @@ class SessionRegistry:
     ) -> bool:
         """Give a session another listener, or none; both stay as they are, open or closed.
 
+        Args:
+            session: whose port it becomes.
+            before: its listener until now.
+            after: leads to the session's server from now on, if that is known.
+
         Returns:
             False if `before` is not its listener, or it was killed.
         """
         with self.lock:
             if session.listener is not before or session.current.killed:
                 return False
+            endpoint = session.current.running.endpoint if session.current.running is not None else None
+            if after is not None and endpoint is not None:
+                after.retarget(endpoint.target)
             session.listener = after
             self.apply(session, state.Bound(port=after.local_port if after is not None else None))
             return True
+
+    def lead(self, session: SessionRuntime, target: Target) -> None:
+        """Lead a session's port to a server; if that is not where it leads now, it has to be proven first."""
+        with self.lock:
+            listener = session.listener
+            if listener is not None and listener.target != target:
+                self.apply(session, state.Doubted())
+                listener.retarget(target)
 
     def take_down(self, session: SessionRuntime, *, release: bool) -> None:
         """Take a session down: its port stays bound and leads nowhere.

@@ -9,7 +9,7 @@ from jupyman.api import Operation
 from jupyman.core.links.supervisor import Supervisor
 from jupyman.core.runtime.progress import step
 from jupyman.core.sessions import token_exposure
-from jupyman.core.sessions.registry import SessionRegistry, SessionRuntime
+from jupyman.core.sessions.registry import SessionRegistry, SessionRuntime, shut
 from jupyman.core.sessions.state import LaunchUndone, Listening, PortExposed, Proven, Reopened
 from jupyman.host.servers import http_check
 from jupyman.model import Problem, Running
@@ -35,6 +35,7 @@ class SessionForward:
         usual: the session's own; without it, the server's.
         share: other users of this computer may connect, too.
         had: the local port that the session had before, None for a new one.
+        downs: what the session's `downs` was when the `up` was requested.
         suspect: called later if the host refuses a connection to the server; must not wait.
     """
 
@@ -48,6 +49,7 @@ class SessionForward:
         asked: int | None,
         usual: int | None,
         had: int | None = None,
+        downs: int,
         share: bool,
         suspect: Callable[[], None],
     ) -> None:
@@ -59,6 +61,7 @@ class SessionForward:
         self._usual = usual
         self._share = share
         self._had = had
+        self._downs = downs
         self._suspect = suspect
         self.other_user: str | None = None
         self._check: http_check.Asking | None = None
@@ -176,8 +179,7 @@ class SessionForward:
 
     def _require_proof(self) -> None:
         current = self._session.current
-        if current.killed:
-            raise errors.Interrupted(f"session {current.name} was killed meanwhile")
+        current.require_kept(self._downs)
         if current.proven_over is not self._link:
             raise errors.LinkLost(f"the link to {self._supervisor.name} was lost")
 
@@ -195,12 +197,11 @@ class SessionForward:
 
     def _bind_alone(self, target: Target) -> None:
         session, supervisor = self._session, self._supervisor
+        session.current.require_kept(self._downs)
         standing = session.listener
-        if standing is not None and (standing is self._made or self._asked in {None, standing.local_port}):
-            standing.retarget(target)
-        else:
+        if standing is None or (standing is not self._made and self._asked not in {None, standing.local_port}):
             preferred = self._preferred(target)
-            bound = supervisor.forwarder.listen(preferred, target, gate=session.passes)
+            bound = supervisor.forwarder.listen(preferred, target, gate=shut)
             if standing is None:
                 self._look_at_own_port(preferred, bound)
             if not self._sessions.bind(
@@ -211,8 +212,10 @@ class SessionForward:
                 suspect=self._suspect,
             ):
                 bound.close()
-                raise errors.Interrupted(f"session {session.name} was killed meanwhile")
+                session.current.require_kept(self._downs)
+                raise errors.InternalError(f"session {session.name} got another listener meanwhile")
             self._made, self._before = bound, standing
+        self._sessions.lead(session, target)
         self._sessions.apply(session, Reopened())
         self._bound().share = self._share
 
@@ -227,6 +230,6 @@ class SessionForward:
 
     def _bound(self) -> BoundForward:
         listener = self._session.listener
-        if listener is None or self._session.current.down:  # `down` at the same moment
-            raise errors.Interrupted(f"session {self._session.name} was taken down meanwhile")
+        self._session.current.require_kept(self._downs)
+        assert listener is not None  # noqa: S101 - `down` and `kill` alone take it away
         return listener

@@ -6,7 +6,8 @@ Rules:
 1. A connection goes to the server only while the gate is open: `SessionState.passes`. The server was then proven over
    the very link that is up, the session is not down, and no other user may know its token.
 2. `exited` is entered by proof of the end alone (`Absent`); what cannot be determined is `lost`.
-3. `down` ends by an `up` alone, and a `down` in the middle of an `up` stands. A look at the host never undoes it.
+3. `down` ends by an `up` alone, and a `down` that comes after the request for an `up` stands. Neither a look at the
+   host nor a restart undoes it.
 4. A token that another user may know keeps the gate shut until it was changed, or is known to be unchangeable.
 5. What a look reports counts only if no `up` began, and no other server was found, since the look began.
 6. A killed session ignores every further event. Another session of that name is another session.
@@ -26,6 +27,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from jupyman import errors
 from jupyman.host.servers.liveness import ENDS
 from jupyman.model import GpuUse, Problem, Running, ServerState, SessionSpec
 
@@ -50,6 +52,7 @@ class SessionState(msgspec.Struct, frozen=True, kw_only=True):
         proven_over: the link over which the server was last proven.
         bound_port: the local port that is bound for it.
         down: the session is down. Its port stays bound, and leads nowhere.
+        downs: how often the user took it down since the daemon's start.
         reopening: whether the `up` under way opens a session that was down: it may, or it did; "no" forbids it.
         token_exposed: another user may know the token, and it was not changed since.
         exposed_port: the local port whose holder `token_exposed` was set for.
@@ -73,6 +76,7 @@ class SessionState(msgspec.Struct, frozen=True, kw_only=True):
     proven_over: object | None = None
     bound_port: int | None = None
     down: bool = False
+    downs: int = 0
     reopening: Literal["no", "allowed", "done"] = "no"
     token_exposed: bool = False
     exposed_port: int | None = None
@@ -119,6 +123,20 @@ class SessionState(msgspec.Struct, frozen=True, kw_only=True):
         query = f"?token={self.running.token}" if self.running.token else ""
         return f"http://127.0.0.1:{self.bound_port}{base}/{page}{query}"
 
+    def require_kept(self, downs: int) -> None:
+        """Check that the user has not ended the session since an `up` was requested.
+
+        Args:
+            downs: what `downs` was then.
+
+        Raises:
+            Interrupted: it was killed or taken down.
+        """
+        if self.killed:
+            raise errors.Interrupted(f"session {self.name} was killed meanwhile")
+        if self.downs != downs:
+            raise errors.Interrupted(f"session {self.name} was taken down meanwhile")
+
     def recognised(self, running: Running) -> Running:
         """Return a server that was found again as this session had it: launched by it, or taken over."""
         if running.server.pid != self.spec.pid:
@@ -134,8 +152,14 @@ class SessionEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Base of the events."""
 
 
-class UpStarted(SessionEvent, frozen=True):
-    """An `up` begins its work on this session; there is one at a time."""
+class UpStarted(SessionEvent, frozen=True, kw_only=True):
+    """An `up` begins its work on this session; there is one at a time.
+
+    Args:
+        downs: what `SessionState.downs` was when it was requested: a later `down` stands.
+    """
+
+    downs: int
 
 
 class Launching(SessionEvent, frozen=True):
@@ -223,7 +247,7 @@ class Refused(SessionEvent, frozen=True):
 
 
 class Doubted(SessionEvent, frozen=True):
-    """The server was ended by us for another session's sake: its port may be another's."""
+    """The server is about to be ended by us: its port may be another's then."""
 
 
 class Absent(SessionEvent, frozen=True, kw_only=True):
@@ -381,10 +405,10 @@ def _always(**fields: Any) -> Callable[[SessionState, Any], _Fields]:
 
 
 def _up_started(state: SessionState, event: UpStarted) -> _Fields:
-    del event
     # What could not be changed before: it may be another server now.
     exposed = state.token_exposed or state.spec.heard
-    return {"token_exposed": exposed, "reopening": "allowed" if state.down else "no"}
+    reopens = state.down and state.downs == event.downs
+    return {"token_exposed": exposed, "reopening": "allowed" if reopens else "no"}
 
 
 def _launching(state: SessionState, event: Launching) -> _Fields:
@@ -473,7 +497,8 @@ def _not_usable(state: SessionState, event: NotUsable) -> _Fields:
 
 def _down(state: SessionState, event: Down) -> _Fields:
     spec = msgspec.structs.replace(state.spec, wanted=False, released=state.spec.released or event.release)
-    fields: _Fields = {"spec": spec, "down": True, "reopening": "no", "proven_over": None, "settled": True}
+    fields: _Fields = {"spec": spec, "down": True, "downs": state.downs + 1, "reopening": "no"}
+    fields |= {"proven_over": None, "settled": True}
     if event.release:
         fields |= {"bound_port": None, "port_problems": ()}
     return fields

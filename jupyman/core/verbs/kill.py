@@ -9,7 +9,9 @@ import msgspec
 from jupyman import errors, rules
 from jupyman.api import Kill
 from jupyman.api.results import Killed, Kills
+from jupyman.core.sessions.monitor import own_server
 from jupyman.core.sessions.registry import SessionRegistry, SessionRuntime
+from jupyman.core.sessions.state import Doubted
 from jupyman.core.verbs import kill_orphans, request_host
 from jupyman.core.verbs.host_call import HostCall, VerbCall
 from jupyman.host.kernels import notebooks
@@ -116,8 +118,8 @@ def _session(session: SessionRuntime, request: Kill, call: HostCall, *, asked: b
                     f"the server of {name} runs on {node}, and this login reached {found.node}",
                     f"name {node} itself in ~/.ssh/config, then jupyman kill it there",
                 )
-            record = next((one for one in found.records if one.name == name), None)
-            running = launcher.adopt(record) if record is not None else None
+            server = own_server(found, state.spec, call.sessions.taken(state))
+            running = launcher.adopt(server, record=False) if server is not None else None
         seen = launcher.verify(running) if running is not None else None
         lives = seen is not None and not seen.dead
         if running is not None and seen is not None and seen.ok:
@@ -126,6 +128,7 @@ def _session(session: SessionRuntime, request: Kill, call: HostCall, *, asked: b
             _protect_busy_kernels(name, link, running, request, call, proven=seen.ok)
         progress.text = f"{name}: no server runs on {host} any more"
         if running is not None:
+            call.sessions.apply(session, Doubted())
             # Also if it is dead: its kernels and files may still be there.
             ended = launcher.stop(running, force=request.force)
             if not ended:
@@ -211,6 +214,7 @@ def _port(target: str, port: int, request: Kill, call: HostCall) -> Killed:
         servers: list[Record | UnmanagedServer] = [*found.records, *found.servers]
         server = next((one for one in servers if one.pid == holder.pid), None)
         if server is not None:
+            call.sessions.doubt(host, server.pid)  # a session may have found it meanwhile
             ended = launcher.stop(launcher.adopt(server, record=False), force=request.force)
         else:
             ended = ports.stop_process(link, holder, force=request.force)

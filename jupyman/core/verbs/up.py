@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import posixpath
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import msgspec
 
@@ -19,7 +20,7 @@ from jupyman.core.links.hosts import Hosts
 from jupyman.core.links.supervisor import Supervisor
 from jupyman.core.runtime.progress import go_on, step
 from jupyman.core.sessions import token_exposure
-from jupyman.core.sessions.monitor import now, trouble
+from jupyman.core.sessions.monitor import now, own_server, trouble
 from jupyman.core.sessions.registry import SessionRegistry, SessionRuntime
 from jupyman.core.sessions.session_forward import DEFAULT_PORT, SessionForward
 from jupyman.core.sessions.state import (
@@ -35,7 +36,7 @@ from jupyman.core.sessions.state import (
 )
 from jupyman.core.verbs.up_prepare import Preparation
 from jupyman.host.report import probe
-from jupyman.host.servers.base import Found
+from jupyman.host.servers.base import Found, Record
 from jupyman.host.servers.listing import exposed_kernels
 from jupyman.host.shell.script import CancellableShell, Shell
 from jupyman.model import HostReport, LaunchSpec, Problem, Running, Session, SessionSpec
@@ -56,16 +57,28 @@ class UpFlow:
         request: the options of the command line; a field is None if its option was not given.
         spec: what is wanted: the given options, then the stored session, then config.toml.
         suspect: called later if the host refuses a connection to the server; must not wait.
+        downs: what the session's `downs` was when this was requested: a later `down` stands.
+        session: the only one for which this may be done, for a restart; None: the one of that name, or a new one.
     """
 
     def __init__(
-        self, hosts: Hosts, sessions: SessionRegistry, request: Up, spec: SessionSpec, suspect: Callable[[], None]
+        self,
+        hosts: Hosts,
+        sessions: SessionRegistry,
+        request: Up,
+        spec: SessionSpec,
+        suspect: Callable[[], None],
+        *,
+        downs: int,
+        session: SessionRuntime | None,
     ) -> None:
         self._hosts = hosts
         self._sessions = sessions
         self._request = request
         self._spec = spec
         self._suspect = suspect
+        self._downs = downs
+        self._session = session
         self._launcher = hosts.launcher(spec.host)  # makes the session's launcher for a shell
         self._fresh = False  # a new session may adopt a server; a known one gets its own back, or a new one
         self._explicit_name = request.name is not None
@@ -90,7 +103,10 @@ class UpFlow:
         """
         spec = self._spec
         supervisor = self._hosts.supervisor(spec.host, operation.client)
-        session, self._fresh = self._sessions.enter(spec)
+        session, self._fresh = (self._session, False) if self._session is not None else self._sessions.enter(spec)
+        if self._fresh:
+            self._downs = 0
+        session.current.require_kept(self._downs)
         try:
             with step(operation, "connect", f"connecting to {spec.host}") as progress:
                 link = supervisor.acquire(operation, renew=True)
@@ -105,8 +121,9 @@ class UpFlow:
             raise
         event = Wanted(spec=spec, problems=tuple(self._problems), port_problems=tuple(self._port_problems))
         self._sessions.apply(session, event)
-        supervisor.want(wanted=True)
+        supervisor.want(wanted=self._sessions.wanted(spec.host))
         self._sessions.save()
+        session.current.require_kept(self._downs)
         return self._sessions.view(session.current, supervisor.status)
 
     def _serve(self, link: Link, supervisor: Supervisor, session: SessionRuntime, operation: Operation) -> None:
@@ -122,12 +139,14 @@ class UpFlow:
             asked=self._request.local_port,
             usual=self._spec.local_port,
             had=had,
+            downs=self._downs,
             share=self._hosts.share(self._spec.host),
             suspect=self._suspect,
         )
-        self._sessions.apply(session, UpStarted())
+        self._sessions.apply(session, UpStarted(downs=self._downs))
         exposed = session.current.token_exposed
         try:
+            session.current.require_kept(self._downs)
             if running is None:
                 # For the launch: its shell starts while the host is looked at.
                 with link.shell_ahead() as shell:
@@ -147,17 +166,17 @@ class UpFlow:
                 # sshd leads to no UNIX socket: again, on a port.
                 supervisor.sockets, self._launched = False, None
                 forward.clear()
-                self._undo(link, running)
+                self._undo(link, session, running)
                 running = self._start(link, forward, operation)
                 forward.forward(running, operation)
                 self._prove(link, forward, running, operation)
-            self._not_killed(session.current)
+            session.current.require_kept(self._downs)
             go_on(operation)  # no step follows that would notice a cancellation
             self._sessions.apply(session, Answered())
             forward.keep()
         except BaseException:
             if self._launched is not None:
-                self._undo(link, self._launched)
+                self._undo(link, session, self._launched)
             self._sessions.apply(session, UpFailed(undone=self._launched is not None))
             forward.undo()
             raise
@@ -257,18 +276,16 @@ class UpFlow:
     def _adopt(self, link: Link, state: SessionState, found: Found, operation: Operation) -> Running | None:
         """Adopt a server that already runs: this session's from another computer, or one that is asked for."""
         spec = self._spec
-        taken = {
-            other.running.server.pid
-            for other in self._sessions.on(spec.host)
-            if other.running and other.name != spec.name
-        }
+        taken = self._sessions.taken(state)
         records = [record for record in found.records if record.alive and record.pid not in taken]
-        chosen = next((record for record in records if record.name == spec.name), None)
+        chosen = own_server(found, state.spec, taken)
+        if isinstance(chosen, Record) and not chosen.alive:
+            chosen = None
         if chosen is None and self._fresh and not self._explicit_name and len(records) == 1:
             chosen = records[0]
         if chosen is not None:
             with step(operation, "adopt", "adopting the running server") as progress:
-                running = state.recognised(self._launcher(link).adopt(chosen))
+                running = state.recognised(self._launcher(link).adopt(chosen, name=spec.name))
                 progress.text = f"adopted the server that runs on {spec.host} (pid {running.server.pid})"
             self._unchanged(running, state.spec if running.server.pid == state.spec.pid else None)
             return running
@@ -305,16 +322,18 @@ class UpFlow:
         entry, defaults = self._hosts.entry(self._spec.host), self._hosts.config.defaults
         default = entry.env or defaults.env
         preparation = Preparation(
-            link, self._launcher(link), self._spec, self._request, report, found, operation, sockets=supervisor.sockets
+            link,
+            self._launcher(link),
+            self._spec,
+            self._request,
+            report,
+            found,
+            operation,
+            sockets=supervisor.sockets,
+            ending=self._ending,
         )
         ready = preparation.run(default)
         self._problems += preparation.problems
-        for other in self._sessions.runtimes(self._spec.host):
-            running = other.current.running
-            if running is not None and running.server.pid == preparation.ended:
-                # Its server had the port: whatever gets that now must not be reached through the session's address.
-                self._sessions.apply(other, Doubted())
-                self._suspect()
         if isinstance(ready, Running):
             return ready
         self._ready = msgspec.structs.replace(ready, debugger=self._hosts.debugger(self._spec.host))
@@ -374,13 +393,18 @@ class UpFlow:
             progress.text = "the right server answers"
         return True
 
-    def _not_killed(self, state: SessionState) -> None:
-        if state.killed:
-            raise errors.Interrupted(f"session {state.name} was killed meanwhile")
-        if state.down:
-            raise errors.Interrupted(f"session {state.name} was taken down meanwhile")
+    @contextmanager
+    def _ending(self, pid: int) -> Iterator[None]:
+        """Close the gate of the session, if any, whose server is ended; that is looked at afterwards."""
+        doubted = self._sessions.doubt(self._spec.host, pid)
+        try:
+            yield
+        finally:
+            if doubted:
+                self._suspect()
 
-    def _undo(self, link: Link, running: Running) -> None:
+    def _undo(self, link: Link, session: SessionRuntime, running: Running) -> None:
+        self._sessions.apply(session, Doubted())
         try:
             self._launcher(link).stop(running, force=True)
         except errors.JupymanError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Literal
 
 import msgspec
@@ -36,10 +38,10 @@ class Preparation:
         found: the servers there.
         operation: shows the steps and asks the questions.
         sockets: sshd is not known to refuse UNIX sockets.
+        ending: entered with the pid of the server that has the port, while that is ended.
 
     Attributes:
         problems: what did not stop the work.
-        ended: the pid of the server that had the port and was ended for it.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Preparation:
         operation: Operation,
         *,
         sockets: bool,
+        ending: Callable[[int], AbstractContextManager[None]],
     ) -> None:
         self._link = link
         self._launcher = launcher
@@ -70,7 +73,7 @@ class Preparation:
         if occupied and spec.on_conflict == "ask" and operation.client.interactive:
             self._socket = False
         self.problems: list[Problem] = []
-        self.ended: int | None = None
+        self._ending = ending
 
     def run(self, default_env: str | None) -> LaunchSpec | Running:
         """Decide everything.
@@ -190,8 +193,8 @@ class Preparation:
     def _end(self, where: str, what: str, holder: PortHolder, server: Record | UnmanagedServer | None) -> None:
         """End what holds the port: a Jupyter with its kernels, any other process alone."""
         if server is not None:
-            self.ended = server.pid
-            ended = self._launcher.stop(self._launcher.adopt(server, record=False), force=True)
+            with self._ending(server.pid):
+                ended = self._launcher.stop(self._launcher.adopt(server, record=False), force=True)
         else:
             ended = ports.stop_process(self._link, holder, force=True)
         if not ended:

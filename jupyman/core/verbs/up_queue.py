@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -54,6 +54,14 @@ def wanted(request: api.Up, call: VerbCall) -> SessionSpec:
     )
 
 
+class _Key(NamedTuple):
+    """What two requests must have in common to share a run: see `UpFlow`."""
+
+    request: api.Up
+    downs: int
+    session: SessionRuntime | None
+
+
 class UpQueue:
     """Runs `up`.
 
@@ -66,7 +74,7 @@ class UpQueue:
         self._codes = codes
         self._suspect = suspect
         self._lock = threading.Lock()
-        self._latest: dict[str, tuple[api.Up, SharedOperation]] = {}  # by session: under way, or the last one
+        self._latest: dict[str, tuple[_Key, SharedOperation]] = {}  # by session: under way, or the last one
 
     def up(self, request: api.Up, call: VerbCall) -> Session:
         """Start, adopt or find a session's server, and forward it.
@@ -75,7 +83,8 @@ class UpQueue:
             JupymanError: see `UpFlow.run`.
         """
         spec = wanted(request, call)
-        shared = self._shared(request, spec, call)
+        known = call.sessions.find(spec.name)
+        shared = self._shared(request, spec, call, downs=known.downs if known is not None else 0)
         try:
             session: Session = shared.join(call.operation)
         except errors.Interrupted:
@@ -90,6 +99,8 @@ class UpQueue:
     def restart(self, session: SessionRuntime, why: str, call: VerbCall) -> None:
         """Start a server that died again, in a thread of its own: same port, token and directory.
 
+        A `down` or `kill` that comes first, or meanwhile, stands.
+
         Args:
             session: whose server it was.
             why: how it ended.
@@ -97,13 +108,20 @@ class UpQueue:
         """
         before = session.current
         name, spec = before.name, before.spec
+        if not spec.wanted:
+            return
         port = before.running.server.port if before.running is not None else None
         request = api.Up(host=spec.host, name=name, port=port, timeout=spec.timeout)
 
         def work() -> None:
             try:
-                self.up(request, call)
+                self._shared(request, wanted(request, call), call, downs=before.downs, session=session).join(
+                    call.operation
+                )
             except errors.JupymanError as error:
+                if session.current.killed or session.current.downs != before.downs:
+                    log.info("session %s: not restarted: %s", name, error.message)
+                    return
                 text = f"{why}; it could not be started again: {error.message}"
                 problem = new_problem("restart-failed", text, error.hint)
             else:
@@ -116,13 +134,16 @@ class UpQueue:
 
         threading.Thread(target=work, name=f"restart {name}", daemon=True).start()
 
-    def _shared(self, request: api.Up, spec: SessionSpec, call: VerbCall) -> SharedOperation:
+    def _shared(
+        self, request: api.Up, spec: SessionSpec, call: VerbCall, *, downs: int, session: SessionRuntime | None = None
+    ) -> SharedOperation:
         """Return the run that serves the request: the one under way for an equal request, else a new one."""
-        same = msgspec.structs.replace(request, open_browser=False)
+        # An `up` after a `down` is not served by one before it, nor by a restart, which makes no session.
+        same = _Key(msgspec.structs.replace(request, open_browser=False), downs, session)
         with self._lock:
             latest, shared = self._latest.get(spec.name, (None, None))
             if shared is None or shared.ended or shared.cancelled.is_set() or latest != same:
-                flow = UpFlow(call.hosts, call.sessions, request, spec, self._suspect)
+                flow = UpFlow(call.hosts, call.sessions, request, spec, self._suspect, downs=downs, session=session)
                 shared = SharedOperation(_after(shared, flow.run), call.operation.client)
                 self._latest[spec.name] = (same, shared)
         return shared

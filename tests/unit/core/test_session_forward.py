@@ -20,7 +20,7 @@ from jupyman.core.runtime.scheduler import Scheduler
 from jupyman.core.sessions.monitor import SessionMonitor
 from jupyman.core.sessions.registry import SessionRegistry, SessionRuntime
 from jupyman.core.sessions.session_forward import SessionForward
-from jupyman.core.sessions.state import Doubted, UpFailed, UpStarted
+from jupyman.core.sessions.state import Doubted, Proven, UpFailed, UpStarted
 from jupyman.host.servers.base import Liveness
 from jupyman.host.servers.http_check import Asking
 from jupyman.model import Running, SessionSpec
@@ -71,9 +71,19 @@ def forwarding(
     made: list[SessionForward] = []
 
     def make(asked: int | None = None, port: int | None = None) -> SessionForward:
-        sessions.apply(session, UpStarted())
+        downs = session.current.downs
+        sessions.apply(session, UpStarted(downs=downs))
         forward = SessionForward(
-            sessions, host, host.link, session, asked=asked, usual=port, had=port, share=False, suspect=lambda: None
+            sessions,
+            host,
+            host.link,
+            session,
+            asked=asked,
+            usual=port,
+            had=port,
+            downs=downs,
+            share=False,
+            suspect=lambda: None,
         )
         made.append(forward)
         return forward
@@ -217,6 +227,22 @@ def test_a_down_in_the_middle_of_an_up_stands(
     assert session.current.down
 
 
+def test_a_down_that_releases_the_port_in_the_middle_of_an_up_leaves_no_listener(
+    host: Host, sessions: SessionRegistry, session: SessionRuntime, forwarding: Forwarding
+) -> None:
+    port = bound(host, sessions, session)
+    made = forwarding(asked=port + 1)
+    made.listening(TARGET)
+    moved = session.current.bound_port
+    sessions.take_down(session, release=True)
+    with pytest.raises(errors.Interrupted, match="taken down"):
+        made.forward(server(), Background(ClientContext()))
+    made.undo()
+    assert not taken(port)
+    assert not taken(moved or 0)
+    assert session.listener is None
+
+
 def test_a_kill_in_the_middle_of_an_up_leaves_no_listener(
     host: Host, sessions: SessionRegistry, session: SessionRuntime, forwarding: Forwarding
 ) -> None:
@@ -249,6 +275,64 @@ def test_nothing_passes_before_a_token_that_another_user_may_know_is_changed(
     assert (current.token_exposed, current.spec.heard, current.passes, current.url) == (True, True, False, None)
     assert made._check is None, "nothing was sent to anybody"
     made.undo()
+
+
+# --- where the open gate leads --------------------------------------------------------------------------------------
+
+
+def gate(listener: Any) -> bool:
+    assert listener.gate is not None
+    return bool(listener.gate())
+
+
+def test_a_listener_that_is_bound_late_leads_to_the_server_that_was_proven(
+    host: Any, sessions: SessionRegistry, session: SessionRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions.apply(session, Proven(running=server(port=9999), over=host.link, at=AT))
+    assert session.passes()
+    unbound: list[bool] = []
+    listen = host.forwarder.listen
+
+    def watched(port: int, target: Any, **how: Any) -> Any:
+        listener = listen(0, target, **how)
+        unbound.append(gate(listener))
+        return listener
+
+    monkeypatch.setattr(host.forwarder, "listen", watched)
+    hosts: Any = SimpleNamespace(supervisor=lambda *_: host, share=lambda _: False)
+    monitor = SessionMonitor(hosts, sessions, lambda session, why: None, Scheduler())
+    monitor._bind_port(session, 1)
+    assert unbound == [False], "it leads to a guess"
+    listener: Any = session.listener
+    assert (listener.target, gate(listener)) == (Endpoint(None, 9999).target, True)
+
+
+def test_a_port_that_is_given_back_leads_to_the_server_that_was_proven_meanwhile(
+    host: Host, sessions: SessionRegistry, session: SessionRuntime, forwarding: Forwarding
+) -> None:
+    port = bound(host, sessions, session)
+    old: Any = session.listener
+    made = forwarding(asked=port + 1)
+    made.forward(server(port=9999), Background(ClientContext()))
+    made.proven(server(port=9999), at=AT, exposed=())
+    assert gate(session.listener)
+    assert not gate(old), "it leads to the server before"
+    sessions.apply(session, UpFailed(undone=False))
+    made.undo()
+    assert session.current.bound_port == port
+    assert (old.target, gate(old)) == (Endpoint(None, 9999).target, True)
+
+
+def test_the_gate_is_shut_before_the_port_leads_to_another_server(
+    host: Host, sessions: SessionRegistry, session: SessionRuntime, forwarding: Forwarding
+) -> None:
+    bound(host, sessions, session)
+    made = forwarding()
+    made.proven(server(), at=AT, exposed=())
+    made.forward(server(), Background(ClientContext()))
+    assert session.passes(), "it leads to the same one"
+    made.forward(server(port=9999), Background(ClientContext()))
+    assert not session.passes()
 
 
 # --- the token ----------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import jupyman
+from jupyman import errors
 from jupyman.core.sessions import state as machine
 from jupyman.core.sessions.state import (
     EVENTS,
@@ -92,7 +93,7 @@ def test_exited_is_entered_by_proof_alone() -> None:
 
 
 def test_a_new_session_runs_when_it_has_answered() -> None:
-    new = after(UpStarted(), Launching(), start=entered(SPEC, LINK))
+    new = after(UpStarted(downs=0), Launching(), start=entered(SPEC, LINK))
     listening = after(Listening(over=LINK), Bound(port=8888), start=new)
     assert (new.state, new.passes, listening.state, listening.passes) == ("starting", False, "starting", True)
     seen = after(proven(), start=listening)
@@ -108,7 +109,7 @@ def test_a_launch_that_fails_leaves_the_state_as_it_was(before: str) -> None:
         "exited": after(LinkUp(link=LINK), gone(restartable=False)),
         "running": OPEN,
     }
-    failed = after(UpStarted(), Launching(), Listening(over=LINK), UpFailed(undone=True), start=ways[before])
+    failed = after(UpStarted(downs=0), Launching(), Listening(over=LINK), UpFailed(undone=True), start=ways[before])
     assert (failed.state, failed.passes, failed.running) == (before, False, None)
 
 
@@ -152,12 +153,26 @@ def test_down_and_up() -> None:
     assert (down.passes, down.url, down.spec.wanted, down.bound_port) == (False, None, False, 8888)
     again = after(proven(before=SERVER), start=down)
     assert (again.down, again.passes) == (True, False)
-    reopened = after(UpStarted(), Reopened(), start=again)
+    reopened = after(UpStarted(downs=1), Reopened(), start=again)
     assert (reopened.down, reopened.passes) == (False, True)
     assert after(UpFailed(undone=False), start=reopened).down
     assert after(Wanted(spec=SPEC), UpFailed(undone=False), start=reopened).down is False
     stands = after(Down(), Reopened(), Wanted(spec=SPEC), start=reopened)
     assert (stands.down, stands.spec.wanted) == (True, False)
+
+
+def test_a_down_after_the_request_for_an_up_stands() -> None:
+    requested = OPEN.downs
+    down = after(Down(), UpStarted(downs=requested), Reopened(), Wanted(spec=SPEC), start=OPEN)
+    assert (down.down, down.spec.wanted, down.passes) == (True, False, False)
+    with pytest.raises(errors.Interrupted, match="taken down"):
+        down.require_kept(requested)
+    twice = after(Down(), Down(), start=OPEN)
+    assert after(UpStarted(downs=1), Reopened(), start=twice).down, "requested before the second one"
+    assert not after(UpStarted(downs=2), Reopened(), start=twice).down
+    with pytest.raises(errors.Interrupted, match="killed"):
+        after(Killed(), start=OPEN).require_kept(requested)
+    OPEN.require_kept(requested)
 
 
 def test_down_may_give_up_the_port() -> None:
@@ -168,14 +183,14 @@ def test_down_may_give_up_the_port() -> None:
 def test_a_token_that_another_user_may_know() -> None:
     exposed = after(PortExposed(port=8888), start=OPEN)
     assert (exposed.passes, exposed.url, exposed.spec.heard) == (False, None, True)
-    assert not after(proven(), UpStarted(), start=exposed).passes
+    assert not after(proven(), UpStarted(downs=0), start=exposed).passes
     changed = after(TokenRenewed(running=SERVER, token="new"), start=exposed)
     assert (changed.passes, changed.spec.heard, changed.url) == (True, False, "http://127.0.0.1:8888/lab?token=new")
     assert after(PortExposed(port=8888), start=changed) is changed, "no tab has sent the new one there"
     assert not after(PortExposed(port=8889), start=changed).passes
     kept = after(TokenRenewed(running=SERVER, token=None), start=exposed)
     assert (kept.passes, kept.spec.heard) == (True, True)
-    assert not after(UpStarted(), start=kept).passes, "it may be another server now"
+    assert not after(UpStarted(downs=0), start=kept).passes, "it may be another server now"
     other = after(TokenRenewed(running=OTHER_SERVER, token="new"), start=exposed)
     assert other.running == SERVER
 
@@ -259,10 +274,8 @@ LINKS = st.sampled_from([LINK, OTHER_LINK])
 SERVERS = st.sampled_from([SERVER, OTHER_SERVER])
 SEEN = st.sampled_from([SERVER, OTHER_SERVER, None, msgspec.UNSET])
 ANY: dict[type[SessionEvent], st.SearchStrategy[Any]] = {
-    **{
-        kind: st.builds(kind)
-        for kind in (UpStarted, Launching, Answered, LaunchUndone, Refused, Doubted, Reopened, Settled)
-    },
+    **{kind: st.builds(kind) for kind in (Launching, Answered, LaunchUndone, Refused, Doubted, Reopened, Settled)},
+    UpStarted: st.builds(UpStarted, downs=st.integers(0, 2)),
     Listening: st.builds(Listening, over=LINKS),
     Proven: st.builds(Proven, running=SERVERS, over=LINKS, at=st.just(AT), before=SEEN),
     UpFailed: st.builds(UpFailed, undone=st.booleans()),
@@ -299,7 +312,10 @@ def test_any_order_draws_from_every_event() -> None:
 @given(STARTS, ORDERS)
 @example(restored(SPEC), [LinkUp(link=LINK), proven(), LinkLost(at=1.0), LinkUp(link=OTHER_LINK)])
 @example(restored(SPEC), [LinkUp(link=LINK), proven(), LinkUp(link=OTHER_LINK), LinkUp(link=LINK)])
-@example(restored(SPEC), [UpStarted(), PortExposed(port=8888), TokenRenewed(running=SERVER, token="new"), UpStarted()])
+@example(
+    restored(SPEC),
+    [UpStarted(downs=0), PortExposed(port=8888), TokenRenewed(running=SERVER, token="new"), UpStarted(downs=0)],
+)
 def test_any_order_of_events_keeps_the_invariants(state: SessionState, events: list[SessionEvent]) -> None:
     link = state.link  # the one that is up, and the one over which there is a proof: by what the events say alone
     proof: object | None = None
