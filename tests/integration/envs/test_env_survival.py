@@ -93,7 +93,7 @@ def test_ctrl_c_takes_back_what_was_begun(mine: Cli, user: User, conda: Path, bu
         terminal.interrupt()
         ran = terminal.end()
     assert (ran.rc, ran.stdout) == (130, "")
-    assert "what this command began is taken back" in ran.stderr.splitlines()[-1]
+    assert "what this command started is removed" in ran.stderr.splitlines()[-1]
     wait_until(lambda: not job.exists() and not list((conda / "envs").iterdir()), what="the end of what was begun")
     wait_until(lambda: programs(user) == {}, what="the end of all that ran")
     # Watching alone stops nothing.

@@ -210,7 +210,7 @@ def test_an_account_without_a_shell_can_forward_and_owners_are_unknown(bed: Bed,
         [here] = free_ports(1)
         ran = cli("tunnel", f"{here}:{remote}", "server1")
         assert ran.rc == 0, ran
-        assert f"whose the program on port {remote} on server1 is cannot be seen" in ran.stderr
+        assert f"the owner of the program on port {remote} on server1 cannot be seen" in ran.stderr
         assert spoken(here) == b"HELLO"
 
 

@@ -215,7 +215,9 @@ def test_idle_connections_cost_nothing(forwarder: Forwarder) -> None:
     with serving(echo) as target, contextlib.ExitStack() as stack:
         listener = forwarder.listen(0, target)
         for _ in range(100):
-            stack.enter_context(connect(listener))
+            sock = stack.enter_context(connect(listener))
+            sock.sendall(b"x")  # answered: the server is idle too, which runs in this process
+            assert sock.recv(1) == b"x"
         wait_until(lambda: listener.open == 100 and not forwarder._timed)
         before = time.process_time()
         threading.Event().wait(2)  # the measured time itself
