@@ -125,7 +125,8 @@ class Client:
             if not start or daemon.hello.busy or not daemon.hello.outdated(daemon.where.stamp):
                 return daemon
             # After an upgrade this version's daemon replaces the old one; servers and ports stay as they are.
-            self._retire(daemon)
+            if not self._retire(daemon) and found is not None and (daemon := _reach(found)) is not None:
+                return daemon  # another command came first
         if not start:
             raise errors.DaemonUnavailable(
                 "no daemon is running", "jupyman daemon start; every other command starts it too"
@@ -164,15 +165,17 @@ class Client:
             f"the daemon did not answer in {START_TIMEOUT:.0f} s", "jupyman daemon restart; jupyman daemon logs"
         )
 
-    def _retire(self, old: _Daemon) -> None:
-        """End a daemon of another version or build; its lock goes with its process."""
-        body = msgspec.json.encode(Call(request=DaemonStop(), client=self._context))
+    def _retire(self, old: _Daemon) -> bool:
+        """End a daemon of another version or build, unless it is busy; its lock goes with its process."""
+        body = msgspec.json.encode(Call(request=DaemonStop(if_idle=True), client=self._context))
         # Another command may have ended it just now.
         with suppress(errors.DaemonUnavailable, OSError, http.client.HTTPException), old.post("/v1/run", body) as reply:
-            reply.read()
+            if b'"stopped":false' in reply.read():
+                return False
         deadline = time.monotonic() + START_TIMEOUT
         while address.read(self._paths.daemon_file) == old.where and time.monotonic() < deadline:
             time.sleep(_STEP)
+        return True
 
 
 class _Daemon:

@@ -109,7 +109,7 @@ class LinkLost(JupymanError):
 
     code = "link-lost"
     status = 13
-    default_hint = "the server on the host keeps running; run the command again when the network is back"
+    default_hint = "run the command again when the network is back; running servers on the host are not affected"
 
 
 class ForwardingRefused(JupymanError):
@@ -155,7 +155,7 @@ class ServerExited(JupymanError):
 
     code = "server-exited"
     status = 23
-    default_hint = "the last lines of its log are above; jupyman logs SESSION shows more"
+    default_hint = "read the last lines of its log above; for a session in jupyman ps: jupyman logs SESSION"
 
 
 class LaunchTimedOut(JupymanError):

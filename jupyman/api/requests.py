@@ -30,7 +30,7 @@ class Request(msgspec.Struct, Generic[R_co], frozen=True, kw_only=True, tag_fiel
 
 
 class Up(Request[Session], tag="up", frozen=True, kw_only=True):
-    """Make the session exist. A field is None if the command line does not have the option."""
+    """Start, adopt or find a session's server. A field is None if the command line does not have the option."""
 
     host: str | None = None
     name: str | None = None
@@ -236,7 +236,12 @@ class DaemonStatus(Request[results.DaemonInfo], tag="daemon-status", frozen=True
 
 
 class DaemonStop(Request[results.DaemonStopped], tag="daemon-stop", frozen=True, kw_only=True):
-    """Stop the daemon. Servers keep running."""
+    """Stop the daemon. Servers keep running.
+
+    With `if_idle` it is not stopped while commands wait for it; one of 0.1.0 does not know this field.
+    """
+
+    if_idle: bool = False
 
 
 AnyRequest = (

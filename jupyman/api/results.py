@@ -280,7 +280,7 @@ class DaemonInfo(Noun, frozen=True, kw_only=True):
 
 
 class DaemonStopped(Noun, frozen=True, kw_only=True):
-    """The result of `daemon stop`; the command line prints no pid."""
+    """The result of `daemon stop`; the command line prints no pid. Not `stopped`: see `DaemonStop.if_idle`."""
 
     stopped: bool
     pid: int | UnsetType = UNSET

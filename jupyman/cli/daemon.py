@@ -30,7 +30,7 @@ def command() -> None:
 @json_option
 @click.pass_obj
 def start(context: Context, as_json: bool) -> None:
-    """Start it. Every other command starts it when it is needed."""
+    """Start the daemon. Every command that needs it does so too."""
     _show(context, as_json=as_json, start=True)
 
 
@@ -38,7 +38,7 @@ def start(context: Context, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def status(context: Context, as_json: bool) -> None:
-    """Show whether it is running."""
+    """Show whether the daemon is running."""
     _show(context, as_json=as_json, start=False)
 
 
@@ -46,7 +46,7 @@ def status(context: Context, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def stop(context: Context, as_json: bool) -> None:
-    """Stop it. Servers on hosts keep running; `jupyman ps` restores their forwards."""
+    """Stop the daemon. Servers on hosts keep running; `jupyman ps` restores their forwards."""
     stopped = _stop(context)
     if as_json:
         context.dump(DaemonStopped(stopped=stopped))
@@ -58,7 +58,7 @@ def stop(context: Context, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def restart(context: Context, as_json: bool) -> None:
-    """Stop it and start this version."""
+    """Stop the daemon and start this version."""
     context.config()  # refuse a broken one before the old daemon is gone
     _stop(context)
     _show(context, as_json=as_json, start=True)
@@ -68,7 +68,7 @@ def restart(context: Context, as_json: bool) -> None:
 @lines_option
 @click.pass_obj
 def logs(context: Context, lines: int) -> None:
-    """Print the end of its log."""
+    """Print the end of the daemon's log."""
     try:
         with context.paths.log_file.open(encoding="utf-8", errors="replace") as file:
             for line in deque(file, lines):
@@ -80,7 +80,7 @@ def logs(context: Context, lines: int) -> None:
 @command.command(epilog="Example: jupyman daemon run")
 @click.pass_obj
 def run(context: Context) -> int:
-    """Run it in the foreground, logging to stderr as well."""
+    """Run the daemon in the foreground, logging to stderr as well."""
     # Only this command is the daemon, so only this command imports it.
     from jupyman.daemon.main import run as serve
 

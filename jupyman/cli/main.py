@@ -14,7 +14,7 @@ from jupyman.cli.groups import LazyGroup
 
 # verb -> (module, one line for --help)
 VERBS = {
-    "up": ("jupyman.cli.up", "make the session exist: connect, launch or adopt, forward, open the browser"),
+    "up": ("jupyman.cli.up", "start a session or find it: connect, launch or adopt, forward, open the browser"),
     "down": ("jupyman.cli.down", "close a session's forwards; its server keeps running"),
     "kill": ("jupyman.cli.kill", "stop a session's server, or the process that listens on a port"),
     "ps": ("jupyman.cli.ps", "list sessions and forwards"),

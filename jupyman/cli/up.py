@@ -23,8 +23,8 @@ Examples:
 @click.option("--dir", "directory", type=TextLine(), help="the server's root directory on the host; default: home")
 @click.option("--app", type=click.Choice(["lab", "notebook", "server"]), help="what to start; default: lab")
 @click.option("--gpu", type=TextLine(), metavar="SPEC", help="auto | none | 0,1 | UUID,… | any:2 | free:20G")
-@click.option("--port", type=Port(), help="preferred port on the host; default: 8888")
-@click.option("--local-port", type=Port(), help="preferred port on this computer; default: the one on the host")
+@click.option("--port", type=Port(), help="port on the host; default: a private socket, else from 8888")
+@click.option("--local-port", type=Port(), help="preferred port on this computer; default: the last one, --port, 8888")
 @click.option(
     "--on-conflict",
     type=click.Choice(["next", "ask", "kill", "fail"]),
@@ -62,7 +62,7 @@ def command(
     timeout: float,
     as_json: bool,
 ) -> None:
-    """Make the session exist: connect, inspect the host, launch or adopt the server, forward it, open the browser.
+    """Start a session or find it: connect, inspect the host, launch or adopt its server, forward it, open the browser.
 
     A second run finds the same server. HOST may also be the name of a session.
     """

@@ -84,6 +84,7 @@ class EventFeed:
         self._shown: dict[Key, Shown] = {}  # as of the last pump, without the counters
         self._snapshot: Batch | None = None  # as of `_index`
         self._followers: set[Callable[[], None]] = set()
+        self._unmarked = True  # changes may have gone unmarked, because there was no follower
         self._full_at = float("-inf")  # monotonic
         self._soon = scheduler.every(REFRESH, self._tick)
         sessions.on_session = lambda name: self.mark(Key("session", name))
@@ -118,6 +119,7 @@ class EventFeed:
             What ends it, and never waits.
         """
         with self._marks:
+            self._unmarked = self._unmarked or not self._followers
             self._followers.add(changed)
 
         def leave() -> None:
@@ -155,8 +157,9 @@ class EventFeed:
         with self._marks:
             marked, self._marked = self._marked, set()
             followers = list(self._followers)
+            unmarked, self._unmarked = self._unmarked, False
         before = self._index
-        if time.monotonic() - self._full_at >= REFRESH:
+        if unmarked or time.monotonic() - self._full_at >= REFRESH:
             self._full_at = time.monotonic()
             now: dict[Key, Shown | None] = {**dict.fromkeys(self._shown), **_by_key(self._everything())}
         else:

@@ -78,8 +78,15 @@ class StreamOperation:
         self._callbacks: list[Callable[[], None]] = []
         self._lock = threading.Lock()
 
-    def start(self, backend: Backend, request: AnyRequest, log_file: Path) -> None:
-        """Run the request in a thread of its own; the last event is `Done` or `Failed`."""
+    def start(self, backend: Backend, request: AnyRequest, log_file: Path, over: Callable[[], None]) -> None:
+        """Run the request in a thread of its own; the last event is `Done` or `Failed`.
+
+        Args:
+            backend: does it.
+            request: what is to be done.
+            log_file: named if there is a bug.
+            over: called in the event loop when the work has ended, before its last event, also if the client has left.
+        """
 
         def work() -> None:
             try:
@@ -92,6 +99,7 @@ class StreamOperation:
                 fault = errors.InternalError("jupyman has a bug", f"the traceback is in {log_file}")
                 last = _line(Failed(error=fault.info()))
             self.ended = True
+            self._call(over)
             self._put(last)
             self._put(None)
 
@@ -112,8 +120,11 @@ class StreamOperation:
         self._put(line)
 
     def _put(self, line: bytes | None) -> None:
+        self._call(lambda: self.events.put_nowait(line))
+
+    def _call(self, callback: Callable[[], None]) -> None:
         try:
-            self._loop.call_soon_threadsafe(self.events.put_nowait, line)
+            self._loop.call_soon_threadsafe(callback)
         except RuntimeError:  # the server has ended
             self.cancelled.set()
 

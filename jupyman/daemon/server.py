@@ -148,18 +148,24 @@ class Service:
         if isinstance(call.request, DaemonStatus):
             return self._one(self._status())
         if isinstance(call.request, DaemonStop):
+            if call.request.if_idle and self._busy:
+                return self._one(DaemonStopped(stopped=False))
             # After this response was sent.
             asyncio.get_running_loop().call_later(0.05, self._stop)
             return self._one(DaemonStopped(stopped=True, pid=os.getpid()))
         operation = StreamOperation(call.client, self._questions, asyncio.get_running_loop())
-        operation.start(self._backend, call.request, self._log_file)
-        return StreamingResponse(
-            self._events(operation, counts=not _follows(call.request)), media_type="application/x-ndjson"
-        )
+        counts = not _follows(call.request)
 
-    async def _events(self, operation: StreamOperation, *, counts: bool) -> AsyncIterator[bytes]:
-        finished = False
+        def over() -> None:
+            self._busy -= counts
+
+        # Until the work has ended: what a cancelled one has made is still being undone.
         self._busy += counts
+        operation.start(self._backend, call.request, self._log_file, over)
+        return StreamingResponse(self._events(operation), media_type="application/x-ndjson")
+
+    async def _events(self, operation: StreamOperation) -> AsyncIterator[bytes]:
+        finished = False
         try:
             while not finished:
                 try:
@@ -172,7 +178,6 @@ class Service:
                 else:
                     yield line
         finally:
-            self._busy -= counts
             if not operation.ended:
                 # The client has left. Callbacks may wait, which the event loop must not.
                 threading.Thread(target=operation.cancel, name="cancel", daemon=True).start()

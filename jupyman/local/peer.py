@@ -6,6 +6,7 @@ other users' descriptors to root only, and GetExtendedTcpTable names the process
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import struct
@@ -63,6 +64,14 @@ def stranger(far: End, near: End) -> int | None:
         return GONE
     uid = found[1]
     return None if uid in {0, own_uid()} else uid
+
+
+def probe() -> None:
+    """Find out which methods work on this system, once: otherwise the first foreign connection waits up to a second."""
+    if sys.platform == "linux":
+        for method in (_query, _scan):
+            with contextlib.suppress(OSError):
+                _works(method)
 
 
 def foreign_caller(far: End, near: End) -> bool:

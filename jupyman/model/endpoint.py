@@ -25,11 +25,6 @@ class Endpoint(msgspec.Struct, frozen=True):
     address: int | str
     interface: str = LOOPBACK
 
-    @classmethod
-    def of(cls, target: Target, node: str | None = None) -> Endpoint:
-        """Return the endpoint that an SSH target means."""
-        return cls(node, target) if isinstance(target, str) else cls(node, target[1], target[0])
-
     @property
     def target(self) -> Target:
         """What the SSH server of `node` is asked to connect to."""

@@ -200,7 +200,7 @@ class Supervisor:
                 raise errors.Interrupted("interrupted while waiting for a login that is under way")
 
     def _wait_for_life(self, operation: Operation) -> None:
-        text = f"{self.name} does not answer: waiting for it (jupyman up logs in anew)"
+        text = f"{self.name} does not answer: waiting for it (jupyman up logs in again)"
         operation.emit(Step(key="connect", text=text, state="run"))
         with self._wake:
             while self._policy.state == "silent" and not self._closed:

@@ -64,8 +64,13 @@ class SharedOperation:
                 operation.emit(event)
             self._waiters.append(operation)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="shared operation", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="shared operation", daemon=True)
+                try:
+                    thread.start()
+                except BaseException:  # no thread is left: the next client makes another operation
+                    self._ended.set()
+                    raise
+                self._thread = thread
             self._changed.notify_all()
         left = threading.Event()
         self._wait_for_end_or_leave(operation, left)
@@ -75,7 +80,7 @@ class SharedOperation:
                 last = not self._waiters
                 self._changed.notify_all()
             if not last:
-                raise errors.Interrupted("interrupted; another command still waits for this session, which goes on")
+                raise errors.Interrupted("interrupted", "another jupyman up waits for this session, which goes on")
             self.cancel()
             self._ended.wait()  # nothing half-made is left when the client gets its answer
             raise errors.Interrupted("interrupted")
@@ -115,7 +120,9 @@ class SharedOperation:
         with self._changed:
             terminal = next((waiter for waiter in self._waiters if waiter.client.interactive), None)
         if terminal is None:
-            raise errors.Interrupted("a question had to be asked, and there is no terminal to answer it on")
+            raise errors.Interrupted(
+                "a question must be answered, and there is no terminal", "run the command again on a terminal"
+            )
         return terminal.ask(prompt, timeout)
 
     def on_cancel(self, callback: Callable[[], None]) -> None:

@@ -138,7 +138,7 @@ def observed(running: Running, seen: list[Gpu], notebooks: dict[str, str], troub
         others = choose.others(gpu)
         if others:
             who = ", ".join(choose.held(one) for one in others[:3]) + (" and others" if len(others) > 3 else "")
-            fix = "agree with them, or start the session anew on another GPU: jupyman check shows which are free"
+            fix = "ask them, or restart the session on another GPU: jupyman check shows which are free"
             text = f"GPU {gpu.index} of this session is used by others too: {who}"
             problems.append(Problem(code="gpu-shared", severity="warning", text=text, fix=fix))
     lost = sorted(set(server.gpus or ()) - {gpu.index for gpu in own})

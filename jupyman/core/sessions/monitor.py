@@ -129,7 +129,7 @@ class SessionMonitor:
                 found.nudge(found.client)  # completed from config.toml
 
     def on_up(self, supervisor: Supervisor) -> None:
-        """Have each session of a host looked at, whose link came up; never waits."""
+        """Request a look at each session of a host; its link came up. Never waits."""
         self._pool.ask(supervisor.name)
 
     def look(self) -> None:

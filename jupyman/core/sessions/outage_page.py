@@ -205,9 +205,9 @@ def _page(facts: OutageFacts) -> str:
     rows = [("Host", facts.host), ("Since", facts.since), ("Server last seen alive", facts.seen)]
     rows.append(("Next attempt", facts.next_attempt))
     listed = "".join(f"<dt>{name}</dt><dd>{html.escape(value)}</dd>" for name, value in rows if value)
-    advice = "This page loads again by itself. Kernels keep running: there is no need to restart them."
+    advice = "This page reloads by itself. A lost link does not end kernels: there is no need to restart them."
     if facts.command is not None:
-        advice = f"In a terminal: <code>{html.escape(facts.command)}</code>. This page loads again by itself."
+        advice = f"In a terminal: <code>{html.escape(facts.command)}</code>. This page reloads by itself."
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="{RETRY}">
 <title>{html.escape(facts.title)}: waiting</title>

@@ -451,8 +451,8 @@ class SessionRegistry:
                 self.unsaved = Problem(
                     code="state-unsaved",
                     severity="warning",
-                    text=f"what you want cannot be written to {self.store.path} ({error.strerror or error})",
-                    fix="free some space on this computer; until then the daemon must not end",
+                    text=f"the list of sessions cannot be written to {self.store.path} ({error.strerror or error})",
+                    fix="free some space on this computer; until then do not stop the daemon",
                 )
             else:
                 self.unsaved = None

@@ -216,7 +216,7 @@ class Wanted(SessionEvent, frozen=True, kw_only=True):
     """The `up` has succeeded.
 
     Args:
-        spec: what is wanted now; what the state knows better is not taken from it.
+        spec: what is wanted now; the fields that the state maintains itself are not taken from it.
         problems: of the server.
         port_problems: of the local port and its token.
     """

@@ -1,4 +1,4 @@
-"""Where another user of this computer may know a session's token, because they had the port that an open tab talks to.
+"""Replacing a token that another user of this computer may know because they had the port that an open tab uses.
 
 A tab sends its token, or a cookie that is as good, to whatever listens on its port. That is the daemon while it runs,
 and can be any user's program while it does not. The next daemon, or the next `up`, that finds the session's port in the
@@ -60,7 +60,7 @@ def taken(name: str, port: int, who: str) -> Problem:
     return Problem(
         code="local-port",
         severity="warning",
-        text=f"local port {port} is held by {who}, which an open tab may have told this session's token",
+        text=f"local port {port} is held by {who}; an open tab may have sent this session's token there",
         fix=f"close tabs of 127.0.0.1:{port}; jupyman up {name} moves the session to another port, with a new token",
     )
 
@@ -73,7 +73,7 @@ def changed(port: int | None, who: str | None) -> Problem:
         who: holds that port now.
     """
     why = f"local port {port} is held by {who}" if port is not None else "another user had its local port"
-    where = f"close tabs of 127.0.0.1:{port}" if port is not None else "load open tabs anew, from jupyman url"
+    where = f"close tabs of 127.0.0.1:{port}" if port is not None else "open the URL of jupyman url in each open tab"
     return Problem(
         code="local-port",
         severity="info",
@@ -106,7 +106,7 @@ def unchanged(name: str, error: errors.JupymanError) -> Problem:
 def renew(
     launcher: Launcher, sessions: SessionRegistry, session: SessionRuntime, running: Running
 ) -> tuple[Running, bool]:
-    """Have the session's server take a new token, if another user may know the present one.
+    """Replace the token of the session's server if another user may know it.
 
     Args:
         launcher: of the session.
@@ -151,7 +151,7 @@ def renew_in_up(
     port: int | None,
     user: str | None,
 ) -> tuple[Running, list[Problem]]:
-    """Do the same as a step of an `up`.
+    """Replace the token as a step of `up`; see `renew`.
 
     Args:
         launcher: as for `renew`.

@@ -114,7 +114,7 @@ def _deep(report: HostReport, call: HostCall, *, every: bool) -> HostReport:
         if environment.torch is None and every:
             continue
         if environment.torch_foreign and every:
-            text = "not tried: it is another user's, whose code would run as you; name it with --env if you trust them"
+            text = "not tested: its owner is another user, and that user's code would run as you; --env tests it"
             results.append(DeepCheck(env=environment.prefix, ok=None, text=text))
             continue
         name = environment.name or environment.prefix

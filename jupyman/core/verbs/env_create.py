@@ -127,7 +127,7 @@ class _Creation:
     # --- before anything is touched -------------------------------------------------------------------------------
 
     def _wanted(self, shell: Shell, earlier: Job | None) -> EnvironmentRequest:
-        """Return what was said; when only a name was said, what an unfinished installation of that name was for."""
+        """Return the given options; if only a name was given, those of the unfinished installation of that name."""
         request = self.request
         said = _environment_request(request)
         if not said.bare or earlier is None or earlier.state == "done":

@@ -87,7 +87,7 @@ def target(request: api.EnvTarget, call: HostCall) -> WheelTarget:
 
 
 def job_name(name: str) -> str:
-    """Return the name of an installation for an environment, whose own name may hold anything."""
+    """Return a valid name for an environment's installation: the environment's may contain any character."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip(".-")[:63] or "environment"
 
 

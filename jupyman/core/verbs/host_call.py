@@ -53,7 +53,7 @@ class VerbCall:
         return self.sessions.view(session, self.hosts.status(session.spec.host))
 
     def release_link(self, host: str) -> None:
-        """Let go of a host's link unless a session or a forward still wants it."""
+        """Release a host's link unless a session or a forward still needs it."""
         supervisor = self.hosts.known(host)
         if supervisor is not None:
             supervisor.want(wanted=self.sessions.wanted(host))

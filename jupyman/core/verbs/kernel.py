@@ -78,10 +78,10 @@ def rm(request: api.KernelRm, call: HostCall) -> KernelRemoved:
 
 
 def check(request: api.KernelCheck, call: HostCall) -> Kernels:
-    """Start kernels to see that they work, report what is wrong, and with `fix` install what they lack.
+    """Start kernels to check that they work, report problems, and with `fix` install missing packages.
 
     Raises:
-        UsageFault: there is no kernel of that name, or nobody can be asked about a repair.
+        UsageFault: there is no kernel of that name, or a repair needs consent and there is no terminal.
         RemoteFailed: a repair failed.
     """
     call.connect()

@@ -1,6 +1,6 @@
-"""`up`: make the session exist, step by step.
+"""`up`: start or adopt a session's server and forward it, step by step.
 
-Over 300 lines because its steps share what the run has learnt and made so far, and undo it together.
+Over 300 lines because its steps use what earlier ones found and made, and undo it together.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ log = logging.getLogger(__name__)
 class UpFlow:
     """One run of `up` for one session.
 
-    What it learns it reports to the registry as events; `UpStarted` begins and `Wanted` or `UpFailed` ends them.
+    It reports what it finds to the registry as events; `UpStarted` begins and `Wanted` or `UpFailed` ends them.
 
     Args:
         hosts: to reach the host.
         sessions: where the result is kept.
-        request: what the user said; None fields were not said.
-        spec: what is wanted: what was said, then the stored session, then config.toml.
+        request: the options of the command line; a field is None if its option was not given.
+        spec: what is wanted: the given options, then the stored session, then config.toml.
         suspect: called later if the host refuses a connection to the server; must not wait.
         downs: what the session's `downs` was when this was requested: a later `down` stands.
         session: the only one for which this may be done, for a restart; None: the one of that name, or a new one.
@@ -112,7 +112,7 @@ class UpFlow:
                 link = supervisor.acquire(operation, renew=True)
                 progress.text = f"connected to {spec.host}"
                 if later := self._hosts.later(spec.host):
-                    progress.warn(f"{progress.text}; of config.toml: {'; '.join(later)}")
+                    progress.warn(f"{progress.text}; config.toml has changed: {'; '.join(later)}")
             self._serve(link, supervisor, session, operation)
         except BaseException:
             if self._fresh:
@@ -243,7 +243,7 @@ class UpFlow:
     def _other_machine(self, text: str) -> errors.UsageFault:
         host, name = self._spec.host, self._spec.name
         return errors.UsageFault(
-            f"{host} leads to several machines; of the server of {name}: {text}",
+            f"{host} leads to several machines, and the server of session {name} is on another one: {text}",
             "name that machine itself in ~/.ssh/config, or start another server with --name",
         )
 
@@ -355,7 +355,7 @@ class UpFlow:
             progress.text = f"Jupyter runs on {self._spec.host}, {where} (pid {running.server.pid})"
             if not ready.sock and not running.server.adopted and running.server.port != ready.ports[0]:
                 # No listener was seen there: an outgoing connection may have it.
-                progress.warn(f"port {ready.ports[0]} could not be had: {progress.text}")
+                progress.warn(f"port {ready.ports[0]} could not be used: {progress.text}")
         return running
 
     def _prove(self, link: Link, forward: SessionForward, running: Running, operation: Operation) -> bool:
@@ -380,7 +380,10 @@ class UpFlow:
                 return False
             if seen != 200 or (running.token and without_token is None):
                 status = without_token if seen == 200 else seen
-                raise errors.LinkLost(f"the server did not answer through the forward (HTTP status {status})")
+                raise errors.LinkLost(
+                    f"the server did not answer through the forward (HTTP status {status})",
+                    "run it again; if that fails too, jupyman daemon logs may show the reason",
+                )
             if running.token and without_token not in {401, 403}:
                 text = "the server accepts requests without a token"
                 fix = "look for token or password settings in ~/.jupyter on the host"
@@ -432,7 +435,7 @@ def _cuda_text(report: HostReport) -> str:
         return trouble or "no NVIDIA GPU"
     driver = report.driver
     names = ", ".join(sorted({gpu.name or "GPU" for gpu in report.gpus}))
-    text = f"{len(report.gpus)} GPU: {names}"
+    text = f"{len(report.gpus)} GPU{'' if len(report.gpus) == 1 else 's'}: {names}"
     if driver is not None:
         text += f", driver {driver.version or 'unknown'}, CUDA up to {driver.cuda or 'unknown'}"
     return text

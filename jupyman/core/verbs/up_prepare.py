@@ -164,7 +164,7 @@ class Preparation:
             if policy == "ask":
                 answer = self._ask(f"{where} is held by {what}", holder, foreign)
                 if answer == "adopt" and foreign is not None:
-                    progress.text = f"{where} is your own Jupyter: taking it over"
+                    progress.text = f"{where} is your own Jupyter: adopting it"
                     return self._launcher.adopt(foreign, name=self._spec.name)
                 policy = _POLICIES[answer]
             if policy == "fail":

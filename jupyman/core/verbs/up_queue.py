@@ -30,10 +30,10 @@ log = logging.getLogger(__name__)
 
 
 def wanted(request: api.Up, call: VerbCall) -> SessionSpec:
-    """Merge what was said, the stored session, and config.toml: the only place that does.
+    """Merge the given options, the stored session, and config.toml; nothing else merges them.
 
     Raises:
-        UsageFault: the session or its host cannot be told.
+        UsageFault: the session or its host cannot be determined.
         ConfigFault: config.toml asks for a Slurm job.
     """
     host, name = request_host.of_up(request, call)
@@ -77,7 +77,7 @@ class UpQueue:
         self._latest: dict[str, tuple[_Key, SharedOperation]] = {}  # by session: under way, or the last one
 
     def up(self, request: api.Up, call: VerbCall) -> Session:
-        """Make the session exist.
+        """Start, adopt or find a session's server, and forward it.
 
         Raises:
             JupymanError: see `UpFlow.run`.

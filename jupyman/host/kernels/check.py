@@ -180,7 +180,7 @@ def _judged(one: _Started, environments: Sequence[Environment], found: Findings)
         return replace(one, spec=spec)
     if facts.one("unfinished") is not None:
         text = f"kernel {spec.name} was not started: environment {spec.environment} is not finished"
-        found.add("kernel-unfinished", text, f"jupyman env create {spec.environment} goes on with it", "info")
+        found.add("kernel-unfinished", text, f"jupyman env create {spec.environment} resumes it", "info")
         return one
     if (foreign := facts.one("foreign")) is not None:
         text = (

@@ -165,7 +165,7 @@ def stop_process(shell: Shell, holder: PortHolder, *, force: bool = False, grace
         raise errors.NotOurs(f"pid {holder.pid} belongs to another user by now: it was left alone")
     if state == "changed":
         raise errors.NotOurs(
-            f"pid {holder.pid} does not hold port {holder.port} any more: it was left alone", "look again and repeat"
+            f"pid {holder.pid} does not hold port {holder.port} any more: it was left alone", "run the command again"
         )
     return state == "gone"
 

@@ -67,7 +67,7 @@ class UnmanagedServer:
         exposed: it listens beyond loopback.
         kernels_exposed: what opens its kernels to other users: `tcp`, or `debugger PID PORT`.
         file: its runtime file on the host.
-        token: "" when it asks for none; None when it wants a password.
+        token: "" if it requires none; None if it requires a password.
     """
 
     pid: int
@@ -207,7 +207,7 @@ class Launcher(Protocol):
             The server with its token; it must be proven by `verify` before the token is used.
 
         Raises:
-            UsageFault: loopback does not reach it and it has no socket, or it speaks TLS, or wants a password.
+            UsageFault: loopback does not reach it and it has no socket, or it uses TLS, or requires a password.
             ServerExited: it is gone.
         """
 

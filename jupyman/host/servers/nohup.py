@@ -172,15 +172,15 @@ class NohupLauncher:
 def _refuse_unusable(found: UnmanagedServer) -> None:
     """Refuse a server that no forward can use."""
     if found.secure:
-        why = "speaks TLS"
+        why = "uses TLS"
     elif found.token is None:
-        why = "wants a password"
+        why = "requires a password"
     elif found.port is None and found.sock is None:
         why = "listens neither on loopback nor on a UNIX socket"
     else:
         return
     raise errors.UsageFault(
-        f"the server with pid {found.pid} {why}, so it cannot be taken over",
+        f"the server with pid {found.pid} {why}, so it cannot be adopted",
         "stop it and let jupyman start one, or start it without that setting",
     )
 

@@ -38,7 +38,7 @@ def state(text: str | None) -> ProcessState:
         RemoteFailed: it is not one.
     """
     if text is None or text not in _STATES:
-        raise errors.RemoteFailed(f"the host answered {text!r} about a server")
+        raise errors.RemoteFailed(f"the host sent an invalid state of a server: {text!r}")
     return _STATES[text]
 
 
@@ -51,7 +51,7 @@ def endpoint(text: str) -> Endpoint:
     if text.startswith("/"):
         return Endpoint(None, text)
     if re.fullmatch(r"[0-9]{1,5}", text) is None:
-        raise errors.RemoteFailed(f"the host answered {text[:60]!r} about where a server listens")
+        raise errors.RemoteFailed(f"the host sent an invalid address of a server: {text[:60]!r}")
     return Endpoint(None, int(text))
 
 
@@ -165,7 +165,7 @@ def client_name() -> str:
 
 
 def identity(running: Running) -> dict[str, str]:
-    """Return what a script compares before it believes that a process is this server."""
+    """Return the values that a script compares to prove that a process is this server."""
     return {
         "NODE": running.server.node or "",
         "PID": str(running.server.pid),

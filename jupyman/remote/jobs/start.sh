@@ -69,7 +69,7 @@ jm_unwritable() { bail remote-failed "cannot write in $jm_dir: ${jm_error##*: }"
 
 # jm_place: make the prefix with the mark in it, or find our own unfinished one.
 jm_place() {
-    [ ! -L "$JM_PREFIX" ] || bail not-ours "$JM_PREFIX is a symbolic link" "look who made it, or choose another name"
+    [ ! -L "$JM_PREFIX" ] || bail not-ours "$JM_PREFIX is a symbolic link" "find out who made it, or choose another name"
     if [ -e "$JM_PREFIX" ]; then
         [ -f "$JM_PREFIX/$jm_mark" ] || bail usage "$JM_PREFIX exists already" "choose another name, or jupyman env rm $JM_NAME first"
         jm_own_env "$JM_PREFIX"

@@ -70,7 +70,7 @@ jm_place() {
     jm_specs=$("$JM_PYTHON" -c 'from jupyter_core.paths import jupyter_data_dir as d; print(d())' 2>/dev/null)/kernels
     [ "$jm_specs" != /kernels ] || fail kernel "environment $JM_ENV has no jupyter_core" "reinstall ipykernel there"
     jm_target=$jm_specs/$JM_NAME
-    [ ! -L "$jm_target" ] || fail not-ours "$jm_target is a symbolic link" "look who made it, then remove it"
+    [ ! -L "$jm_target" ] || fail not-ours "$jm_target is a symbolic link" "find out who made it, then remove it"
     jm_error=$({ mkdir -p -- "$jm_specs" && [ -w "$jm_specs" ]; } 2>&1) ||
         fail remote-failed "cannot write in $jm_specs${jm_error:+: ${jm_error##*: }}" "make room or mend its permissions on the host"
     if [ -e "$jm_target" ]; then

@@ -30,7 +30,7 @@ main() {
     esac
     printf '%s\n' "$jm_words" | lines word
     [ -n "$JM_COMMAND" ] || return 0
-    [ "$jm_words" = "$JM_COMMAND" ] || fail remote-failed "the environment has changed meanwhile: $JM_PREFIX" "look again"
+    [ "$jm_words" = "$JM_COMMAND" ] || fail remote-failed "the environment has changed meanwhile: $JM_PREFIX" "run jupyman kernel check again"
     jm_execute "$jm_words"
     say status "$jm_status"
 }

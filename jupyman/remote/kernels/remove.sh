@@ -14,7 +14,7 @@ main() {
         done
     done
     [ -n "$jm_target" ] || fail usage "you have no kernel $JM_NAME on this host" "see jupyman kernel ls; those of an environment or of the system stay"
-    [ ! -L "$jm_target" ] || fail not-ours "$jm_target is a symbolic link" "look who made it, then remove it by hand"
+    [ ! -L "$jm_target" ] || fail not-ours "$jm_target is a symbolic link" "find out who made it, then remove it by hand"
     if [ ! -d "$jm_target" ] || [ -L "$jm_target/kernel.json" ] || [ ! -f "$jm_target/kernel.json" ]; then
         fail not-ours "$jm_target does not look like a kernel spec" "remove it by hand if you know what it is"
     fi

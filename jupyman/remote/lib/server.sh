@@ -25,14 +25,14 @@ jm_look() {
 
 # jm_safe_dir PATH: make or check a directory: ours, no symbolic link, closed to everybody else.
 jm_safe_dir() {
-    [ ! -L "$1" ] || bail not-ours "$1 is a symbolic link, where jupyman keeps secrets" "look who made it, then remove it"
+    [ ! -L "$1" ] || bail not-ours "$1 is a symbolic link, where jupyman keeps secrets" "find out who made it, then remove it"
     if [ ! -e "$1" ]; then
         # A concurrent launch may make it first: the check below decides.
         jm_error=$(mkdir -m 700 -- "$1" 2>&1) || [ -d "$1" ] ||
             bail remote-failed "cannot make the directory $1: ${jm_error##*: }" "make room or mend its permissions on the host"
     fi
     jm_look "$1" || bail remote-failed "cannot look at $1" "check its permissions on the host"
-    if [ -L "$1" ] || [ ! -d "$1" ]; then bail not-ours "$1 is not a directory" "look who made it, then remove it"; fi
+    if [ -L "$1" ] || [ ! -d "$1" ]; then bail not-ours "$1 is not a directory" "find out who made it, then remove it"; fi
     [ "$jm_uid" = "$jm_me" ] || bail not-ours "$1 belongs to uid $jm_uid, not to you" "ask its owner to remove it"
     case $jm_mode in
         drwx------*) ;;
@@ -61,12 +61,12 @@ jm_home() {
 
 # jm_safe_file PATH: check that it is absent, or a regular file of ours with one name.
 jm_safe_file() {
-    [ ! -L "$1" ] || bail not-ours "$1 is a symbolic link, where jupyman writes" "look who made it, then remove it"
+    [ ! -L "$1" ] || bail not-ours "$1 is a symbolic link, where jupyman writes" "find out who made it, then remove it"
     [ -e "$1" ] || return 0
     jm_look "$1" || bail remote-failed "cannot look at $1" "check its permissions on the host"
-    [ -f "$1" ] || bail not-ours "$1 is not a regular file" "look who made it, then remove it"
+    [ -f "$1" ] || bail not-ours "$1 is not a regular file" "find out who made it, then remove it"
     [ "$jm_uid" = "$jm_me" ] || bail not-ours "$1 belongs to uid $jm_uid, not to you" "ask its owner to remove it"
-    [ "$jm_links" = 1 ] || bail not-ours "$1 has a second name (hard link)" "look who made it, then remove it"
+    [ "$jm_links" = 1 ] || bail not-ours "$1 has a second name (hard link)" "find out who made it, then remove it"
 }
 
 # jm_private PATH: status 0 if its content can be trusted: a regular file of ours with one name.

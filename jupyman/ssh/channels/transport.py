@@ -128,12 +128,18 @@ class Transport(paramiko.Transport):
     def __init__(self, sock: Any) -> None:
         chosen: Any = self_check.packetizer()
         super().__init__(sock, default_window_size=WINDOW, packetizer_class=chosen)
+        # paramiko's thread closes this one at its end, when the loop may still watch the packetizer's.
+        try:
+            self.sock = sock.dup()
+        except OSError:
+            self.packetizer.close()
+            raise
         self.channels_seen = _Seen()
         self.set_log_channel("jupyman.paramiko")
         line: Any = self.packetizer  # one of ours
         self._sender = line.sender
-        line.loop = loops.shared()
-        self.channels = ChannelMux(self._sender, line.loop)
+        self._loop = line.loop = loops.shared()
+        self.channels = ChannelMux(self._sender, self._loop)
         line.router, line.on_room = self.channels, self.channels.resumed
         line.filter = self._filter
         if isinstance(self._sender, ParamikoPacketSender):
@@ -162,6 +168,7 @@ class Transport(paramiko.Transport):
             self.saved_exception = error
             self.active = False
             self.packetizer.close()
+            self.sock.close()
             if self.auth_handler is not None:
                 self.auth_handler.abort()
         finally:
@@ -239,10 +246,12 @@ class Transport(paramiko.Transport):
     def close(self) -> None:
         """End the connection at once.
 
-        The reader closes the socket: while it may use the descriptor, that must not become another connection's.
+        The reader closes the packetizer's socket, and paramiko's thread its own duplicate: while a thread may use a
+        descriptor, that must not become another connection's.
         """
         if self.ident is None:  # never started
             self.packetizer.close()
+            self.sock.close()
             self.channels.connection_lost()
         elif self.active:
             self.stop_thread()
@@ -256,8 +265,10 @@ class Transport(paramiko.Transport):
         its thread, which has to finish the exchange, would wait for itself or for us.
         """
         if self.active:
-            # With paramiko's own packetizer the sender's thread does the waiting; paramiko's thread never waits.
-            self._sender.send(data.asbytes(), wait=threading.current_thread() is not self)
+            # With paramiko's own packetizer the sender's thread does the waiting. paramiko's thread never waits; nor
+            # does the loop's, in which the garbage collector may close one of paramiko's channels.
+            wait = threading.current_thread() is not self and not self._loop.inside
+            self._sender.send(data.asbytes(), wait=wait)
 
     # --- the heartbeat ----------------------------------------------------------------------------------------------
 

@@ -204,5 +204,5 @@ class SessionPool:
     def _none(self, error: paramiko.ChannelException) -> errors.RemoteFailed:
         return errors.RemoteFailed(
             f"{self._name} starts no session: {error.text or error.code}",
-            "its sshd_config may forbid it (MaxSessions)",
+            "ask the admin whether sshd_config forbids it (MaxSessions)",
         )

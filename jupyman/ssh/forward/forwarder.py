@@ -249,12 +249,14 @@ class Forwarder:
             self._loop.remind(self, time.monotonic() + GATE_LOOK)
             return
         try:
-            stream = opener.open_stream(listener.target, relay)
+            relay.begin(opener.open_stream(listener.target, relay))
+            relay.deadline = time.monotonic() + OPEN_TIMEOUT
+            relay.read_ahead()  # as a rule it has sent something by now, which saves a turn
         except ConnectionError:  # the link is ending; the next one may come in time
             return
-        relay.begin(stream)
-        relay.deadline = time.monotonic() + OPEN_TIMEOUT
-        relay.read_ahead()  # as a rule it has sent something by now, which saves a turn
+        except Exception:
+            log.exception("%s: a connection is ended", self.name)
+            self.end(relay)
 
     # --- for the relays -----------------------------------------------------------------------------------------------
 
@@ -265,7 +267,6 @@ class Forwarder:
     def refused(self, relay: Relay, reason: str) -> None:
         """The host has refused a relay's stream."""
         listener = _listener(relay)
-        listener.refused += 1
         log.info("%s: %s refused: %s", self.name, listener.target, reason)
         if listener.on_refused is not None:
             listener.on_refused()

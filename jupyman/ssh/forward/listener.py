@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from jupyman.local import peer
 from jupyman.local.peer_guard import PeerGuard
 from jupyman.model.endpoint import Target
 from jupyman.ssh.forward.connection_limit import ConnectionLimit
@@ -30,7 +31,6 @@ class Listener:
         respond: called, in the loop's thread, for a connection that has waited for a second or lost its link; returns
             what to answer in the host's place.
         on_refused: called, in the loop's thread, when the host refuses a connection; must not wait.
-        refused: how many the host refused.
         limit: how many were refused here because too many are open.
         share: take connections of other users of this computer too; else they are closed unread.
         peer_guard: which of them there were.
@@ -49,6 +49,7 @@ class Listener:
         self.respond: Respond | None = None
         self.on_refused: Callable[[], None] | None = None
         self.share = False
+        peer.probe()  # here, because the loop must not wait for it
         self.peer_guard = PeerGuard(f"{forwarder.name}: local port {self.local_port}")
         self.closed = False
         self.out_of_fds = False  # no file descriptor was left for the last connection, which is logged once
@@ -56,7 +57,6 @@ class Listener:
         self.open = 0
         self.bytes_in = 0
         self.bytes_out = 0
-        self.refused = 0
         self.limit = ConnectionLimit()
         self._forwarder = forwarder
 

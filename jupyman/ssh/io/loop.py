@@ -78,16 +78,22 @@ class Loop:
         self._lock = threading.Lock()
         self._alarms: dict[Timed, float] = {}
         self._next = _NEVER  # no alarm is earlier
+        self._failed = False  # the last `select` did, which is logged once
         self._thread = threading.Thread(target=self._run, name="forwards", daemon=True)
         self._thread.start()
 
     # --- from any thread ----------------------------------------------------------------------------------------------
 
+    @property
+    def inside(self) -> bool:
+        """Whether the caller runs in the loop's thread."""
+        return threading.get_ident() == self._thread.ident
+
     def post(self, action: Callable[[], None]) -> None:
         """Run something in the loop's thread, soon."""
         self._posted.append(action)
         with self._lock:
-            if self._woken or threading.get_ident() == self._thread.ident:
+            if self._woken or self.inside:
                 return
             self._woken = True
         with contextlib.suppress(OSError):  # full: it is awake anyway
@@ -99,7 +105,7 @@ class Loop:
         Raises:
             Exception: whatever it raised.
         """
-        if threading.get_ident() == self._thread.ident:
+        if self.inside:
             action()
             return
         done = threading.Event()
@@ -122,7 +128,7 @@ class Loop:
 
     def at_end(self, action: Callable[[], None]) -> None:
         """Run something at the end of this turn; from another thread, soon."""
-        if threading.get_ident() == self._thread.ident:
+        if self.inside:
             self._last.append(action)
         else:
             self.post(action)
@@ -157,7 +163,7 @@ class Loop:
                 time.sleep(BREAK)
 
     def _turn(self) -> None:
-        ready = self._selector.select(self._timeout())
+        ready = self._select()
         self.turn += 1
         for key, _ in ready:
             if key.data is None:
@@ -184,6 +190,29 @@ class Loop:
             for action in last:
                 guard(action)
 
+    def _select(self) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait until something is ready or due."""
+        try:
+            ready = self._selector.select(self._timeout())
+        except (OSError, ValueError):  # a socket was closed while it was watched
+            if not self._failed:
+                log.exception("the loop's selector")
+            self._failed = True
+            if not self._drop_closed():
+                time.sleep(BREAK)  # it would fail again at once
+            return []
+        self._failed = False
+        return ready
+
+    def _drop_closed(self) -> bool:
+        """Watch no closed socket any more; return whether there was one."""
+        watched = [key.data for key in self._selector.get_map().values() if key.data is not None]
+        closed = [one for one in watched if one.sock.fileno() == -1]
+        for one in closed:
+            self._selector.unregister(one.sock)
+            one.mask = 0
+        return bool(closed)
+
     def _call_due(self) -> None:
         instant = time.monotonic()
         for one in [one for one, moment in self._alarms.items() if moment <= instant]:
@@ -192,7 +221,7 @@ class Loop:
         self._next = min(self._alarms.values(), default=_NEVER)
 
     def _timeout(self) -> float | None:
-        if self._posted:
+        if self._posted or self._last:
             return 0.0
         return max(0.0, self._next - time.monotonic()) if self._next < _NEVER else None
 

@@ -194,11 +194,11 @@ def handshake(config: HostConfig, sock: socket.socket, deadline: float, cancelle
     if isinstance(failure, paramiko.ssh_exception.IncompatiblePeer):
         raise errors.HostUnreachable(
             f"{config.alias} and jupyman have no common algorithm: {printable(str(failure))}",
-            "its sshd may be very old, or very strict",
+            f"its sshd may be very old or very strict: compare with `ssh -v {config.alias}`",
         )
     if "banner" in str(failure):  # paramiko, Transport._check_banner
         raise errors.HostUnreachable(
-            f"{config.alias} ({config.hostname} port {config.port}): no SSH server answers there, or it refuses us",
+            f"{config.alias} ({config.hostname} port {config.port}): no SSH server answers, or it refuses connections",
             f"check HostName and Port; `ssh -v {config.alias}` shows more",
         )
     why = printable(str(failure)) if failure is not None and str(failure) else f"no SSH handshake in {left:.0f} s"

@@ -24,6 +24,7 @@ SIGNS_OF_LIFE = frozenset({20, 21, *range(30, 50), 81, 82, *CHANNEL_MESSAGES})
 # What the host may still send under the old keys after we asked for new ones.
 OVERDUE_BYTES = 1 << 30
 OVERDUE_PACKETS = 1 << 29
+TURN = 512  # packets that are opened in one turn of the loop: of the smallest about ten milliseconds' work
 BATCH = 256  # packets that are handed on together; `sendmsg` takes 1024 (IOV_MAX)
 _DATA = struct.Struct(">BII")
 _NUMBER = struct.Struct(">BI")  # what every message for a channel begins with
@@ -78,6 +79,7 @@ class MessageReader:
         number: sequence number of the next packet.
         heard: when the last sign of life came (`SIGNS_OF_LIFE`).
         asked: new keys are needed, and that was returned; until both directions have them.
+        left: packets that `next` may still open; the caller sets it.
     """
 
     def __init__(self, receiver: PacketReceiver, sender: PacketSender, heard: float) -> None:
@@ -86,6 +88,7 @@ class MessageReader:
         self.number = 0
         self.heard = heard
         self.asked = False
+        self.left = 0
         self._receiver = receiver
         self._sender = sender
         self._opener: Opener = MacOpener(None, 8, None, 0, b"")
@@ -115,7 +118,7 @@ class MessageReader:
         """Hand on what has come, up to the first message for Transport.
 
         Returns:
-            That message; None: nothing more has come.
+            That message; None: nothing more has come, or nothing is `left`.
 
         Raises:
             SSHException: what came is damaged or makes no sense, or the host does not answer our request for new keys.
@@ -128,9 +131,10 @@ class MessageReader:
                     self.asked = True
                     self._overdue_bytes = self._overdue_packets = 0
                     return NeedRekeyException()
-                payload = receiver.take(self._opener, self.number)
+                payload = receiver.take(self._opener, self.number) if self.left else None
                 if payload is None:
                     return None
+                self.left -= 1
                 self._count(receiver.size)
                 if self.inflate is not None:
                     payload = _inflated(payload, self.inflate)

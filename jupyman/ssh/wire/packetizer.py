@@ -7,7 +7,8 @@ Threads: until the login is done Transport's own thread reads. From then on the 
 Transport into a queue (`ready`, `_drain`, `_resume`, `_fail` and `_leave` run in the loop's thread). It stops after
 NEWKEYS, because what follows is sealed with keys that Transport has yet to set; when new keys are needed, until
 Transport has asked for them; and when the queue is full. It goes on when all was taken. Transport's thread changes the
-reader only while the loop has stopped. `_told`, `_switched`, `_logged_in` and `_thread` belong to Transport's thread;
+reader only while the loop has stopped. In one turn the loop opens up to `TURN` packets; while more may be in memory it
+does not watch the socket. `_told`, `_switched`, `_logged_in` and `_thread` belong to Transport's thread;
 `_gone` guards `_closed`, `_busy` and `_loop`; the sender has a lock of its own.
 
 Over 300 lines because Transport's interface and both ways of reading meet here.
@@ -30,7 +31,7 @@ from paramiko.packet import NeedRekeyException
 
 from jupyman.ssh.io.loop import READ, Loop
 from jupyman.ssh.wire.compat import Filter
-from jupyman.ssh.wire.messages import Found, MessageReader, Router
+from jupyman.ssh.wire.messages import TURN, Found, MessageReader, Router
 from jupyman.ssh.wire.packets import GcmOpener, GcmSealer, MacOpener, MacSealer, Opener, Sealer
 from jupyman.ssh.wire.receiver import PATIENCE, PacketReceiver
 from jupyman.ssh.wire.sender import PacketSender
@@ -273,8 +274,9 @@ class Packetizer:
         if self._dump:
             self._log("sent", payload[0], len(payload))
         self._last_sent = time.monotonic()
-        # Transport's thread has to go on if the loop sends what the socket does not take; all others wait.
-        self.sender.send(payload, wait=self._thread != threading.get_ident() or self.sender.on_stuck is None)
+        # If the loop sends what the socket does not take, Transport's thread and the loop's go on; all others wait.
+        busy = self._thread == threading.get_ident() or (self.loop is not None and self.loop.inside)
+        self.sender.send(payload, wait=not busy or self.sender.on_stuck is None)
 
     def write_all(self, out: bytes) -> None:
         """Send bytes that are no packet.
@@ -341,11 +343,14 @@ class Packetizer:
     def _read(self) -> Found:
         """Read until there is something for Transport."""
         with self._reading():
-            while (found := self.reader.next()) is None:
+            while True:
+                self.reader.left = TURN
+                if (found := self.reader.next()) is not None:
+                    return found
                 if self.handshake_timed_out():
                     raise EOFError
-                self._receiver.fill()
-            return found
+                if self.reader.left:
+                    self._receiver.fill()
 
     def _hand_over(self) -> None:
         """Have the loop read from now on."""
@@ -408,13 +413,21 @@ class Packetizer:
         self._drain()
 
     def _drain(self) -> None:
-        """Hand on what was read."""
+        """Hand on what was read, `TURN` packets at once: the other sockets have their turn in between."""
+        self.reader.left = TURN
         try:
             while not self._stopped and (found := self.reader.next()) is not None:
                 self._queue.put(found)
                 if not isinstance(found, tuple) or found[0] == MSG_NEWKEYS or self._queue.qsize() >= QUEUE:
                     self._stop()
                     self._queue.put(None)
+            if self._loop is None or self._stopped:
+                return
+            if self.reader.left:
+                self._loop.watch(self, READ)
+            else:  # there may be more in memory
+                self._loop.watch(self, 0)
+                self._loop.post(self._drain)
         except Exception as error:
             self._fail(error)
 
@@ -422,7 +435,6 @@ class Packetizer:
         """Transport has dealt with all that was read: read on."""
         if self._loop is not None and not self._closed:
             self._stopped = False
-            self._loop.watch(self, READ)
             self._drain()
 
     def _stop(self) -> None:

@@ -161,7 +161,7 @@ class _Planner:
         if build is not None:
             self._add("proof", "torch can be imported", [self.python, "-c", PROVE_TORCH])
             if build.tag != "cpu" and self.host.gpus:
-                self._add("gpu", "torch counts on the GPU", [self.python, "-c", PROVE_GPU], soft=True)
+                self._add("gpu", "torch computes on the GPU", [self.python, "-c", PROVE_GPU], soft=True)
         return InstallPlan(
             tool=self.tool,
             environment=self._environment(),

@@ -41,7 +41,7 @@ def checked_name(name: str) -> str:
         UsageFault: it has other characters than Jupyter's rule allows.
     """
     if not rules.is_kernel_name(name):
-        raise errors.UsageFault(f"{name!r} is no kernel name", "letters, digits, and - . _ only, as Jupyter demands")
+        raise errors.UsageFault(f"{name!r} is not a kernel name", "use letters, digits, and - . _ only")
     return name.lower()
 
 

@@ -381,6 +381,28 @@ def test_status_and_stop_need_no_backend(daemon: fakes.Served) -> None:
     assert daemon.backend.requests == []
 
 
+def test_a_daemon_is_busy_until_the_work_has_ended_although_its_client_left(daemon: fakes.Served) -> None:
+    begun, cancelled, undone = threading.Event(), threading.Event(), threading.Event()
+
+    def work(request: Any, operation: api.Operation) -> None:
+        del request
+        operation.on_cancel(cancelled.set)
+        begun.set()
+        undone.wait(WAIT)
+
+    daemon.backend.scripts[api.Up] = work
+    with stream(daemon, call("up")):
+        assert begun.wait(WAIT)
+    assert cancelled.wait(WAIT)
+    assert client(daemon).run(api.DaemonStop(if_idle=True), lambda _: None).stopped is False
+    assert not daemon.stopped.is_set()
+    undone.set()
+    wait_until(
+        lambda: client(daemon).run(api.DaemonStop(if_idle=True), lambda _: None).stopped, WAIT, "the end of the work"
+    )
+    assert daemon.stopped.wait(WAIT)
+
+
 @pytest.mark.parametrize(
     ("body", "busy"),
     [

@@ -36,6 +36,7 @@ from jupyman.model.event import (
     Snapshot,
 )
 from jupyman.paths import Paths
+from tests.bed import wait_until
 from tests.unit.core import known, offline
 from tests.unit.core.offline import CLIENT, Quiet
 
@@ -149,6 +150,22 @@ def test_a_snapshot_and_then_each_change(daemon: Serving) -> None:
         removed = follower.until(lambda event: isinstance(event, SessionRemoved))
         assert isinstance(removed, SessionRemoved)
         assert removed.name == "new"
+
+
+def test_the_first_client_after_none_gets_what_changed_meanwhile(
+    daemon: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jupyman.core.event_feed, "REFRESH", 3600.0)
+    with daemon.follow() as follower:
+        first = follower.next()
+        assert isinstance(first, Snapshot)
+    feed = daemon.manager.events
+    wait_until(lambda: not feed._followers, WAIT, "the end of the first one")
+    known.put(daemon.manager.sessions, SessionSpec(name="new", host="lab1"))
+    with daemon.follow() as follower:
+        again = follower.next()
+        assert isinstance(again, Snapshot)
+        assert [one.name for one in again.sessions] == ["new"]
 
 
 def test_a_change_of_a_link_is_one_of_the_sessions_that_use_it(daemon: Serving) -> None:

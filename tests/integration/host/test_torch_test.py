@@ -201,7 +201,7 @@ def test_another_users_environment_runs_only_if_it_is_named(bed: Bed, user: User
             one for one in cli("check", "server1", "--deep", "--json").json["deep"] if str(other.home) in one["env"]
         ]
         assert result["ok"] is None
-        assert result["text"].startswith("not tried: it is another user's")
+        assert result["text"].startswith("not tested: its owner is another user")
         assert (other.home / "ran").read_text() == ""
         named = cli("check", "server1", "--deep", "--json", "--env", f"{other.home}/work/env").json["deep"]
         assert [one["env"] for one in named] == [f"{other.home}/work/env"]

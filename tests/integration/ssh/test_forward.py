@@ -182,8 +182,10 @@ def test_a_refused_target_ends_only_that_connection(forwarder: Forwarder) -> Non
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         listener = forwarder.listen(0, closed.getsockname())
+        refused = threading.Event()
+        listener.on_refused = refused.set
         assert ping(listener, b"") == b""
-        wait_until(lambda: listener.refused == 1)
+        assert refused.wait(20)
         assert listener.open == 0
     with serving(echo) as target:
         listener.retarget(target)

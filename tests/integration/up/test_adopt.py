@@ -107,7 +107,7 @@ def test_an_older_server_is_found_and_adopted_if_its_token_is_readable(cli: Cli,
         user.put(file, json.dumps({**old, "token": "", "password": True}), 0o600)
         refused = cli("up", "server1", "--name", "old")
         assert refused.rc == 2, refused
-        assert f"the server with pid {one['pid']} wants a password, so it cannot be taken over" in refused.stderr
+        assert f"the server with pid {one['pid']} requires a password, so it cannot be adopted" in refused.stderr
         assert cli("ps", "--json").json["sessions"] == []
         user.put(file, json.dumps(old), 0o600)
         taken = up(cli, "server1", "--name", "old")

@@ -78,7 +78,7 @@ def test_a_port_is_chosen_when_a_server_starts(cli: Cli, user: User) -> None:
         ran = cli("up", "server1", "--port", str(other), "--app", "server", "--json")
         moved = ran.json["server"]["port"]
         assert moved > other, ran
-        assert f"port {other} could not be had: Jupyter runs on server1, port {moved}" in ran.stderr
+        assert f"port {other} could not be used: Jupyter runs on server1, port {moved}" in ran.stderr
 
 
 def test_an_environment_without_jupyter_is_worked_in_by_its_kernel(cli: Cli, user: User) -> None:

@@ -153,3 +153,15 @@ def test_a_question_without_a_terminal_is_an_error() -> None:
     shared = SharedOperation(lambda operation: operation.ask(Prompt(id="", kind="confirm", text="?")), ClientContext())
     with pytest.raises(errors.Interrupted):
         shared.join(Client())
+
+
+def test_a_work_that_could_not_be_started_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = SharedOperation(lambda operation: None, ClientContext())
+
+    def no_thread(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    with pytest.raises(RuntimeError, match="new thread"):
+        shared.join(Client())
+    assert shared.ended

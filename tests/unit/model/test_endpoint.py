@@ -21,5 +21,4 @@ def test_an_endpoint_is_a_target_and_a_text(endpoint: Endpoint, target: Target, 
     assert endpoint.target == target
     assert endpoint.port == port
     assert endpoint.text == text
-    assert Endpoint.of(target, endpoint.node) == endpoint
     assert msgspec.json.decode(msgspec.json.encode(endpoint), type=Endpoint) == endpoint

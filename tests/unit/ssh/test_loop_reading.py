@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
+import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import paramiko
 import pytest
@@ -13,10 +15,11 @@ from paramiko.message import Message
 
 from jupyman.ssh.io.loop import READ, shared
 from jupyman.ssh.wire import packetizer
+from jupyman.ssh.wire.messages import FIRST_CHANNEL, TURN
 from tests.bed.wait import wait_until
 from tests.unit.ssh.packets import GCM, Pair, pair, text
 
-NEWKEYS, LOGGED_IN, OTHER = 21, 52, 2
+NEWKEYS, LOGGED_IN, OTHER, ADJUST = 21, 52, 2, 93
 
 
 @pytest.fixture
@@ -96,3 +99,71 @@ def test_closing_wakes_a_waiting_thread(ends: Pair) -> None:
     assert len(raised) == 1
     shared().call(lambda: None)
     assert (ends.ours.mask, ends.ours.sock.fileno()) == (0, -1)
+
+
+class Counting:
+    """The router, which counts; and another socket of the loop, which notes how many came before its turn.
+
+    Args:
+        sock: that other socket.
+        on_first: called with the first message.
+    """
+
+    first = False
+
+    def __init__(self, sock: socket.socket, on_first: Callable[[], object]) -> None:
+        self.sock = sock
+        self.mask = 0
+        self.count = 0
+        self.served: int | None = None
+        self._on_first = on_first
+
+    def data(self, number: int, views: list[memoryview]) -> None:
+        raise AssertionError((number, views))
+
+    def message(self, kind: int, number: int, payload: memoryview) -> None:
+        assert (kind, number, len(payload)) == (ADJUST, FIRST_CHANNEL, 9)
+        self.count += 1
+        if self.count == 1:
+            self._on_first()
+
+    def ready(self, mask: int) -> None:
+        self.sock.recv(mask)
+        self.served = self.count
+
+
+@pytest.mark.parametrize("marks", [0, 50])
+def test_many_small_packets_hold_up_no_other_socket(ends: Pair, monkeypatch: pytest.MonkeyPatch, marks: int) -> None:
+    """All are in memory at once, `marks` of them for Transport; the other socket has its turn in between."""
+    send(ends, 0)
+    assert text(ends.ours.read_message()[1]) == b"0"
+    size = 29_000
+    sealed = bytearray()
+    with monkeypatch.context() as patch:
+        patch.setattr(ends.other, "write_all", sealed.extend)
+        for number in range(size):
+            ends.other.send_message(Message(struct.pack(">BII", ADJUST, FIRST_CHANNEL, 1)))
+            if marks and number % (size // marks) == 0:
+                send(ends, number)
+    other, its = socket.socketpair()
+    with other, its:
+        router = Counting(other, lambda: its.send(b"x"))
+        ends.ours.reader.router = router
+
+        def come() -> None:
+            shared().watch(router, READ)
+            receiver = ends.ours._receiver
+            receiver._resize(len(sealed))
+            receiver._view[:] = sealed
+            receiver._end = len(sealed)
+            ends.ours._drain()
+
+        shared().call(come)
+        for number in range(marks):
+            assert text(ends.ours.read_message()[1]) == b"%d" % (number * (size // marks))
+        wait_until(lambda: router.count == size, what="all to come")
+        assert router.served is not None
+        assert router.served <= 2 * TURN
+        shared().call(lambda: shared().watch(router, 0))
+    send(ends, 7)
+    assert text(ends.ours.read_message()[1]) == b"7"
