@@ -106,8 +106,8 @@ class UpFlow:
         session, self._fresh = (self._session, False) if self._session is not None else self._sessions.enter(spec)
         if self._fresh:
             self._downs = 0
-        session.current.require_kept(self._downs)
         try:
+            session.current.require_kept(self._downs)
             with step(operation, "connect", f"connecting to {spec.host}") as progress:
                 link = supervisor.acquire(operation, renew=True)
                 progress.text = f"connected to {spec.host}"

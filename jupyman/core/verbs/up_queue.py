@@ -138,7 +138,7 @@ class UpQueue:
         self, request: api.Up, spec: SessionSpec, call: VerbCall, *, downs: int, session: SessionRuntime | None = None
     ) -> SharedOperation:
         """Return the run that serves the request: the one under way for an equal request, else a new one."""
-        # An `up` after a `down` is not served by one before it, nor by a restart, which makes no session.
+        # An `up` after a `down` is not served by the run before it, and none by a restart, which makes no session.
         same = _Key(msgspec.structs.replace(request, open_browser=False), downs, session)
         with self._lock:
             latest, shared = self._latest.get(spec.name, (None, None))
