@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from jupyman import api
+from jupyman import api, remote
 from jupyman.api import ClientContext, Operation
 from jupyman.core.event_feed import EventFeed
 from jupyman.core.links.hosts import Hosts
@@ -70,6 +70,7 @@ class Manager:
     """
 
     def __init__(self, paths: Paths) -> None:
+        remote.preload()
         store = Store(paths.state_file)
         store.load()
         if store.recovered:

@@ -18,7 +18,7 @@ from jupyman.api import ClientContext
 from jupyman.core.runtime.per_host_pool import PerHostPool
 from jupyman.daemon import log as logs
 from jupyman.daemon.lock import Lock
-from jupyman.local import build
+from jupyman.local import build, peer
 from jupyman.local import daemon_file as address
 from jupyman.paths import Paths
 
@@ -104,6 +104,7 @@ def _serve(paths: Paths, lock: Lock, undo: ExitStack) -> None:
     undo.callback(_withdraw, paths, here)
     undo.enter_context(_kept(paths, here, lock, manager.every))
     log.info("daemon %s (build %s) serves on 127.0.0.1:%s, pid %s", __version__, build.identity(), port, here.pid)
+    peer.probe()  # here, because the event loop must not wait for it
     server.run(sockets=[listener])
 
 

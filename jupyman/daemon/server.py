@@ -161,7 +161,11 @@ class Service:
 
         # Until the work has ended: what a cancelled one has made is still being undone.
         self._busy += counts
-        operation.start(self._backend, call.request, self._log_file, over)
+        try:
+            operation.start(self._backend, call.request, self._log_file, over)
+        except BaseException:  # no thread is left
+            over()
+            raise
         return StreamingResponse(self._events(operation), media_type="application/x-ndjson")
 
     async def _events(self, operation: StreamOperation) -> AsyncIterator[bytes]:

@@ -4,10 +4,30 @@ A script names the libraries that it uses in a comment: ``# uses: lib/server lib
 sends them with it.
 """
 
+import functools
 import re
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 _USES = re.compile(r"^# uses: (.+)$", re.MULTILINE)
+
+
+def preload() -> None:
+    """Read all of them into memory: a daemon goes on with these while another version is installed in their place."""
+    pending: list[tuple[str, Traversable]] = [("", files(__name__))]
+    while pending:
+        place, folder = pending.pop()
+        for one in folder.iterdir():
+            name = f"{place}{one.name}"
+            if one.is_dir():
+                pending.append((f"{name}/", one))
+            elif name.endswith((".sh", ".py")):
+                _read(name)
+
+
+@functools.cache
+def _read(name: str) -> str:
+    return files(__name__).joinpath(name).read_text(encoding="utf-8")
 
 
 def script(name: str) -> str:
@@ -22,7 +42,7 @@ def script(name: str) -> str:
     Raises:
         FileNotFoundError: there is no such script (a bug).
     """
-    return files(__name__).joinpath(f"{name}.sh").read_text(encoding="utf-8")
+    return _read(f"{name}.sh")
 
 
 def libraries(name: str) -> list[str]:
@@ -50,4 +70,4 @@ def program(name: str) -> str:
     Raises:
         FileNotFoundError: there is no such program (a bug).
     """
-    return files(__name__).joinpath(f"{name}.py").read_text(encoding="utf-8")
+    return _read(f"{name}.py")

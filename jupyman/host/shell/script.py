@@ -274,7 +274,7 @@ def run(
     facts, status = parse(completed.stdout, marker)
     failed = failure(facts)
     if failed is not None:
-        raise failed from ScriptError(facts)
+        raise failed from (ScriptError(facts) if status is not None else None)
     if status is None:
         printed = completed.stderr.decode("utf-8", "replace").splitlines()
         # Another shell quotes the line of ours that it cannot read: that is no explanation.

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from jupyman import remote
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -35,3 +37,14 @@ def test_all_that_travels_to_the_host_is_in_it(names: list[str]) -> None:
     assert len(here) > 40
     assert here <= set(names)
     assert "jupyman/py.typed" in names
+
+
+def test_a_daemon_reads_what_travels_to_hosts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another version may be installed in its place while it runs."""
+    remote.preload()
+    monkeypatch.setattr(remote, "files", lambda _: ROOT / "absent")
+    assert remote.script("lib/common")
+    assert remote.script("servers/launch")
+    assert remote.program("servers/jupyter_config")
+    with pytest.raises(FileNotFoundError):
+        remote.script("servers/none")
