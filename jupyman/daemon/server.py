@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 BODY_LIMIT = 1024 * 1024
 BODY_TIMEOUT = 10.0  # seconds for a request's body to come
 # An empty line this often reveals a client that has vanished without closing.
+UNDO = 15.0  # seconds in which a cancelled operation undoes what it made
 KEEPALIVE = 10.0
 # What needs no token: a browser has none, and a client sends it only after the daemon has proven its identity.
 _OPEN = frozenset({"/go", "/v1/prove"})
@@ -112,7 +113,8 @@ class Service:
         self._port = port
         self._questions = Questions()
         self._started = time.time()
-        self._busy = 0  # operations that a client waits for, without those that only follow a log
+        # Operations that a client waits for, or that undo what they made; without those that only follow a log.
+        self._busy: set[StreamOperation] = set()
         routes = [
             Route("/v1/prove", self._prove, methods=["GET"]),
             Route("/v1/hello", self._hello, methods=["GET"]),
@@ -129,13 +131,13 @@ class Service:
         nonce = request.query_params.get("nonce", "")
         if not _NONCE.fullmatch(nonce) or request.client is None:
             return self._json({"error": "a nonce is missing: 32 to 64 hexadecimal digits"}, 400)
-        said = msgspec.json.encode(hello.ours(self._busy))
+        said = msgspec.json.encode(hello.ours(len(self._busy)))
         shown = daemon_file.proof(self._token, nonce, request.client.port, self._port(), said)
         return Response(said, media_type="application/json", headers={"X-Jupyman-Proof": shown})
 
     async def _hello(self, request: Request) -> Response:
         del request
-        return self._json(msgspec.to_builtins(hello.ours(self._busy)))
+        return self._json(msgspec.to_builtins(hello.ours(len(self._busy))))
 
     async def _run(self, request: Request) -> Response:
         body = await self._body(request)
@@ -154,18 +156,9 @@ class Service:
             asyncio.get_running_loop().call_later(0.05, self._stop)
             return self._one(DaemonStopped(stopped=True, pid=os.getpid()))
         operation = StreamOperation(call.client, self._questions, asyncio.get_running_loop())
-        counts = not _follows(call.request)
-
-        def over() -> None:
-            self._busy -= counts
-
-        # Until the work has ended: what a cancelled one has made is still being undone.
-        self._busy += counts
-        try:
-            operation.start(self._backend, call.request, self._log_file, over)
-        except BaseException:  # no thread is left
-            over()
-            raise
+        operation.start(self._backend, call.request, self._log_file, lambda: self._busy.discard(operation))
+        if not _follows(call.request):
+            self._busy.add(operation)  # before the loop runs what the end of the work has posted
         return StreamingResponse(self._events(operation), media_type="application/x-ndjson")
 
     async def _events(self, operation: StreamOperation) -> AsyncIterator[bytes]:
@@ -185,6 +178,8 @@ class Service:
             if not operation.ended:
                 # The client has left. Callbacks may wait, which the event loop must not.
                 threading.Thread(target=operation.cancel, name="cancel", daemon=True).start()
+                # A host that hangs must not keep an old daemon alive for ever.
+                asyncio.get_running_loop().call_later(UNDO, self._busy.discard, operation)
 
     async def _answer(self, request: Request) -> Response:
         body = await self._body(request)

@@ -139,7 +139,7 @@ def test_an_operation_under_way_is_not_interrupted(cli: Cli, user: User, tmp_pat
         assert daemon(cli) == (version, pid) == (OLD, pid)
         working.send_signal(signal.SIGINT)
         assert working.wait(60) == 130
-    assert cli("ps").rc == 0
+    wait_until(lambda: cli("ps").rc == 0, 60, "the end of what undoes it")
     assert daemon(cli)[0] == __version__
 
 
