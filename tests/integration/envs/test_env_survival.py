@@ -107,7 +107,7 @@ def test_ctrl_c_takes_back_what_was_begun(mine: Cli, user: User, conda: Path, bu
         terminal.interrupt()
         ran = terminal.end()
     assert ran.rc == 130
-    assert "an installation that ran before goes on" in ran.stderr
+    assert "an installation that was already running goes on" in ran.stderr
     assert state(mine, "long") == "installing"
     busy()
     assert mine("env", "logs", "long", "server1", "-f").rc == 0
