@@ -47,7 +47,7 @@ def test_a_disconnect_is_a_refusal_by_its_code_or_after_a_refused_credential(odd
         (refusal, DISCONNECT): 11,
         (partial, DISCONNECT): 13,
     }.items():
-        # After the partial success no key is left: that is a refusal, too, if it is noticed before the disconnect comes.
+        # After the partial success no key is left, which is a refusal, too, if it is noticed before the disconnect.
         for attempt in reversed(range(5 if said[0] == partial else 1)):
             odd.oddity = Oddity("auth", said)
             with pytest.raises(errors.JupymanError) as caught:
